@@ -1,0 +1,1 @@
+"""Runs policy bundles on a robot: loading, inference, pacing and the policy node."""
