@@ -1,0 +1,1 @@
+"""Training of robot policies: networks, losses, data, training loop, evaluation and export."""
