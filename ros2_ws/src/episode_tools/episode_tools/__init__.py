@@ -1,0 +1,1 @@
+"""Runs, judges, reports and shows policy episodes."""
