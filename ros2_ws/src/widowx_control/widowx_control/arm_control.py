@@ -1,0 +1,409 @@
+"""Turns Bridge actions into a smooth, bounded stream of joint positions and gripper PWM.
+
+The chain for one action is: check → clip the step → compose on the commanded pose → clip to the
+workspace → bound against the measured pose → inverse kinematics → interpolate. What BridgeData's
+controller lacks is bounded here: a blocked arm does not wind up, a pose that cannot be reached
+does not advance the commanded one, and no joint exceeds its range or speed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+
+from widowx_control.bridge_spaces import (
+    ACTION_HIGH,
+    ACTION_LOW,
+    CONTROL_PERIOD_S,
+    compose_delta,
+    state_from_pose,
+)
+from widowx_control.gripper import GripperConfig, GripperController, opening_from_finger
+from widowx_control.interpolation import Interpolator
+from widowx_control.kinematics import JOINT_NAMES, JOINT_VELOCITY_RAD_S, ArmKinematics
+from widowx_control.rotations import limit_rotation
+
+Array = npt.NDArray[np.float64]
+
+
+class CommandCode(str, Enum):
+    """Outcome of `ArmControl.command`."""
+
+    ACCEPTED = "accepted"
+    LIMITED = "limited"
+    """Accepted, but the step, the workspace or the distance to the measured pose was clipped."""
+    CLOSEST_REACHABLE = "closest_reachable"
+    """Accepted; the pose is out of reach and the arm goes to the nearest one."""
+    UNREACHABLE = "unreachable"
+    NON_FINITE = "non_finite"
+    WRONG_LENGTH = "wrong_length"
+    BUSY = "busy"
+    """A named-pose motion is running."""
+    NOT_READY = "not_ready"
+    """`reset` was not called yet."""
+
+
+@dataclass(frozen=True)
+class CommandVerdict:
+    """Whether a command took effect, and why (not)."""
+
+    accepted: bool
+    code: CommandCode
+    reason: str = ""
+
+
+class ArmMode(str, Enum):
+    """What `ArmControl` is doing."""
+
+    IDLE = "idle"
+    HOLDING = "holding"
+    TRACKING = "tracking"
+    MOVING = "moving"
+
+
+@dataclass(frozen=True)
+class JointCommand:
+    """Output of one control period."""
+
+    arm_positions_rad: Array | None
+    """(6,) for the group `arm`; None before `reset`."""
+    gripper_pwm: float
+
+
+@dataclass(frozen=True)
+class ArmControlConfig:
+    """Limits and timing of the arm controller.
+
+    Raises:
+        ValueError: a value is outside its range; the message names it.
+    """
+
+    step_s: float = CONTROL_PERIOD_S
+    """Period of the commands."""
+    interpolation_fraction: float = 0.8
+    """Part of `step_s` within which the arm's target moves to the new pose."""
+    command_timeout_s: float = 0.24
+    """Tracking stops when no command came for this long."""
+    stop_s: float = 0.03
+    """Time in which a hold brings a moving target to rest."""
+    workspace_low_m: tuple[float, float, float] = (0.10, -0.25, 0.0)
+    workspace_high_m: tuple[float, float, float] = (0.45, 0.25, 0.33)
+    """Box for ee_gripper_link in base_link."""
+    max_position_error_m: float = 0.07
+    max_rotation_error_rad: float = 0.35
+    """How far the commanded pose may be from the measured one."""
+    max_joint_step_rad: float = 0.8
+    """How far one command may move any joint; also keeps the kinematic branch."""
+    joint_limit_margin_rad: float = 0.02
+    max_joint_speed_rad_s: float = 3.0
+    max_joint_error_rad: float = 0.4
+    """A named-pose motion waits while a joint lags more than this."""
+    clip_tolerance: float = 1e-3
+    """Excess over the step limits, m or rad, that is clipped without being counted."""
+    gripper: GripperConfig = field(default_factory=GripperConfig)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        bounds: dict[str, tuple[float, float]] = {
+            "step_s": (0.02, 2.0),
+            "interpolation_fraction": (0.1, 1.0),
+            "command_timeout_s": (0.02, 2.0),
+            "stop_s": (0.0, 0.5),
+            "max_position_error_m": (0.005, 0.3),
+            "max_rotation_error_rad": (0.02, 1.5),
+            "max_joint_step_rad": (0.05, 1.5),
+            "joint_limit_margin_rad": (0.0, 0.3),
+            "max_joint_speed_rad_s": (0.05, float(JOINT_VELOCITY_RAD_S.min())),
+            "max_joint_error_rad": (0.05, 1.5),
+            "clip_tolerance": (0.0, 0.05),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value}; it must be within [{low}, {high}]")
+        for name in ("workspace_low_m", "workspace_high_m"):
+            value = getattr(self, name)
+            if len(value) != 3 or not np.isfinite(value).all():
+                raise ValueError(f"{name} is {value}; it must be three finite numbers")
+        for axis, low, high in zip("xyz", self.workspace_low_m, self.workspace_high_m, strict=True):
+            if not low < high:
+                raise ValueError(
+                    f"workspace_low_m is not below workspace_high_m in {axis}: {low} and {high}"
+                )
+
+
+class ArmControl:
+    """The arm controller without ROS. Call `reset` once, then `update` at 50 Hz or faster.
+
+    `command` and `move_to` set targets; `update` moves the streamed joint positions towards them.
+    `counters` counts by name everything that was refused or limited.
+    """
+
+    def __init__(self, config: ArmControlConfig, kinematics: ArmKinematics) -> None:
+        """Make a controller that is idle until `reset`."""
+        self.config = config
+        self.counters: Counter[str] = Counter()
+        self._kinematics = kinematics
+        margin = config.joint_limit_margin_rad
+        self._lower = kinematics.joint_lower_rad + margin
+        self._upper = kinematics.joint_upper_rad - margin
+        self._gripper = GripperController(config.gripper)
+        self._mode = ArmMode.IDLE
+        self._reason = "not started"
+        self._since_command_s = 0.0
+        self._measured_q: Array = np.zeros(len(JOINT_NAMES))
+        self._finger_m = 0.0
+        self._measured_pose: Array = np.eye(4)
+        self._commanded_pose: Array = np.eye(4)
+        self._interpolator = Interpolator(self._measured_q, self._lower, self._upper)
+
+    @property
+    def mode(self) -> ArmMode:
+        """What the arm is doing."""
+        return self._mode
+
+    @property
+    def reason(self) -> str:
+        """Why the arm holds; empty while it moves on command."""
+        return self._reason
+
+    @property
+    def commanded_pose(self) -> Array:
+        """(4, 4) pose of ee_gripper_link in base_link that the last command asked for."""
+        return self._commanded_pose.copy()
+
+    @property
+    def measured_pose(self) -> Array:
+        """(4, 4) pose of ee_gripper_link in base_link from the last measured joints."""
+        return self._measured_pose.copy()
+
+    @property
+    def commanded_joints_rad(self) -> Array:
+        """(6,) joint positions that are streamed now."""
+        return self._interpolator.position.copy()
+
+    @property
+    def state(self) -> Array:
+        """(7,) measured Bridge state; see `bridge_spaces`."""
+        return state_from_pose(self._measured_pose, opening_from_finger(self._finger_m))
+
+    @property
+    def gripper_target(self) -> float:
+        """Wanted opening, 0 closed .. 1 open."""
+        return self._gripper.target
+
+    @property
+    def progress(self) -> float:
+        """Part of the present motion that is done, 0 .. 1."""
+        return self._interpolator.progress
+
+    @property
+    def at_target(self) -> bool:
+        """Whether the streamed joint positions rest at their target."""
+        return self._interpolator.done
+
+    def reset(self, measured_q: npt.ArrayLike, finger_m: float) -> None:
+        """Forget everything and hold the measured joints and gripper opening.
+
+        Args:
+            measured_q: (6,) joint positions, rad.
+            finger_m: distance of the left finger from the centre line.
+
+        Raises:
+            ValueError: a value is not finite, or the length is not 6.
+        """
+        q = np.array(measured_q, dtype=np.float64)
+        if q.shape != (len(JOINT_NAMES),) or not np.isfinite(q).all() or not np.isfinite(finger_m):
+            raise ValueError(
+                f"cannot hold joints {q.tolist()}, finger {finger_m}: "
+                f"{len(JOINT_NAMES)} finite joint positions and a finite finger are needed"
+            )
+        self.observe(q, finger_m)
+        self._interpolator = Interpolator(q, self._lower, self._upper)
+        self._commanded_pose = self._measured_pose.copy()
+        self._gripper = GripperController(self.config.gripper)
+        self._gripper.target = opening_from_finger(self._finger_m)
+        self._since_command_s = 0.0
+        self._mode, self._reason = ArmMode.HOLDING, "no command yet"
+
+    def observe(self, measured_q: npt.ArrayLike, finger_m: float) -> bool:
+        """Take a measurement; a non-finite one is refused and counted, and the last one is kept.
+
+        Args:
+            measured_q: (6,) joint positions, rad.
+            finger_m: distance of the left finger from the centre line.
+        """
+        q = np.asarray(measured_q, dtype=np.float64)
+        if q.shape != (len(JOINT_NAMES),) or not np.isfinite(q).all() or not np.isfinite(finger_m):
+            self.counters["bad_measurement"] += 1
+            return False
+        self._measured_q = q.copy()
+        self._finger_m = float(finger_m)
+        self._measured_pose = self._kinematics.forward(q)
+        return True
+
+    def command(self, action: npt.ArrayLike) -> CommandVerdict:
+        """Take one Bridge action and plan the arm's target for the next `step_s`.
+
+        Args:
+            action: (7,) ``[dx, dy, dz, droll, dpitch, dyaw, gripper]``; m, rad per `step_s`, and
+                opening 0 .. 1. Values outside the step limits are clipped and counted.
+
+        Returns:
+            A refused command leaves the commanded pose, the gripper target and the motion as they
+            were, except UNREACHABLE: the gripper target is taken and the arm holds its pose.
+        """
+        values = np.asarray(action, dtype=np.float64)
+        if values.shape != ACTION_LOW.shape:
+            return self._refuse(
+                CommandCode.WRONG_LENGTH,
+                f"action has shape {values.shape}, expected {ACTION_LOW.shape}",
+            )
+        if not np.isfinite(values).all():
+            return self._refuse(CommandCode.NON_FINITE, f"action is {values.tolist()}")
+        if self._mode is ArmMode.IDLE:
+            return self._refuse(CommandCode.NOT_READY, "the arm controller was not reset")
+        if self._mode is ArmMode.MOVING:
+            return self._refuse(CommandCode.BUSY, "a named-pose motion is running")
+
+        limits: list[str] = []
+        clipped = np.clip(values, ACTION_LOW, ACTION_HIGH)
+        if np.abs(clipped - values).max() > self.config.clip_tolerance:
+            limits.append("step")
+        target = self._bounded_target(clipped[:6], limits)
+        for name in limits:
+            self.counters[f"limited_{name}"] += 1
+
+        self._since_command_s = 0.0
+        self._gripper.target = clipped[6]
+        result = self._kinematics.inverse(
+            target,
+            self._interpolator.target,
+            max_joint_step_rad=self.config.max_joint_step_rad,
+            limit_margin_rad=self.config.joint_limit_margin_rad,
+        )
+        code = CommandCode.LIMITED if limits else CommandCode.ACCEPTED
+        reason = f"limited: {', '.join(limits)}" if limits else ""
+        if not result.converged:
+            reason = (
+                f"the pose is out of reach: the nearest joint positions miss it by "
+                f"{1e3 * result.position_error_m:.1f} mm and {result.rotation_error_rad:.3f} rad"
+            )
+            near = (
+                result.position_error_m <= float(ACTION_HIGH[0])
+                and result.rotation_error_rad <= 0.05
+            )
+            if not near:
+                return self._refuse(CommandCode.UNREACHABLE, reason)
+            code = CommandCode.CLOSEST_REACHABLE
+            self.counters[code.value] += 1
+            target = self._kinematics.forward(result.joint_positions_rad)
+        self._commanded_pose = target
+        self._interpolator.go(
+            result.joint_positions_rad, self.config.step_s * self.config.interpolation_fraction
+        )
+        self._mode, self._reason = ArmMode.TRACKING, ""
+        return CommandVerdict(True, code, reason)
+
+    def move_to(self, joint_target: npt.ArrayLike, duration_s: float, open_gripper: bool) -> float:
+        """Start a smooth joint-space motion.
+
+        Args:
+            joint_target: (6,) joint positions, rad; moved into the limits.
+            duration_s: wanted duration; lengthened where the joint speed limit asks for it.
+            open_gripper: open the gripper too; else its target stays.
+
+        Returns:
+            The planned duration, s.
+
+        Raises:
+            ValueError: the target is not six finite numbers, the duration is not positive, or
+                `reset` was not called.
+        """
+        q = np.asarray(joint_target, dtype=np.float64)
+        if q.shape != (len(JOINT_NAMES),) or not np.isfinite(q).all():
+            raise ValueError(f"joint target is {q.tolist()}; six finite numbers are needed")
+        if not (np.isfinite(duration_s) and duration_s > 0):
+            raise ValueError(f"duration is {duration_s} s; it must be positive")
+        if self._mode is ArmMode.IDLE:
+            raise ValueError("the arm controller was not reset")
+        q = np.clip(q, self._lower, self._upper)
+        distance = float(np.abs(q - self._interpolator.position).max())
+        # A cubic from rest to rest peaks at 1.5 times its mean speed.
+        planned_s = max(duration_s, 1.5 * distance / self.config.max_joint_speed_rad_s)
+        self._interpolator.go(q, planned_s)
+        self._commanded_pose = self._kinematics.forward(q)
+        if open_gripper:
+            self._gripper.target = 1.0
+        self._mode, self._reason = ArmMode.MOVING, ""
+        return planned_s
+
+    def hold(self, reason: str) -> None:
+        """Bring the arm to rest within `stop_s` and hold there; the gripper keeps its target."""
+        if self._mode is ArmMode.IDLE:
+            return
+        if not self._interpolator.done:
+            self._interpolator.stop(self.config.stop_s)
+            self._commanded_pose = self._kinematics.forward(self._interpolator.target)
+        self._mode, self._reason = ArmMode.HOLDING, reason
+
+    def update(self, dt_s: float, measured_q: npt.ArrayLike, finger_m: float) -> JointCommand:
+        """Advance the streamed joint positions by one control period.
+
+        Args:
+            dt_s: time since the last call; more than 0.1 s counts as 0.1 s.
+            measured_q: (6,) joint positions, rad; a non-finite measurement is ignored and counted.
+            finger_m: distance of the left finger from the centre line.
+        """
+        self.observe(measured_q, finger_m)
+        if self._mode is ArmMode.IDLE:
+            return JointCommand(None, 0.0)
+        dt_s = min(max(dt_s, 0.0), 0.1)
+        if self._mode is ArmMode.TRACKING:
+            self._since_command_s += dt_s
+            if self._since_command_s > self.config.command_timeout_s + 1e-9:
+                self.counters["command_timeout"] += 1
+                self.hold(f"no command for {self._since_command_s:.2f} s")
+        elif self._mode is ArmMode.MOVING and self._interpolator.done:
+            self._mode, self._reason = ArmMode.HOLDING, "motion finished"
+        lag = float(np.abs(self._interpolator.position - self._measured_q).max())
+        if self._mode is ArmMode.MOVING and lag > self.config.max_joint_error_rad:
+            self.counters["motion_waits_for_arm"] += 1
+        elif self._interpolator.advance(dt_s, self.config.max_joint_speed_rad_s):
+            self.counters["limited_joint_speed"] += 1
+        pwm = self._gripper.pwm(self._finger_m, dt_s)
+        return JointCommand(self._interpolator.position.copy(), pwm)
+
+    def _bounded_target(self, delta: Array, limits: list[str]) -> Array:
+        """Compose a (6,) delta and bound the pose; append the names of limits that acted."""
+        c = self.config
+        previous, measured = self._commanded_pose, self._measured_pose
+        target = compose_delta(previous, measured[:3, 3], delta)
+        # An arm that is outside the box may move inwards or along it: it is never pulled back in
+        # one jump, and never goes further out.
+        low = np.minimum(c.workspace_low_m, previous[:3, 3])
+        high = np.maximum(c.workspace_high_m, previous[:3, 3])
+        inside = np.clip(target[:3, 3], low, high)
+        if np.abs(inside - target[:3, 3]).max() > 1e-9:
+            limits.append("workspace")
+        error = inside - measured[:3, 3]
+        distance = float(np.linalg.norm(error))
+        if distance > c.max_position_error_m:
+            limits.append("position_error")
+            inside = measured[:3, 3] + error * (c.max_position_error_m / distance)
+        target[:3, 3] = inside
+        rotation, limited = limit_rotation(
+            target[:3, :3], measured[:3, :3], c.max_rotation_error_rad
+        )
+        if limited:
+            limits.append("rotation_error")
+        target[:3, :3] = rotation
+        return target
+
+    def _refuse(self, code: CommandCode, reason: str) -> CommandVerdict:
+        self.counters[code.value] += 1
+        return CommandVerdict(False, code, reason)
