@@ -1,0 +1,350 @@
+"""The `deployment:` section of a bundle: what a policy sees, commands and was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy_server.strict_yaml import BundleError, Section
+
+SCHEMA_VERSION = 1
+STAGE_ROLES = ("encoder", "policy", "critic_encoder", "critic", "affordance", "distance")
+OBSERVATION_KINDS = ("camera", "end_effector_state", "task_one_hot")
+UNITS = ("m", "rad", "m/s", "rad/s", "opening", "1")
+MAX_RATE_HZ = 200.0
+MAX_HORIZON = 100_000
+
+
+@dataclass(frozen=True)
+class PolicyRecord:
+    """What the policy is and how it came about.
+
+    `results` and `trained_on` are for people; nothing is decided on them.
+    """
+
+    kind: str
+    version: str
+    licence: str
+    algorithm: str
+    trained_on: str
+    command: str
+    results: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """The action that the policy returns.
+
+    Attributes:
+        tensor: `node/output` that holds it; its last axis has one entry per name.
+        names, units: one per entry; names decide the order.
+        low, high: bounds, float64, shape (A,), read-only.
+        frame: frame in which deltas are expressed.
+        space: name of the action space, e.g. end_effector_delta.
+        gripper_closed, gripper_open: values of the entry named "gripper", if there is one.
+        execute_steps: of a chunk (…, H, A), how many steps are run before the next inference.
+    """
+
+    tensor: str
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    frame: str
+    space: str
+    gripper_closed: float | None
+    gripper_open: float | None
+    execute_steps: int
+
+
+@dataclass(frozen=True)
+class CameraObservation:
+    """An RGB image, squashed to `size` = (width, height) pixels by area averaging.
+
+    As a value: uint8, shape (height, width, 3).
+    """
+
+    name: str
+    tensors: tuple[str, ...]
+    camera: str
+    size: tuple[int, int]
+    kind: str = "camera"
+
+
+@dataclass(frozen=True)
+class StateObservation:
+    """The end effector's state, not normalised. As a value: float32, shape (len(names),)."""
+
+    name: str
+    tensors: tuple[str, ...]
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    kind: str = "end_effector_state"
+
+
+@dataclass(frozen=True)
+class TaskObservation:
+    """The task as a one-hot vector; made by the policy from the task's name."""
+
+    name: str
+    tensors: tuple[str, ...]
+    kind: str = "task_one_hot"
+
+
+ObservationSpec = CameraObservation | StateObservation | TaskObservation
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The whole `deployment:` section, checked in itself (not yet against the models).
+
+    Attributes:
+        tasks: task name → id, in order of id; empty when the policy knows no tasks.
+        instructions: task name → the task in words.
+        stages: role → node.
+        files: file name → SHA-256, hexadecimal.
+        validation_passes: how many inputs the exported files were compared on with the original.
+        validation_max_abs_error: largest difference seen.
+    """
+
+    policy: PolicyRecord
+    rate_hz: float
+    horizon: int
+    robot: str
+    action: ActionSpec
+    observations: tuple[ObservationSpec, ...]
+    tasks: Mapping[str, int]
+    instructions: Mapping[str, str]
+    stages: Mapping[str, str]
+    files: Mapping[str, str]
+    validation_passes: int
+    validation_max_abs_error: float
+
+    @property
+    def cameras(self) -> tuple[CameraObservation, ...]:
+        """The camera observations."""
+        return tuple(o for o in self.observations if isinstance(o, CameraObservation))
+
+    @property
+    def states(self) -> tuple[StateObservation, ...]:
+        """The end-effector state observations."""
+        return tuple(o for o in self.observations if isinstance(o, StateObservation))
+
+
+def parse_deployment(section: Section) -> Deployment:
+    """Read and check the section.
+
+    Raises:
+        BundleError: naming the field, what it holds and what it may hold.
+    """
+    version = section.value("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise section.error("schema_version", f"{SCHEMA_VERSION} (this version reads no other)")
+    control = section.section("control")
+    tasks, instructions = _parse_tasks(section)
+    validation = section.section("validation")
+    deployment = Deployment(
+        policy=_parse_policy(section.section("policy")),
+        rate_hz=control.number("rate_hz", 0.1, MAX_RATE_HZ),
+        horizon=control.integer("horizon", 1, MAX_HORIZON),
+        robot=section.string("robot"),
+        action=_parse_action(section.section("action")),
+        observations=_parse_observations(section, tasks),
+        tasks=tasks,
+        instructions=instructions,
+        stages=_parse_stages(section.section("stages")),
+        files=_parse_files(section),
+        validation_passes=validation.integer("passes", 1, 1_000_000),
+        validation_max_abs_error=validation.number("max_abs_error", 0.0, 1e3),
+    )
+    for part in (control, validation, section):
+        part.finish()
+    return deployment
+
+
+def _parse_policy(section: Section) -> PolicyRecord:
+    record = PolicyRecord(
+        kind=section.string("kind"),
+        version=section.string("version"),
+        licence=section.string("licence"),
+        algorithm=section.string("algorithm") if "algorithm" in section else "",
+        trained_on=section.string("trained_on") if "trained_on" in section else "",
+        command=section.string("command") if "command" in section else "",
+        results=section.mapping("results") if "results" in section else {},
+    )
+    section.finish()
+    return record
+
+
+def _parse_action(section: Section) -> ActionSpec:
+    names = _unique(section, "names")
+    units = _parse_units(section, names)
+    low = np.array(section.numbers("low"))
+    high = np.array(section.numbers("high"))
+    for key, bound in (("low", low), ("high", high)):
+        if len(bound) != len(names):
+            raise section.error(key, f"{len(names)} numbers, one per name")
+        bound.setflags(write=False)
+    if not np.all(low < high):
+        raise section.error("high", "every bound above the same entry of `low`")
+    closed = opened = None
+    if ("gripper" in section) != ("gripper" in names):
+        raise section.error("gripper", 'a mapping exactly when `names` contains "gripper"')
+    if "gripper" in section:
+        gripper = section.section("gripper")
+        index = names.index("gripper")
+        closed = gripper.number("closed", low[index], high[index])
+        opened = gripper.number("open", low[index], high[index])
+        gripper.finish()
+        if closed == opened:
+            raise gripper.error("open", "a value different from `closed`")
+    spec = ActionSpec(
+        tensor=_parse_tensor(section, "tensor", section.value("tensor")),
+        names=names,
+        units=units,
+        low=low,
+        high=high,
+        frame=section.string("frame"),
+        space=section.string("space"),
+        gripper_closed=closed,
+        gripper_open=opened,
+        execute_steps=(
+            section.integer("execute_steps", 1, 1000) if "execute_steps" in section else 1
+        ),
+    )
+    section.finish()
+    return spec
+
+
+def _parse_observations(section: Section, tasks: Mapping[str, int]) -> tuple[ObservationSpec, ...]:
+    entries = section.value("observations")
+    if not isinstance(entries, list) or not entries:
+        raise section.error("observations", "a non-empty list")
+    observations: list[ObservationSpec] = []
+    for index, entry in enumerate(entries):
+        item = Section(section.file, f"{section.field('observations')}[{index}]", entry)
+        observation = _parse_observation(item)
+        item.finish()
+        if observation.name in [other.name for other in observations]:
+            raise item.error("name", "a name that no other observation has")
+        if isinstance(observation, TaskObservation) and not tasks:
+            raise item.error("kind", f"{section.field('tasks')} to name the tasks")
+        observations.append(observation)
+    bound = [tensor for observation in observations for tensor in observation.tensors]
+    for tensor in bound:
+        if bound.count(tensor) > 1:
+            raise BundleError(
+                section.file,
+                section.field("observations"),
+                f"{tensor} bound {bound.count(tensor)} times",
+                "each tensor bound once",
+            )
+    return tuple(observations)
+
+
+def _parse_observation(item: Section) -> ObservationSpec:
+    name = item.string("name")
+    kind = item.string("kind", OBSERVATION_KINDS)
+    if ("tensor" in item) == ("tensors" in item):
+        raise BundleError(
+            item.file,
+            item.path,
+            "both" if "tensor" in item else "neither",
+            "exactly one of `tensor` and `tensors`",
+        )
+    if "tensor" in item:
+        tensors: tuple[str, ...] = (_parse_tensor(item, "tensor", item.value("tensor")),)
+    else:
+        tensors = tuple(_parse_tensor(item, "tensors", t) for t in item.strings("tensors"))
+    if kind == "task_one_hot":
+        return TaskObservation(name, tensors)
+    item.integer("history", 1, 1)
+    if kind == "end_effector_state":
+        names = _unique(item, "names")
+        return StateObservation(name, tensors, names, _parse_units(item, names))
+    item.string("channels", ["rgb"])
+    item.string("resize", ["squash"])
+    item.string("filter", ["area"])
+    size = item.value("size")
+    if (
+        not isinstance(size, list)
+        or len(size) != 2
+        or not all(isinstance(v, int) and 1 <= v <= 4096 for v in size)
+    ):
+        raise item.error("size", "[width, height] in pixels, each from 1 to 4096")
+    return CameraObservation(name, tensors, item.string("camera"), (size[0], size[1]))
+
+
+def _parse_tasks(section: Section) -> tuple[dict[str, int], dict[str, str]]:
+    if "tasks" not in section:
+        return {}, {}
+    tasks = section.section("tasks")
+    names = tasks.section("names")
+    ids = {name: names.integer(name, 0, 10_000) for name in names.keys()}  # noqa: SIM118
+    if sorted(ids.values()) != list(range(len(ids))):
+        raise tasks.error("names", "the ids 0, 1, 2 … each once")
+    instructions = tasks.string_map("instructions") if "instructions" in tasks else {}
+    for name in instructions:
+        if name not in ids:
+            raise BundleError(
+                section.file,
+                f"{tasks.field('instructions')}.{name}",
+                "a task without id",
+                f"one of {sorted(ids)}",
+            )
+    tasks.finish()
+    return dict(sorted(ids.items(), key=lambda item: item[1])), instructions
+
+
+def _parse_stages(section: Section) -> dict[str, str]:
+    stages = {}
+    for role in section.keys():  # noqa: SIM118
+        if role not in STAGE_ROLES:
+            raise BundleError(
+                section.file,
+                section.field(role),
+                "an unknown stage role",
+                f"one of {list(STAGE_ROLES)}",
+            )
+        stages[role] = section.string(role)
+    return stages
+
+
+def _parse_files(section: Section) -> dict[str, str]:
+    files = section.string_map("files")
+    for name, digest in files.items():
+        if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+            raise BundleError(
+                section.file,
+                f"{section.field('files')}.{name}",
+                digest,
+                "a SHA-256: 64 lower-case hexadecimal digits",
+            )
+    return files
+
+
+def _parse_units(section: Section, names: tuple[str, ...]) -> tuple[str, ...]:
+    units = section.strings("units")
+    if len(units) != len(names):
+        raise section.error("units", f"{len(names)} units, one per name")
+    for unit in units:
+        if unit not in UNITS:
+            raise section.error("units", f"units out of {list(UNITS)}")
+    return units
+
+
+def _parse_tensor(section: Section, key: str, value: object) -> str:
+    if not isinstance(value, str) or value.count("/") != 1 or value.strip("/") != value:
+        raise section.error(key, "a tensor written as node/name")
+    return value
+
+
+def _unique(section: Section, key: str) -> tuple[str, ...]:
+    names = section.strings(key)
+    if len(set(names)) != len(names):
+        raise section.error(key, "names that occur once")
+    return names

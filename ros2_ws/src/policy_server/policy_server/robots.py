@@ -1,0 +1,107 @@
+"""The robots that a policy node can be connected to, and whether a policy fits one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from policy_server.deployment import Deployment
+from policy_server.strict_yaml import BundleError, did_you_mean
+
+
+@dataclass(frozen=True)
+class RobotSpec:
+    """What a robot's controller accepts and reports.
+
+    Attributes:
+        action_space: name of the action space its controller takes.
+        frame: frame of the action.
+        action_names, action_units, action_low, action_high: entries of a command, with bounds.
+        state_names, state_units: entries of the reported end-effector state.
+    """
+
+    name: str
+    action_space: str
+    frame: str
+    action_names: tuple[str, ...]
+    action_units: tuple[str, ...]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    state_names: tuple[str, ...]
+    state_units: tuple[str, ...]
+
+
+ROBOTS = {
+    "wx250s": RobotSpec(
+        name="wx250s",
+        action_space="end_effector_delta",
+        frame="base_link",
+        action_names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
+        action_units=("m", "m", "m", "rad", "rad", "rad", "opening"),
+        action_low=(-0.05, -0.05, -0.05, -0.25, -0.25, -0.25, 0.0),
+        action_high=(0.05, 0.05, 0.05, 0.25, 0.25, 0.25, 1.0),
+        state_names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
+        state_units=("m", "m", "m", "rad", "rad", "rad", "opening"),
+    )
+}
+
+
+def check_robot(file: Path, deployment: Deployment, robot: str) -> RobotSpec:
+    """Make sure that a policy's commands and inputs are ones the connected robot has.
+
+    Args:
+        file: the bundle's YAML, for messages.
+        deployment: the bundle's deployment section.
+        robot: name of the connected robot.
+
+    Returns:
+        The robot's specification.
+
+    Raises:
+        BundleError: the robot is unknown or differs from the bundle's, or an action or state
+            entry, unit, frame or bound does not fit.
+    """
+    if robot not in ROBOTS:
+        raise BundleError(
+            "robot", "", repr(robot), f"one of {sorted(ROBOTS)}{did_you_mean(robot, ROBOTS)}"
+        )
+    spec = ROBOTS[robot]
+    action = deployment.action
+
+    def require(field: str, found: object, expected: object) -> None:
+        if found != expected:
+            raise BundleError(
+                file, f"deployment.{field}", found, f"{expected}, which the robot {robot} has"
+            )
+
+    require("robot", deployment.robot, spec.name)
+    require("action.space", action.space, spec.action_space)
+    require("action.frame", action.frame, spec.frame)
+    require("action.names", sorted(action.names), sorted(spec.action_names))
+    for index, name in enumerate(action.names):
+        own = spec.action_names.index(name)
+        require(f"action.units of {name}", action.units[index], spec.action_units[own])
+        low, high = spec.action_low[own], spec.action_high[own]
+        # Bounds may come through float32.
+        margin = 1e-6 * (high - low)
+        if not (low - margin <= action.low[index] and action.high[index] <= high + margin):
+            raise BundleError(
+                file,
+                f"deployment.action bounds of {name}",
+                f"[{action.low[index]:g}, {action.high[index]:g}]",
+                f"within [{low:g}, {high:g}], which the robot {robot} accepts",
+            )
+    if "gripper" in spec.action_names:
+        require("action.gripper", (action.gripper_closed, action.gripper_open), (0.0, 1.0))
+    for state in deployment.states:
+        for name, unit in zip(state.names, state.units, strict=True):
+            if name not in spec.state_names:
+                raise BundleError(
+                    file,
+                    f"deployment.observations {state.name}.names",
+                    name,
+                    f"names out of {list(spec.state_names)}, which the robot {robot} reports",
+                )
+            expected = spec.state_units[spec.state_names.index(name)]
+            require(f"observations {state.name}.units of {name}", unit, expected)
+    return spec
