@@ -20,7 +20,6 @@ setup(
     entry_points={
         "console_scripts": [
             "episode_runner = episode_tools.episode_runner:main",
-            "monitor = episode_tools.monitor:main",
         ],
     },
 )

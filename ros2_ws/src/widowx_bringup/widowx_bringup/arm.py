@@ -1,0 +1,77 @@
+"""The arm: its controller and, when it is simulated, the simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import get_package_share_directory
+from launch_ros.actions import LifecycleNode, Node
+
+from launch import Action
+from widowx_bringup.launch_arguments import LaunchArgument
+from widowx_bringup.supervision import bring_up, run
+
+ARM_ARGUMENTS = (
+    LaunchArgument(
+        "sim", "true", "true: simulated arm and camera; false: a running arm driver", "boolean"
+    ),
+    LaunchArgument(
+        "viewer",
+        "none",
+        "how to watch: window (of the simulation), web (page on this machine) or none",
+        "choice",
+        choices=("none", "window", "web"),
+    ),
+    LaunchArgument(
+        "rtf", "1.0", "real-time factor of the simulation", "number", low=0.05, high=20.0
+    ),
+    LaunchArgument("namespace", "wx250s", "namespace of the arm, as given to its driver"),
+)
+"""Arguments that each launch file with an arm has."""
+
+
+def config_file(name: str) -> str:
+    """Path of an installed configuration file."""
+    return str(Path(get_package_share_directory("widowx_bringup")) / "config" / name)
+
+
+def arm_namespace(values: Mapping[str, Any]) -> str:
+    """The arm's namespace with one leading slash."""
+    return "/" + str(values["namespace"]).strip("/")
+
+
+def clock_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters that put a node on simulated time, when that is not the wall's."""
+    return {"use_sim_time": bool(values["sim"]) and values["rtf"] != 1.0}
+
+
+def arm_actions(values: Mapping[str, Any], when_active: list[Action]) -> list[Action]:
+    """Bring up the arm controller and, for `sim:=true`, the simulated arm and camera.
+
+    Args:
+        values: checked values of `ARM_ARGUMENTS`.
+        when_active: actions for when the controller takes commands.
+    """
+    actions: list[Action] = []
+    if values["sim"]:
+        simulation = Node(
+            package="robot_sim",
+            executable="robot_sim",
+            name="robot_sim",
+            namespace=arm_namespace(values),
+            parameters=[
+                config_file("robot_sim.yaml"),
+                {"rtf": values["rtf"], "viewer": values["viewer"] == "window"},
+            ],
+        )
+        actions += run(simulation, "robot_sim")
+    controller = LifecycleNode(
+        package="widowx_control",
+        executable="arm_controller",
+        name="arm_controller",
+        namespace=arm_namespace(values),
+        parameters=[config_file("arm_controller.yaml"), clock_parameters(values)],
+    )
+    return actions + bring_up(controller, "arm_controller", when_active)
