@@ -1,0 +1,295 @@
+"""The simulated robot and scene: MuJoCo physics behind servo registers. No ROS, no policy."""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+
+import mujoco
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from widowx_control.gripper import finger_distance_m, servo_angle_rad
+from widowx_control.kinematics import NAMED_POSES
+
+from robot_sim import scene_model
+from robot_sim.scene_layout import SceneLayout
+from robot_sim.scene_model import (
+    ARM_JOINTS,
+    CAMERA,
+    DISTRACTORS,
+    FINGER_UPPER_M,
+    FLOOR_Z_M,
+    IMAGE_HEIGHT,
+    IMAGE_WIDTH,
+    LEFT_FINGER,
+    OBJECT_HALF_HEIGHT_M,
+    OBJECTS,
+    RIGHT_FINGER,
+    TIMESTEP_S,
+)
+from robot_sim.servo_model import (
+    VELOCITY_TICK_RAD_S,
+    GripperDrive,
+    ProfileGenerator,
+    quantised_goal_rad,
+    quantised_position_rad,
+)
+
+_Array = NDArray[np.float64]
+_GRIPPER_PARTS = 7
+OPEN_FINGER_M = 0.035
+"""Finger position that Bridge calls fully open."""
+
+
+def _yaw_quaternion(yaw_rad: float) -> tuple[float, float, float, float]:
+    return math.cos(yaw_rad / 2), 0.0, 0.0, math.sin(yaw_rad / 2)
+
+
+class Kitchen:
+    """Physics of the arm and the kitchen at a fixed time step, commanded through servo goals.
+
+    Not thread-safe: a caller with several threads takes a lock around every call.
+    """
+
+    def __init__(self) -> None:
+        """Compile the scene; everything is at the model's defaults until `set_layout`."""
+        self.model = scene_model.build_model()
+        self.data = mujoco.MjData(self.model)
+        m = self.model
+        self._arm_q = np.array([m.joint(name).qposadr[0] for name in ARM_JOINTS])
+        self._arm_v = np.array([m.joint(name).dofadr[0] for name in ARM_JOINTS])
+        self._finger_q = int(m.joint(LEFT_FINGER).qposadr[0])
+        self._finger_v = int(m.joint(LEFT_FINGER).dofadr[0])
+        self._right_finger_q = int(m.joint(RIGHT_FINGER).qposadr[0])
+        self._drawer_q = int(m.joint("drawer").qposadr[0])
+        self._free_q = {n: int(m.joint(n).qposadr[0]) for n in (*OBJECTS, *DISTRACTORS)}
+        self._free_v = {n: int(m.joint(n).dofadr[0]) for n in (*OBJECTS, *DISTRACTORS)}
+        self._geom_rgba = m.geom_rgba.copy()
+        self._counter_rgba = m.geom("table").rgba.copy()
+        self._servo_gain = m.actuator_gainprm.copy()
+        self._servo_bias = m.actuator_biasprm.copy()
+        self._drive = GripperDrive()
+        self.profiles = ProfileGenerator(np.zeros(len(ARM_JOINTS)))
+        self.gripper_pwm = 0.0
+        """Goal PWM of the gripper servo, register units, positive opens."""
+        self.torque_enabled = np.ones(len(ARM_JOINTS) + 1, dtype=bool)
+        """Per servo: the six arm joints, then the gripper."""
+        self.set_arm(NAMED_POSES["start"], OPEN_FINGER_M)
+
+    # State
+
+    @property
+    def time_s(self) -> float:
+        """Simulated time since the last `set_layout`."""
+        return float(self.data.time)
+
+    @property
+    def arm_positions_rad(self) -> _Array:
+        """(6,) joint positions as the servos' encoders read them."""
+        return quantised_position_rad(self.data.qpos[self._arm_q])
+
+    @property
+    def arm_velocities_rad_s(self) -> _Array:
+        """(6,) joint velocities in the servos' resolution."""
+        ticks = np.round(self.data.qvel[self._arm_v] / VELOCITY_TICK_RAD_S)
+        return np.asarray(ticks * VELOCITY_TICK_RAD_S)
+
+    @property
+    def arm_torques_nm(self) -> _Array:
+        """(6,) torques of the servos."""
+        return np.array(self.data.actuator_force[: len(ARM_JOINTS)])
+
+    @property
+    def gripper_angle_rad(self) -> float:
+        """Angle of the gripper servo as its encoder reads it."""
+        return float(quantised_position_rad(self._servo_angle()))
+
+    @property
+    def gripper_velocity_rad_s(self) -> float:
+        """Speed of the gripper servo in its resolution."""
+        speed = self.data.qvel[self._finger_v] / self._drive.ratio(self._servo_angle())
+        return float(round(speed / VELOCITY_TICK_RAD_S) * VELOCITY_TICK_RAD_S)
+
+    @property
+    def finger_m(self) -> float:
+        """Distance of one finger from the centre line, computed from the servo's reading."""
+        return finger_distance_m(self.gripper_angle_rad)
+
+    @property
+    def drawer_opening_m(self) -> float:
+        """How far the drawer is open."""
+        return float(self.data.qpos[self._drawer_q])
+
+    def position_m(self, name: str) -> _Array:
+        """(3,) centre of an object, fixture or `handle`, in base_link."""
+        if name == "handle":
+            return np.array(self.data.geom("handle").xpos)
+        return np.array(self.data.body(name).xpos)
+
+    def yaw_rad(self, name: str) -> float:
+        """Rotation of a body about the vertical."""
+        matrix = self.data.body(name).xmat
+        return math.atan2(matrix[3], matrix[0])
+
+    def object_speed_m_s(self, name: str) -> float:
+        """Speed of a free object's centre."""
+        start = self._free_v[name]
+        return float(np.linalg.norm(self.data.qvel[start : start + 3]))
+
+    def end_effector_m(self) -> _Array:
+        """(3,) true position of ee_gripper_link in base_link."""
+        return np.array(self.data.site(scene_model.END_EFFECTOR).xpos)
+
+    # Commands
+
+    def set_arm_goal(self, positions_rad: ArrayLike, joints: NDArray[np.int64] | None = None) -> None:
+        """Write Goal_Position of all six arm servos, or of those with the indices `joints`."""
+        index = np.arange(len(ARM_JOINTS)) if joints is None else joints
+        self.profiles.set_goal(index, quantised_goal_rad(positions_rad))
+
+    def set_torque(self, servos: NDArray[np.int64], enabled: bool) -> None:
+        """Switch servos on, holding where they are, or off; 0..5 arm, 6 gripper."""
+        for servo in servos.tolist():
+            if servo < len(ARM_JOINTS) and enabled and not self.torque_enabled[servo]:
+                here = float(self.data.qpos[self._arm_q[servo]])
+                self.profiles.jump(np.array([servo]), [here])
+            self.torque_enabled[servo] = enabled
+        arm = self.torque_enabled[: len(ARM_JOINTS), None]
+        rows = slice(0, len(ARM_JOINTS))
+        self.model.actuator_gainprm[rows] = self._servo_gain[rows] * arm
+        self.model.actuator_biasprm[rows] = self._servo_bias[rows] * arm
+
+    # Time
+
+    def advance(self, steps: int) -> None:
+        """Run `steps` physics steps of `TIMESTEP_S` with the present commands."""
+        m, d = self.model, self.data
+        n = len(ARM_JOINTS)
+        angle = self._servo_angle()
+        gripper_on = bool(self.torque_enabled[n])
+        d.ctrl[n] = self._drive.force_n(self.gripper_pwm, angle) if gripper_on else 0.0
+        m.dof_damping[self._finger_v] = self._drive.damping_n_s_m(angle)
+        if not self.torque_enabled.all():
+            limp = self._arm_v[~self.torque_enabled[:n]]
+            d.qfrc_applied[self._arm_v] = 0.0
+            # A limp joint feels the weight that is compensated while the servo is on.
+            d.qfrc_applied[limp] = -d.qfrc_gravcomp[limp]
+        elif d.qfrc_applied.any():
+            d.qfrc_applied[:] = 0.0
+        if self.profiles.moving:
+            for reference in self.profiles.advance(steps, TIMESTEP_S):
+                d.ctrl[:n] = reference
+                mujoco.mj_step(m, d)
+        else:
+            d.ctrl[:n] = self.profiles.goal_rad
+            mujoco.mj_step(m, d, nstep=steps)
+
+    # Scene
+
+    def set_arm(self, positions_rad: ArrayLike, finger_m: float) -> None:
+        """Teleport the arm to rest at joint positions (6,) and a finger position."""
+        q = np.asarray(positions_rad, dtype=np.float64)
+        self.data.qpos[self._arm_q] = q
+        self.data.qpos[self._finger_q] = finger_m
+        self.data.qpos[self._right_finger_q] = -finger_m
+        self.data.qvel[:] = 0.0
+        self.profiles.jump(np.arange(len(ARM_JOINTS)), q)
+        mujoco.mj_forward(self.model, self.data)
+
+    def set_layout(self, layout: SceneLayout) -> None:
+        """Put the scene into a layout; the arm stays where it is. Objects are laid at rest."""
+        m, d = self.model, self.data
+        for name, (x, y, yaw) in layout.fixtures.items():
+            m.body(name).pos[:2] = x, y
+            m.body(name).quat[:] = _yaw_quaternion(yaw)
+        d.qpos[self._drawer_q] = layout.drawer_opening_m
+        placed = layout.objects | layout.distractors
+        for i, (name, start) in enumerate(self._free_q.items()):
+            height = OBJECT_HALF_HEIGHT_M.get(name)
+            if height is None:
+                size = m.geom(name).size
+                height = float(size[2])
+            if name in placed:
+                x, y, yaw = placed[name]
+                d.qpos[start : start + 3] = x, y, height + 5e-4
+            else:
+                yaw = 0.0
+                d.qpos[start : start + 3] = 3.0 + i, 0.0, FLOOR_Z_M + height
+            d.qpos[start + 3 : start + 7] = _yaw_quaternion(yaw)
+            d.qvel[self._free_v[name] : self._free_v[name] + 6] = 0.0
+        self._tint(layout)
+        d.qacc_warmstart[:] = 0.0
+        mujoco.mj_forward(m, d)
+
+    def _tint(self, layout: SceneLayout) -> None:
+        m = self.model
+        m.geom_rgba[:] = self._geom_rgba
+        for name, offset in layout.colour_offsets.items():
+            geom = m.geom(name).id
+            m.geom_rgba[geom, :3] = np.clip(self._geom_rgba[geom, :3] + offset, 0.0, 1.0)
+        m.geom("table").rgba[:3] = np.clip(self._counter_rgba[:3] * layout.counter_tint, 0.0, 1.0)
+        light = m.light("ceiling")
+        light.pos[:] = layout.light_position_m
+        target = np.array([0.27, 0.0, 0.0]) - layout.light_position_m
+        light.dir[:] = target / np.linalg.norm(target)
+        light.diffuse[:] = layout.light_level
+        camera = m.camera(CAMERA)
+        camera.pos[:] = layout.camera_position_m
+        camera.quat[:] = _look_at(layout.camera_position_m, layout.camera_target_m)
+
+    def _servo_angle(self) -> float:
+        finger = min(max(float(self.data.qpos[self._finger_q]), 0.0101), FINGER_UPPER_M + 5e-4)
+        return servo_angle_rad(2 * finger)
+
+
+def _look_at(position: _Array, target: _Array) -> _Array:
+    """Quaternion (w, x, y, z) of a camera at `position` that looks at `target`, upright."""
+    back = (position - target) / np.linalg.norm(position - target)
+    right = np.cross([0.0, 0.0, 1.0], back)
+    right /= np.linalg.norm(right)
+    matrix = np.column_stack([right, np.cross(back, right), back])
+    quaternion = np.empty(4)
+    mujoco.mju_mat2Quat(quaternion, matrix.ravel())
+    return quaternion
+
+
+class CameraRenderer:
+    """Renders the scene's camera off-screen. Use it in the thread that made it."""
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        """Make a rendering context.
+
+        Raises:
+            RuntimeError: no off-screen OpenGL; the message says what to install.
+        """
+        try:
+            self._renderer = mujoco.Renderer(model, IMAGE_HEIGHT, IMAGE_WIDTH)
+        except Exception as error:
+            raise RuntimeError(
+                f"cannot render off-screen ({error}); expected EGL or OSMesa: install "
+                "libegl1 and libgl1-mesa-dri (MUJOCO_GL=egl) or libosmesa6 (MUJOCO_GL=osmesa)"
+            ) from error
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+
+    def render(self, data: mujoco.MjData) -> NDArray[np.uint8]:
+        """RGB image uint8 (480, 640, 3) of a state whose kinematics are up to date."""
+        self._renderer.update_scene(data, CAMERA)
+        return self._renderer.render()
+
+    def close(self) -> None:
+        """Free the context."""
+        self._renderer.close()
+
+    def __enter__(self) -> CameraRenderer:
+        """Return itself; closes at exit."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Free the context."""
+        self.close()

@@ -1,0 +1,174 @@
+"""Position servos with the Dynamixel profile, and the PWM gripper with its linkage.
+
+Nothing here knows MuJoCo: the physics asks for the next references, forces and dampings.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+POSITION_TICK_RAD = math.pi / 2048
+"""Resolution of the servo's encoder and of its goal register."""
+VELOCITY_TICK_RAD_S = 0.229 * 2 * math.pi / 60
+"""Unit of the velocity registers (0.229 rev/min)."""
+ACCELERATION_TICK_RAD_S2 = 214.577 * 2 * math.pi / 3600
+"""Unit of the acceleration registers (214.577 rev/min^2)."""
+CURRENT_TICK_MA = 2.69
+"""Unit of the current registers."""
+PWM_LIMIT = 885
+"""Register value of a full duty cycle."""
+
+_Array = NDArray[np.float64]
+
+
+def quantised_goal_rad(position_rad: ArrayLike) -> _Array:
+    """Goal as the 12-bit register keeps it: truncated toward zero ticks from the centre [rad]."""
+    ticks = np.trunc(np.asarray(position_rad, dtype=np.float64) / POSITION_TICK_RAD)
+    return np.asarray(ticks * POSITION_TICK_RAD)
+
+
+def quantised_position_rad(position_rad: ArrayLike) -> _Array:
+    """Position as the 12-bit encoder reads it [rad]."""
+    ticks = np.round(np.asarray(position_rad, dtype=np.float64) / POSITION_TICK_RAD)
+    return np.asarray(ticks * POSITION_TICK_RAD)
+
+
+class ProfileGenerator:
+    """Trajectory generators of `n` servos (Dynamixel X series, e-manual, "Profile Velocity").
+
+    A new goal starts a new profile from the present reference position and speed. Every profile
+    is three phases: a change from that speed to the cruise speed, cruise, and a ramp to rest.
+    """
+
+    def __init__(self, positions_rad: ArrayLike) -> None:
+        """Start at rest at `positions_rad`, shape (n,), with both profile registers 0 (step)."""
+        start = np.array(positions_rad, dtype=np.float64)
+        n = start.shape[0]
+        self.time_based = np.ones(n, dtype=bool)
+        """True: registers are milliseconds; false: velocity and acceleration units."""
+        self.profile_velocity = np.zeros(n, dtype=np.int64)
+        self.profile_acceleration = np.zeros(n, dtype=np.int64)
+        self._clock_s = np.zeros(n)
+        self._start, self._v0, self._cruise = start.copy(), np.zeros(n), np.zeros(n)
+        self._t1, self._t2, self._t3 = np.zeros(n), np.zeros(n), np.zeros(n)
+        self.goal_rad = start.copy()
+
+    def _evaluate(self, clock_s: _Array) -> tuple[_Array, _Array]:
+        """Reference position and speed at profile time `clock_s`, shape (..., n)."""
+        a = np.clip(clock_s, 0.0, self._t1)
+        b = np.clip(clock_s - self._t1, 0.0, self._t2)
+        c = np.clip(clock_s - self._t1 - self._t2, 0.0, self._t3)
+        slope_1 = np.divide(
+            self._cruise - self._v0, self._t1, out=np.zeros_like(self._t1), where=self._t1 > 0
+        )
+        slope_3 = np.divide(
+            self._cruise, self._t3, out=np.zeros_like(self._t3), where=self._t3 > 0
+        )
+        position = (
+            self._start
+            + self._v0 * a
+            + 0.5 * slope_1 * a * a
+            + self._cruise * b
+            + self._cruise * c
+            - 0.5 * slope_3 * c * c
+        )
+        speed = np.where(
+            clock_s < self._t1,
+            self._v0 + slope_1 * a,
+            np.where(clock_s < self._t1 + self._t2, self._cruise, self._cruise - slope_3 * c),
+        )
+        done = clock_s >= self._t1 + self._t2 + self._t3
+        return np.where(done, self.goal_rad, position), np.where(done, 0.0, speed)
+
+    @property
+    def moving(self) -> bool:
+        """True while any reference has not arrived at its goal."""
+        return bool(np.any(self._clock_s < self._t1 + self._t2 + self._t3))
+
+    def reference(self) -> tuple[_Array, _Array]:
+        """Present reference: position [rad] and speed [rad/s], each of shape (n,)."""
+        return self._evaluate(self._clock_s)
+
+    def advance(self, steps: int, dt_s: float) -> _Array:
+        """References at the end of each of the next `steps` steps, shape (steps, n) [rad]."""
+        clocks = self._clock_s + dt_s * np.arange(1, steps + 1)[:, None]
+        positions, _ = self._evaluate(clocks)
+        self._clock_s = self._clock_s + dt_s * steps
+        return positions
+
+    def jump(self, index: NDArray[np.int64], positions_rad: ArrayLike) -> None:
+        """Put the references of servos `index` at rest at `positions_rad`."""
+        self._start[index] = positions_rad
+        self.goal_rad[index] = positions_rad
+        for phase in (self._t1, self._t2, self._t3, self._v0, self._cruise, self._clock_s):
+            phase[index] = 0.0
+
+    def set_goal(self, index: NDArray[np.int64], goals_rad: ArrayLike) -> None:
+        """Start new profiles of servos `index` to `goals_rad` with the present registers."""
+        position, speed = self.reference()
+        goals = np.asarray(goals_rad, dtype=np.float64)
+        for i, goal in zip(index.tolist(), goals.tolist(), strict=True):
+            phases = _phases(
+                goal - position[i],
+                float(speed[i]),
+                bool(self.time_based[i]),
+                int(self.profile_velocity[i]),
+                int(self.profile_acceleration[i]),
+            )
+            self._t1[i], self._t2[i], self._t3[i], self._cruise[i] = phases
+            self._start[i], self._v0[i], self._clock_s[i] = position[i], speed[i], 0.0
+            self.goal_rad[i] = goal
+
+
+def _phases(
+    distance: float, v0: float, time_based: bool, velocity: int, acceleration: int
+) -> tuple[float, float, float, float]:
+    """Durations of the three phases [s] and the cruise speed [rad/s] of one profile."""
+    if velocity <= 0 and (time_based or acceleration <= 0):
+        return 0.0, 0.0, 0.0, 0.0
+    if time_based:
+        total = velocity / 1000.0
+        ramp = min(max(acceleration, 0) / 1000.0, total / 2)
+        return ramp, total - 2 * ramp, ramp, (distance - v0 * ramp / 2) / (total - ramp)
+    limit = velocity * VELOCITY_TICK_RAD_S if velocity > 0 else math.inf
+    if acceleration <= 0:
+        return 0.0, abs(distance) / limit, 0.0, math.copysign(limit, distance)
+    rate = acceleration * ACCELERATION_TICK_RAD_S2
+    direction = 1.0 if distance - v0 * abs(v0) / (2 * rate) >= 0 else -1.0
+    along, speed = direction * distance, direction * v0
+    peak = min(limit, math.sqrt(max(rate * along + speed * speed / 2, 0.0)))
+    t1, t3 = abs(peak - speed) / rate, peak / rate
+    rest = along - (speed + peak) / 2 * t1 - peak / 2 * t3
+    return t1, max(rest, 0.0) / peak if peak > 0 else 0.0, t3, direction * peak
+
+
+class GripperDrive:
+    """XL430 servo in PWM mode behind the swing-arm linkage of the fingers.
+
+    Torque is `stall_torque * pwm / PWM_LIMIT - back_emf * servo speed`; through the linkage
+    d(theta) = r sin(theta) + sqrt(a^2 - r^2 cos^2(theta)) the torque acts on the fingers as
+    tau / (dd/dtheta) (virtual work), where d is the distance of one finger from the centre [m].
+    """
+
+    HORN_M = 0.014
+    ARM_M = 0.024
+    STALL_TORQUE_NM = 1.5
+    BACK_EMF_NM_S = 0.23
+
+    def ratio(self, servo_angle_rad: float) -> float:
+        """dd/dtheta of one finger [m/rad] at a servo angle."""
+        cosine = math.cos(servo_angle_rad)
+        root = math.sqrt(self.ARM_M**2 - (self.HORN_M * cosine) ** 2)
+        return self.HORN_M * cosine * (1.0 + self.HORN_M * math.sin(servo_angle_rad) / root)
+
+    def force_n(self, pwm: float, servo_angle_rad: float) -> float:
+        """Force of a PWM register value on the two coupled fingers, positive opens [N]."""
+        duty = max(-1.0, min(1.0, pwm / PWM_LIMIT))
+        return self.STALL_TORQUE_NM * duty / self.ratio(servo_angle_rad)
+
+    def damping_n_s_m(self, servo_angle_rad: float) -> float:
+        """Back-EMF damping as the fingers feel it [N s/m]."""
+        return self.BACK_EMF_NM_S / self.ratio(servo_angle_rad) ** 2
