@@ -1,0 +1,252 @@
+"""The episode runner against stand-ins for the arm controller, the policy and the simulator."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import rclpy
+from policy_interfaces.action import MoveToNamedPose, RunEpisode
+from policy_interfaces.msg import TaskStatus
+from policy_interfaces.srv import ResetScene, SetTask
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.context import Context
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.node import Node
+from std_srvs.srv import SetBool
+
+TASKS = ["put_red_cube_in_pot", "open_drawer"]
+STEP_S = 0.02
+RESULT = RunEpisode.Result
+_domains = itertools.count()
+
+
+class StandIns(Node):
+    """Arm, policy and simulator in one node; keeps a log of what was asked of it."""
+
+    def __init__(self, context, *, succeed_at_step, simulated=True):
+        super().__init__("stand_ins", context=context)
+        self.log = []
+        self.succeed_at_step = succeed_at_step
+        self.end_reason = RESULT.REASON_HORIZON
+        self.steps = 25
+        self._step = 0
+        self._scene = ("none", 0)
+        self._scenes = 0
+        self._success_since_s = None
+        group = ReentrantCallbackGroup()
+        ActionServer(
+            self,
+            MoveToNamedPose,
+            "/wx250s/move_to_named_pose",
+            self._move,
+            callback_group=group,
+        )
+        ActionServer(
+            self,
+            RunEpisode,
+            "/policy_node/run_episode",
+            self._run_episode,
+            cancel_callback=lambda _goal: CancelResponse.ACCEPT,
+            callback_group=group,
+        )
+        self.create_service(SetTask, "/policy_node/set_task", self._set_task)
+        if simulated:
+            self.create_service(ResetScene, "/robot_sim/reset_scene", self._reset_scene)
+            self._status = self.create_publisher(TaskStatus, "/robot_sim/task_status", 10)
+            self.create_timer(0.02, self._publish_status, callback_group=group)
+
+    def _move(self, goal):
+        self.log.append(("move", goal.request.pose, goal.request.open_gripper))
+        goal.succeed()
+        return MoveToNamedPose.Result(code=MoveToNamedPose.Result.CODE_REACHED)
+
+    def _run_episode(self, goal):
+        self.log.append(("run", goal.request.task, goal.request.seed))
+        self._step = 0
+        result = RESULT(inference_p50_ms=3.0, inference_p95_ms=4.0, rate_hz=5.0)
+        result.termination_reason = self.end_reason
+        while self._step < self.steps:
+            time.sleep(STEP_S)
+            self._step += 1
+            goal.publish_feedback(RunEpisode.Feedback(step=self._step))
+            if goal.is_cancel_requested:
+                self.log.append(("cancelled", self._step))
+                result.termination_reason = RESULT.REASON_CANCELLED
+                goal.canceled()
+                break
+        else:
+            goal.succeed()
+        result.steps = self._step
+        return result
+
+    def _set_task(self, _request, response):
+        response.known_tasks = TASKS
+        return response
+
+    def _reset_scene(self, request, response):
+        response.known_tasks = [*reversed(TASKS), "only_in_the_simulator"]
+        response.success = request.task in response.known_tasks
+        if response.success:
+            self.log.append(("reset", request.task, request.seed))
+            self._scene = (request.task, request.seed)
+            self._scenes += 1
+            self._success_since_s = None
+            self._step = 0
+        return response
+
+    def _publish_status(self):
+        now_s = self.get_clock().now().nanoseconds * 1e-9
+        succeeds = self.succeed_at_step is not None and self._step >= self.succeed_at_step
+        if succeeds and self._success_since_s is None:
+            self._success_since_s = now_s
+        message = TaskStatus(task=self._scene[0], seed=self._scene[1], episode=self._scenes)
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.success = succeeds
+        message.success_s = now_s - self._success_since_s if succeeds else 0.0
+        self._status.publish(message)
+
+
+@pytest.fixture
+def graph(monkeypatch):
+    domain = 1 + (os.getpid() * 13 + next(_domains)) % 200
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    executor = MultiThreadedExecutor(num_threads=4, context=context)
+    threads = []
+
+    def start(**options):
+        node = StandIns(context, **options)
+        executor.add_node(node)
+        threads.append(threading.Thread(target=executor.spin))
+        threads[-1].start()
+        return node
+
+    yield start
+    executor.shutdown()
+    rclpy.try_shutdown(context=context)
+    for thread in threads:
+        thread.join()
+
+
+def start_runner(**parameters):
+    arguments = []
+    for name, value in {"ready_timeout_s": 10.0, "success_hold_s": 0.2, **parameters}.items():
+        arguments += ["-p", f"{name}:={value}"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "episode_tools.episode_runner", "--ros-args", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(runner, timeout_s=40):
+    output, errors = runner.communicate(timeout=timeout_s)
+    return runner.returncode, output, errors
+
+
+def test_successful_episodes_are_cancelled_judged_and_reported(graph, tmp_path):
+    node = graph(succeed_at_step=4)
+    report = tmp_path / "report.json"
+    code, output, errors = finish(start_runner(tasks="all", episodes=3, seed=5, report=report))
+    assert code == 0, errors
+    written = json.loads(report.read_text())
+    assert written["complete"] and written["tasks"] == TASKS
+    rows = written["episodes"]
+    assert [row["task"] for row in rows] == [TASKS[0], TASKS[1], TASKS[0]]
+    assert all(row["success"] and row["steps"] < node.steps for row in rows)
+    # Order within an episode: arm to its start, then the scene, then the policy on that scene.
+    for index, row in enumerate(rows):
+        move, reset, run, cancelled = node.log[4 * index : 4 * index + 4]
+        assert move == ("move", "start", True)
+        assert reset == ("reset", row["task"], row["seed"])
+        assert run == ("run", row["task"], row["seed"]) and cancelled[0] == "cancelled"
+    assert output.count("success  steps") == 3 and "3/3" in output.splitlines()[-1]
+
+
+def test_failed_episodes_run_to_the_horizon_and_still_exit_zero(graph, tmp_path):
+    node = graph(succeed_at_step=None)
+    report = tmp_path / "report.json"
+    code, _, errors = finish(start_runner(tasks="open_drawer", episodes=2, report=report))
+    assert code == 0, errors
+    rows = json.loads(report.read_text())["episodes"]
+    assert [row["success"] for row in rows] == [False, False]
+    assert [row["termination"] for row in rows] == ["horizon", "horizon"]
+    assert not any(entry[0] == "cancelled" for entry in node.log)
+
+
+def test_a_fault_of_the_policy_ends_the_run_and_is_not_counted_as_a_failure(graph, tmp_path):
+    node = graph(succeed_at_step=None)
+    node.end_reason = RESULT.REASON_STALE_CAMERA
+    report = tmp_path / "report.json"
+    code, _, errors = finish(start_runner(tasks="open_drawer", episodes=2, report=report))
+    assert code == 1 and "stale_camera" in errors
+    written = json.loads(report.read_text())
+    assert not written["complete"] and "stale_camera" in written["error"]
+    assert written["summary"]["overall"]["trials"] == 0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"tasks": "open_draw"}, "Did you mean 'open_drawer'"),
+        ({"tasks": "only_in_the_simulator"}, TASKS[0]),
+        ({"episodes": 0}, "episodes"),
+        ({"seed": 1000}, "seed"),
+        ({"episode": 3}, "Did you mean 'episodes'"),
+        ({"report": "/"}, "directory"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_moves(graph, parameters, expected):
+    node = graph(succeed_at_step=None)
+    code, _, errors = finish(start_runner(**parameters))
+    assert code == 1 and expected in errors and "Traceback" not in errors
+    assert node.log == []
+
+
+def test_a_missing_node_is_named(graph):
+    code, _, errors = finish(start_runner(ready_timeout_s=0.5))
+    assert code == 1 and "arm controller" in errors
+
+
+def test_interrupt_cancels_the_episode(graph):
+    node = graph(succeed_at_step=None)
+    node.steps = 10_000
+    runner = start_runner(tasks="open_drawer")
+    deadline_s = time.monotonic() + 20
+    while not any(entry[0] == "run" for entry in node.log):
+        assert time.monotonic() < deadline_s and runner.poll() is None
+        time.sleep(0.02)
+    runner.send_signal(signal.SIGINT)
+    code, _, errors = finish(runner)
+    assert code == 130 and "Traceback" not in errors
+    assert node.log[-1][0] == "cancelled"
+
+
+def test_on_a_real_arm_the_operator_judges(graph, tmp_path):
+    node = graph(succeed_at_step=None, simulated=False)
+    node.steps = 3
+    report = tmp_path / "report.json"
+    runner = start_runner(
+        tasks="open_drawer", episodes=2, simulated=False, ask_operator=True, report=report
+    )
+    client = node.create_client(SetBool, "/episode_runner/judge_episode")
+    assert client.wait_for_service(timeout_sec=20)
+    for number, verdict in enumerate([True, False], start=1):
+        deadline_s = time.monotonic() + 20
+        while "judge_episode" not in runner.stdout.readline():
+            assert time.monotonic() < deadline_s and runner.poll() is None, number
+        client.call(SetBool.Request(data=verdict))
+    code, _, errors = finish(runner)
+    assert code == 0, errors
+    rows = json.loads(report.read_text())["episodes"]
+    assert [row["success"] for row in rows] == [True, False]
