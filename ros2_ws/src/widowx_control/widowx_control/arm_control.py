@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +30,11 @@ from widowx_control.rotations import limit_rotation
 
 Array = npt.NDArray[np.float64]
 
+STEP_RANGE_S: Final = (0.02, 2.0)
+"""Shortest and longest period of commands."""
 
-class CommandCode(str, Enum):
+
+class CommandCode(StrEnum):
     """Outcome of `ArmControl.command`."""
 
     ACCEPTED = "accepted"
@@ -56,7 +60,7 @@ class CommandVerdict:
     reason: str = ""
 
 
-class ArmMode(str, Enum):
+class ArmMode(StrEnum):
     """What `ArmControl` is doing."""
 
     IDLE = "idle"
@@ -83,11 +87,11 @@ class ArmControlConfig:
     """
 
     step_s: float = CONTROL_PERIOD_S
-    """Period of the commands."""
+    """Period of commands that do not say theirs."""
     interpolation_fraction: float = 0.8
     """Part of `step_s` within which the arm's target moves to the new pose."""
-    command_timeout_s: float = 0.24
-    """Tracking stops when no command came for this long."""
+    command_timeout_periods: float = 1.2
+    """Tracking stops when no command came for this many periods."""
     stop_s: float = 0.03
     """Time in which a hold brings a moving target to rest."""
     workspace_low_m: tuple[float, float, float] = (0.10, -0.25, 0.0)
@@ -109,9 +113,9 @@ class ArmControlConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         bounds: dict[str, tuple[float, float]] = {
-            "step_s": (0.02, 2.0),
+            "step_s": STEP_RANGE_S,
             "interpolation_fraction": (0.1, 1.0),
-            "command_timeout_s": (0.02, 2.0),
+            "command_timeout_periods": (1.0, 2.0),
             "stop_s": (0.0, 0.5),
             "max_position_error_m": (0.005, 0.3),
             "max_rotation_error_rad": (0.02, 1.5),
@@ -155,6 +159,7 @@ class ArmControl:
         self._mode = ArmMode.IDLE
         self._reason = "not started"
         self._since_command_s = 0.0
+        self._timeout_s = config.step_s * config.command_timeout_periods
         self._measured_q: Array = np.zeros(len(JOINT_NAMES))
         self._finger_m = 0.0
         self._measured_pose: Array = np.eye(4)
@@ -206,12 +211,15 @@ class ArmControl:
         """Whether the streamed joint positions rest at their target."""
         return self._interpolator.done
 
-    def reset(self, measured_q: npt.ArrayLike, finger_m: float) -> None:
-        """Forget everything and hold the measured joints and gripper opening.
+    def reset(
+        self, measured_q: npt.ArrayLike, finger_m: float, *, keep_gripper: bool = False
+    ) -> None:
+        """Forget the motion and hold the measured joints and gripper opening.
 
         Args:
             measured_q: (6,) joint positions, rad.
             finger_m: distance of the left finger from the centre line.
+            keep_gripper: keep the gripper's target, e.g. to not let go of an object.
 
         Raises:
             ValueError: a value is not finite, or the length is not 6.
@@ -225,8 +233,9 @@ class ArmControl:
         self.observe(q, finger_m)
         self._interpolator = Interpolator(q, self._lower, self._upper)
         self._commanded_pose = self._measured_pose.copy()
-        self._gripper = GripperController(self.config.gripper)
-        self._gripper.target = opening_from_finger(self._finger_m)
+        if not keep_gripper:
+            self._gripper = GripperController(self.config.gripper)
+            self._gripper.target = opening_from_finger(self._finger_m)
         self._since_command_s = 0.0
         self._mode, self._reason = ArmMode.HOLDING, "no command yet"
 
@@ -246,17 +255,24 @@ class ArmControl:
         self._measured_pose = self._kinematics.forward(q)
         return True
 
-    def command(self, action: npt.ArrayLike) -> CommandVerdict:
-        """Take one Bridge action and plan the arm's target for the next `step_s`.
+    def command(self, action: npt.ArrayLike, step_s: float | None = None) -> CommandVerdict:
+        """Take one Bridge action and plan the arm's target for the next period.
 
         Args:
-            action: (7,) ``[dx, dy, dz, droll, dpitch, dyaw, gripper]``; m, rad per `step_s`, and
+            action: (7,) ``[dx, dy, dz, droll, dpitch, dyaw, gripper]``; m, rad per period, and
                 opening 0 .. 1. Values outside the step limits are clipped and counted.
+            step_s: period of the commands, within `STEP_RANGE_S`; None: the configured one.
+
+        Raises:
+            ValueError: `step_s` is out of range.
 
         Returns:
             A refused command leaves the commanded pose, the gripper target and the motion as they
             were, except UNREACHABLE: the gripper target is taken and the arm holds its pose.
         """
+        step_s = self.config.step_s if step_s is None else step_s
+        if not STEP_RANGE_S[0] <= step_s <= STEP_RANGE_S[1]:
+            raise ValueError(f"step_s is {step_s}; it must be within {STEP_RANGE_S}")
         values = np.asarray(action, dtype=np.float64)
         if values.shape != ACTION_LOW.shape:
             return self._refuse(
@@ -279,6 +295,7 @@ class ArmControl:
             self.counters[f"limited_{name}"] += 1
 
         self._since_command_s = 0.0
+        self._timeout_s = step_s * self.config.command_timeout_periods
         self._gripper.target = clipped[6]
         result = self._kinematics.inverse(
             target,
@@ -304,7 +321,7 @@ class ArmControl:
             target = self._kinematics.forward(result.joint_positions_rad)
         self._commanded_pose = target
         self._interpolator.go(
-            result.joint_positions_rad, self.config.step_s * self.config.interpolation_fraction
+            result.joint_positions_rad, step_s * self.config.interpolation_fraction
         )
         self._mode, self._reason = ArmMode.TRACKING, ""
         return CommandVerdict(True, code, reason)
@@ -365,7 +382,7 @@ class ArmControl:
         dt_s = min(max(dt_s, 0.0), 0.1)
         if self._mode is ArmMode.TRACKING:
             self._since_command_s += dt_s
-            if self._since_command_s > self.config.command_timeout_s + 1e-9:
+            if self._since_command_s > self._timeout_s + 1e-9:
                 self.counters["command_timeout"] += 1
                 self.hold(f"no command for {self._since_command_s:.2f} s")
         elif self._mode is ArmMode.MOVING and self._interpolator.done:

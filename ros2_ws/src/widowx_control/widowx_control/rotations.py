@@ -28,6 +28,12 @@ def limit_rotation(rotation: Array, reference: Array, max_angle_rad: float) -> t
     return turned, True
 
 
+def quaternion_from_rotation(rotation: Array) -> tuple[float, float, float, float]:
+    """Return the unit quaternion (x, y, z, w) of a (3, 3) rotation."""
+    x, y, z, w = pin.Quaternion(rotation).coeffs()
+    return float(x), float(y), float(z), float(w)
+
+
 def _orthonormal(rotation: Array) -> Array:
     """Remove the drift that repeated products leave."""
     u, _, vt = np.linalg.svd(rotation)

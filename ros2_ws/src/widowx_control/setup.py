@@ -1,0 +1,22 @@
+from setuptools import setup
+
+package_name = "widowx_control"
+
+setup(
+    name=package_name,
+    version="0.1.0",
+    packages=[package_name],
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{package_name}"]),
+        (f"share/{package_name}", ["package.xml"]),
+        (f"share/{package_name}/config", ["config/arm_controller.yaml"]),
+    ],
+    zip_safe=False,
+    maintainer="Coxswain maintainers",
+    maintainer_email="maintainers@coxswain.dev",
+    description="Arm controller of the WidowX 250 6DOF",
+    license="Apache-2.0",
+    entry_points={
+        "console_scripts": ["arm_controller = widowx_control.arm_controller_node:main"],
+    },
+)

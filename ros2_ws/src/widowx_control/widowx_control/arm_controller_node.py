@@ -1,0 +1,611 @@
+"""Lifecycle node `arm_controller`: end-effector deltas in, joint positions and gripper PWM out.
+
+It uses only the public interface of xs_sdk, so the Interbotix driver and the simulator serve
+alike. All decisions are made in `arm_control`, `command_gate` and `joint_state_reader`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Pose
+from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
+from policy_interfaces.action import MoveToNamedPose
+from policy_interfaces.msg import EndEffectorDelta, EndEffectorState
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+from rclpy.time import Time
+from sensor_msgs.msg import JointState
+
+from widowx_control.arm_control import ArmControl, ArmMode, CommandCode
+from widowx_control.command_gate import CommandGate, GateCode
+from widowx_control.controller_parameters import ParameterError, declare_parameters
+from widowx_control.joint_state_reader import ArmMeasurement, JointStateReader
+from widowx_control.kinematics import JOINT_NAMES, ArmKinematics
+from widowx_control.rotations import quaternion_from_rotation
+from widowx_control.xs_client import ARM_GROUP, GRIPPER, DriverError, XsClient
+
+_PROFILE_REGISTERS = ("Profile_Velocity", "Profile_Acceleration")
+_GRIPPER_REPEAT_S = 0.5
+_GRIPPER_DEADBAND_PWM = 10.0
+_FEEDBACK_PERIOD_S = 0.1
+_OPENED = 0.9
+
+_REFUSALS = (
+    "not_active",
+    "joint_states",
+    *(c.value for c in GateCode if c is not GateCode.PASSED),
+    CommandCode.UNREACHABLE.value,
+    CommandCode.BUSY.value,
+)
+
+
+@dataclass
+class _Motion:
+    """A named-pose motion in progress."""
+
+    goal: ServerGoalHandle
+    finished: Future
+    target: tuple[float, ...]
+    deadline_s: float
+    elapsed_s: float = 0.0
+    feedback_s: float = 0.0
+
+
+class ArmController(LifecycleNode):
+    """See the package README for topics, parameters and the behaviour in each state."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Declare the parameters.
+
+        Raises:
+            ParameterError: a parameter is unknown or out of range.
+        """
+        super().__init__(
+            "arm_controller",
+            callback_group=MutuallyExclusiveCallbackGroup(),
+            automatically_declare_parameters_from_overrides=True,
+            **kwargs,
+        )
+        self._created_s = time.monotonic()
+        self._config = declare_parameters(self)
+        # Everything below is shared between executor threads and guarded by this lock.
+        self._lock = threading.RLock()
+        self._control: ArmControl | None = None
+        self._active = False
+        self._fault = ""
+        self._measurement: ArmMeasurement | None = None
+        self._measured_at_s = float("-inf")
+        self._motion: _Motion | None = None
+        self._motion_pending = False
+        self._saved_profile: dict[str, list[int]] = {}
+        self._counts: Counter[str] = Counter()
+        self._refused_before = 0
+        self._last_refusal = ""
+        self._reported = (b"", "")
+        self._gripper_sent = (float("nan"), float("-inf"))
+        self._last_tick_s = 0.0
+        self._gate = CommandGate(
+            self._config.command_max_age_s,
+            self._config.future_tolerance_s,
+            self._config.base_frame,
+        )
+        self._reader = JointStateReader(
+            self._config.joint_states_timeout_s, self._config.future_tolerance_s
+        )
+        self._entities: list[Any] = []
+        self._client: XsClient | None = None
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._stream_group = MutuallyExclusiveCallbackGroup()
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # On the steady clock: a simulator that dies takes the clock of use_sim_time with it.
+        self._watch_timer = self.create_timer(
+            1.0, self._watch, callback_group=MutuallyExclusiveCallbackGroup(), clock=self._steady
+        )
+
+    # -- lifecycle ---------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Check driver, robot and rivals; create topics and the action. Nothing moves."""
+        try:
+            time.sleep(max(0.0, self._created_s + self._config.discovery_s - time.monotonic()))
+            self._check_alone()
+            control = ArmControl(self._config.control, ArmKinematics())
+            self._client = XsClient(self, self._config.driver_timeout_s)
+            self._client.wait()
+            self._client.check_robot()
+        except (DriverError, ValueError, FileNotFoundError) as error:
+            self._release()
+            return self._fail("configure", error)
+        with self._lock:
+            self._control = control
+        self._joint_group = self.create_lifecycle_publisher(
+            JointGroupCommand, "commands/joint_group", 10
+        )
+        self._joint_single = self.create_lifecycle_publisher(
+            JointSingleCommand, "commands/joint_single", 10
+        )
+        self._state_publisher = self.create_publisher(EndEffectorState, "end_effector_state", 10)
+        stream = self._stream_group
+        self._entities = [
+            (
+                self.destroy_subscription,
+                self.create_subscription(
+                    JointState, "joint_states", self._on_joint_states, 1, callback_group=stream
+                ),
+            ),
+            (
+                self.destroy_subscription,
+                self.create_subscription(
+                    EndEffectorDelta,
+                    "end_effector_delta",
+                    self._on_command,
+                    1,
+                    callback_group=stream,
+                ),
+            ),
+            (
+                lambda server: server.destroy(),
+                ActionServer(
+                    self,
+                    MoveToNamedPose,
+                    "move_to_named_pose",
+                    execute_callback=self._execute_move,
+                    cancel_callback=lambda _: CancelResponse.ACCEPT,
+                    callback_group=ReentrantCallbackGroup(),
+                ),
+            ),
+            (self.destroy_publisher, self._state_publisher),
+            (self.destroy_lifecycle_publisher, self._joint_group),
+            (self.destroy_lifecycle_publisher, self._joint_single),
+        ]
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Set the servo profile for streaming and hold the present measured pose."""
+        assert self._client is not None and self._control is not None
+        try:
+            self._check_alone()
+            self._wait_for_measurement()
+            self._save_and_set_profile()
+            self._wait_for_measurement()
+        except DriverError as error:
+            self._restore_profile()
+            return self._fail("activate", error)
+        super().on_activate(state)
+        with self._lock:
+            assert self._measurement is not None
+            self._gate.reset()
+            self._control.reset(self._measurement.joint_positions_rad, self._measurement.finger_m)
+            self._fault = ""
+            self._last_refusal = ""
+            self._refused_before = self._refused()
+            self._gripper_sent = (float("nan"), float("-inf"))
+            self._active = True
+        # Under use_sim_time the loop must keep the simulator's time; else no clock step may stop it.
+        sim_time = self.get_parameter("use_sim_time").value
+        self._control_clock = self.get_clock() if sim_time else self._steady
+        self._last_tick_s = self._control_now_s()
+        self._control_timer = self.create_timer(
+            1.0 / self._config.rate_hz,
+            self._tick,
+            callback_group=self._stream_group,
+            clock=self._control_clock,
+        )
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop the stream: the servos hold the last position, a closed gripper stays closed."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give everything back that configure made."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Like deactivate and cleanup."""
+        self._stop()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After an exception in a transition: stop, give everything back, be unconfigured."""
+        self._stop()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _fail(self, transition: str, error: Exception) -> TransitionCallbackReturn:
+        message = f"cannot {transition}: {error}"
+        self.get_logger().error(message)
+        with self._lock:
+            self._last_refusal = message
+        return TransitionCallbackReturn.FAILURE
+
+    def _check_alone(self) -> None:
+        """Raise DriverError when another node commands, or could command, the same arm."""
+        mine = (self.get_name(), self.get_namespace())
+        twins = self.get_node_names_and_namespaces().count(mine)
+        if twins > 1:
+            raise DriverError(
+                f"{twins} nodes are named {self.get_fully_qualified_name()}: another arm "
+                "controller runs in this namespace; stop it, or use another namespace"
+            )
+        topic = self.resolve_topic_name("commands/joint_group")
+        rivals = self._rivals()
+        if rivals:
+            raise DriverError(
+                f"{', '.join(rivals)} already publishes {topic}: two nodes must not command "
+                "one arm; stop it, or use another namespace"
+            )
+
+    def _rivals(self) -> list[str]:
+        topic = self.resolve_topic_name("commands/joint_group")
+        mine = (self.get_namespace(), self.get_name())
+        return [
+            f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            for info in self.get_publishers_info_by_topic(topic)
+            if (info.node_namespace, info.node_name) != mine
+        ]
+
+    def _wait_for_measurement(self) -> None:
+        deadline_s = time.monotonic() + self._config.driver_timeout_s
+        asked_s = time.monotonic()
+        while time.monotonic() < deadline_s:
+            with self._lock:
+                if self._measured_at_s > asked_s:
+                    return
+            time.sleep(0.01)
+        topic = self.resolve_topic_name("joint_states")
+        raise DriverError(
+            f"no usable joint_states on {topic} for {self._config.driver_timeout_s} s"
+            + (f": {self._reader.reason}" if self._reader.reason else "")
+        )
+
+    def _save_and_set_profile(self) -> None:
+        assert self._client is not None
+        wanted = (self._config.profile_velocity, self._config.profile_acceleration)
+        saved = {name: self._client.read_register(name) for name in _PROFILE_REGISTERS}
+        self._saved_profile = saved
+        for name, value in zip(_PROFILE_REGISTERS, wanted, strict=True):
+            self._client.write_register(name, [value] * len(JOINT_NAMES))
+
+    def _restore_profile(self) -> None:
+        saved, self._saved_profile = self._saved_profile, {}
+        if not saved or self._client is None:
+            return
+        try:
+            for name, values in saved.items():
+                self._client.write_register(name, values)
+        except DriverError as error:
+            self.get_logger().error(f"the servos' time profile was not restored: {error}")
+
+    def _stop(self) -> None:
+        """Leave the active state: the arm rests where it is commanded now."""
+        with self._lock:
+            if not self._active:
+                return
+            self._active = False
+            self.destroy_timer(self._control_timer)
+            assert self._control is not None
+            if not self._fault:
+                self._control.hold("deactivated")
+                self._publish_arm(self._control.commanded_joints_rad.tolist())
+            # A closed gripper would drop what it holds at PWM 0. A small PWM keeps it, and is
+            # far below what heats the servo.
+            gripping = self._gripper_sent[0] < 0
+            self._publish_gripper(-self._config.gripper_inactive_pwm if gripping else 0.0)
+            self._finish_motion(MoveToNamedPose.Result.CODE_NOT_ACTIVE, "deactivated")
+        self._restore_profile()
+
+    def _release(self) -> None:
+        for destroy, entity in self._entities:
+            destroy(entity)
+        self._entities = []
+        if self._client is not None:
+            self._client.destroy()
+            self._client = None
+        with self._lock:
+            self._control = None
+            self._measurement = None
+            self._measured_at_s = float("-inf")
+
+    # -- stream ------------------------------------------------------------------------------
+
+    def _on_joint_states(self, message: JointState) -> None:
+        now_s = self.get_clock().now().nanoseconds * 1e-9
+        stamp_s = Time.from_msg(message.header.stamp).nanoseconds * 1e-9
+        with self._lock:
+            if self._control is None:
+                return
+            measurement = self._reader.read(message.name, message.position, stamp_s, now_s)
+            if measurement is None:
+                return
+            q, finger_m = measurement.joint_positions_rad, measurement.finger_m
+            self._measurement = measurement
+            self._measured_at_s = time.monotonic()
+            self._control.observe(q, finger_m)
+            if self._active and self._fault:
+                self._control.reset(q, finger_m, keep_gripper=True)
+                self._fault = ""
+                self.get_logger().warning("joint_states are back: holding the measured pose")
+            measured, state = self._control.measured_pose, self._control.state
+            commanded = self._control.commanded_pose if self._active else measured
+        output = EndEffectorState()
+        output.header.stamp = message.header.stamp
+        output.header.frame_id = self._config.base_frame
+        output.pose = _pose_message(measured)
+        output.state = state
+        output.commanded_pose = _pose_message(commanded)
+        self._state_publisher.publish(output)
+
+    def _on_command(self, message: EndEffectorDelta) -> None:
+        now_s = self.get_clock().now().nanoseconds * 1e-9
+        stamp_s = Time.from_msg(message.header.stamp).nanoseconds * 1e-9
+        with self._lock:
+            self._counts["commands"] += 1
+            if not self._active or self._control is None:
+                self._refuse("not_active", "the arm controller is not active")
+                return
+            if self._fault:
+                self._refuse("joint_states", self._fault)
+                return
+            gate = self._gate.check(
+                message.names,
+                message.values,
+                message.header.frame_id,
+                message.step_s,
+                stamp_s,
+                now_s,
+            )
+            if not gate.passed:
+                self._refuse(gate.code.value, gate.reason)
+                return
+            if self._motion is not None:
+                self._refuse(CommandCode.BUSY.value, "a named-pose motion is running")
+                return
+            verdict = self._control.command(message.values, message.step_s)
+            if verdict.accepted:
+                self._counts["accepted"] += 1
+            else:
+                self._refuse(verdict.code.value, verdict.reason)
+
+    def _refuse(self, code: str, reason: str) -> None:
+        self._counts[f"refused_{code}"] += 1
+        self._last_refusal = f"command refused ({code}): {reason}"
+        self.get_logger().warning(self._last_refusal, throttle_duration_sec=1.0)
+
+    def _refused(self) -> int:
+        return sum(n for name, n in self._counts.items() if name.startswith("refused_"))
+
+    def _control_now_s(self) -> float:
+        return self._control_clock.now().nanoseconds * 1e-9
+
+    def _tick(self) -> None:
+        with self._lock:
+            now_s = self._control_now_s()
+            dt_s, self._last_tick_s = now_s - self._last_tick_s, now_s
+            if not self._active or self._check_stale() or dt_s <= 0:
+                return
+            assert self._control is not None and self._measurement is not None
+            command = self._control.update(
+                dt_s, self._measurement.joint_positions_rad, self._measurement.finger_m
+            )
+            if command.arm_positions_rad is not None:
+                self._publish_arm(command.arm_positions_rad.tolist())
+            self._publish_gripper_when_due(command.gripper_pwm)
+            if self._motion is not None:
+                self._follow_motion(self._motion, dt_s)
+
+    def _check_stale(self) -> bool:
+        """Stop commanding when joint_states stopped; recovery is in `_on_joint_states`."""
+        age_s = time.monotonic() - self._measured_at_s
+        if age_s > self._config.joint_states_timeout_s and not self._fault:
+            assert self._control is not None
+            self._fault = f"no usable joint_states for {age_s:.2f} s"
+            if self._reader.reason:
+                self._fault += f": {self._reader.reason}"
+            self._counts["joint_states_fault"] += 1
+            self._control.hold(self._fault)
+            self._finish_motion(MoveToNamedPose.Result.CODE_STALE_JOINT_STATES, self._fault)
+            self.get_logger().error(f"{self._fault}; commanding stopped")
+            self._publish_diagnostics()
+        return bool(self._fault)
+
+    def _publish_arm(self, positions_rad: list[float]) -> None:
+        self._joint_group.publish(JointGroupCommand(name=ARM_GROUP, cmd=positions_rad))
+
+    def _publish_gripper(self, pwm: float) -> None:
+        self._joint_single.publish(JointSingleCommand(name=GRIPPER, cmd=pwm))
+        self._gripper_sent = (pwm, time.monotonic())
+
+    def _publish_gripper_when_due(self, pwm: float) -> None:
+        """Send what differs: each message costs the Interbotix driver 10 ms of its loop."""
+        sent, at_s = self._gripper_sent
+        changed = not abs(pwm - sent) < _GRIPPER_DEADBAND_PWM or (pwm == 0) != (sent == 0)
+        if changed or time.monotonic() - at_s >= _GRIPPER_REPEAT_S:
+            self._publish_gripper(pwm)
+
+    # -- named poses -------------------------------------------------------------------------
+
+    async def _execute_move(self, goal: ServerGoalHandle) -> MoveToNamedPose.Result:
+        """Start the motion; the control loop follows it and sets the outcome."""
+        with self._lock:
+            outcome = self._start_motion(goal)
+            motion = self._motion
+        if outcome is None:
+            assert motion is not None
+            outcome = await motion.finished
+        code, message = outcome
+        if code == MoveToNamedPose.Result.CODE_REACHED:
+            goal.succeed()
+        elif code == MoveToNamedPose.Result.CODE_CANCELLED:
+            goal.canceled()
+        else:
+            self.get_logger().warning(f"move_to_named_pose: {message}")
+            goal.abort()
+        return MoveToNamedPose.Result(code=code, message=message)
+
+    def _start_motion(self, goal: ServerGoalHandle) -> tuple[int, str] | None:
+        result = MoveToNamedPose.Result
+        request = goal.request
+        if not self._active or self._control is None:
+            return result.CODE_NOT_ACTIVE, "the arm controller is not active"
+        if self._fault:
+            return result.CODE_STALE_JOINT_STATES, self._fault
+        if self._motion is not None:
+            return result.CODE_BUSY, "another named-pose motion is running"
+        poses = self._config.named_poses
+        if request.pose not in poses:
+            known = ", ".join(sorted(poses))
+            return result.CODE_UNKNOWN_POSE, f"unknown pose '{request.pose}'; known are {known}"
+        duration_s = request.duration_s or self._config.move_duration_s
+        target = poses[request.pose]
+        try:
+            planned_s = self._control.move_to(target, duration_s, request.open_gripper)
+        except ValueError as error:
+            return result.CODE_NONE, str(error)
+        self._motion = _Motion(goal, Future(), target, planned_s + self._config.arrival_timeout_s)
+        return None
+
+    def _follow_motion(self, motion: _Motion, dt_s: float) -> None:
+        result = MoveToNamedPose.Result
+        assert self._control is not None and self._measurement is not None
+        motion.elapsed_s += dt_s
+        if motion.goal.is_cancel_requested:
+            self._control.hold("motion cancelled")
+            self._finish_motion(result.CODE_CANCELLED, "cancelled; the arm holds")
+            return
+        errors = abs(self._measurement.joint_positions_rad - motion.target)
+        worst = int(errors.argmax())
+        opened = not motion.goal.request.open_gripper or self._control.state[6] >= _OPENED
+        there = errors[worst] <= self._config.arrival_tolerance_rad
+        if self._control.mode is not ArmMode.MOVING and there and opened:
+            self._finish_motion(result.CODE_REACHED, f"reached {motion.goal.request.pose}")
+        elif motion.elapsed_s > motion.deadline_s:
+            self._control.hold("motion timed out")
+            what = (
+                "the gripper did not open"
+                if there
+                else f"{JOINT_NAMES[worst]} is {errors[worst]:.3f} rad from its target"
+            )
+            self._finish_motion(
+                result.CODE_TIMEOUT, f"not arrived after {motion.elapsed_s:.1f} s: {what}"
+            )
+        elif motion.elapsed_s - motion.feedback_s >= _FEEDBACK_PERIOD_S:
+            motion.feedback_s = motion.elapsed_s
+            motion.goal.publish_feedback(MoveToNamedPose.Feedback(progress=self._control.progress))
+
+    def _finish_motion(self, code: int, message: str) -> None:
+        motion, self._motion = self._motion, None
+        if motion is not None:
+            motion.finished.set_result((code, message))
+
+    # -- diagnostics -------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        with self._lock:
+            if self._active:
+                self._check_stale()
+        self._publish_diagnostics(periodic=True)
+
+    def _publish_diagnostics(self, periodic: bool = False) -> None:
+        status = DiagnosticStatus(
+            name=f"{self.get_fully_qualified_name().lstrip('/')}: control", hardware_id="wx250s"
+        )
+        with self._lock:
+            status.level, status.message = self._health()
+            if periodic:
+                self._refused_before = self._refused()
+            values: dict[str, Any] = {
+                "mode": self._control.mode.value if self._active and self._control else "off",
+                "reason": self._control.reason if self._control else "",
+                "commands": self._counts["commands"],
+                "accepted": self._counts["accepted"],
+                **{f"refused_{c}": self._counts[f"refused_{c}"] for c in _REFUSALS},
+                "last_refusal": self._last_refusal,
+                "joint_states_fault": self._counts["joint_states_fault"],
+                **self._reader.counters,
+            }
+            if self._control is not None:
+                limits = self._control.counters
+                values |= {k: v for k, v in limits.items() if k not in CommandCode}
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+    def _health(self) -> tuple[bytes, str]:
+        if self._control is None:
+            return DiagnosticStatus.WARN, self._last_refusal or "not configured"
+        if not self._active:
+            return DiagnosticStatus.OK, self._last_refusal or "inactive"
+        if self._fault:
+            return DiagnosticStatus.ERROR, self._fault
+        rivals = self._rivals()
+        if rivals:
+            return DiagnosticStatus.ERROR, f"{', '.join(rivals)} commands the same arm"
+        if self._refused() > self._refused_before:
+            return DiagnosticStatus.WARN, self._last_refusal
+        reason = self._control.reason
+        return DiagnosticStatus.OK, self._control.mode.value + (f": {reason}" if reason else "")
+
+
+def _pose_message(pose: Any) -> Pose:
+    message = Pose()
+    message.position.x, message.position.y, message.position.z = (float(v) for v in pose[:3, 3])
+    orientation = quaternion_from_rotation(pose[:3, :3])
+    (
+        message.orientation.x,
+        message.orientation.y,
+        message.orientation.z,
+        message.orientation.w,
+    ) = orientation
+    return message
+
+
+def main() -> None:
+    """Run the node until SIGINT or SIGTERM, and leave the arm holding."""
+    # The default handlers shut the context down first, and the last commands could not be sent.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        node = ArmController()
+    except ParameterError as error:
+        print(f"arm_controller: {error}", file=sys.stderr)
+        rclpy.shutdown()
+        sys.exit(2)
+    executor = MultiThreadedExecutor(num_threads=4)
+    executor.add_node(node)
+    spinner = threading.Thread(target=executor.spin, daemon=True)
+    spinner.start()
+    while spinner.is_alive() and not stop.wait(0.2):
+        pass
+    crashed = not stop.is_set()
+    node.trigger_shutdown()
+    executor.shutdown(timeout_sec=2.0)
+    node.destroy_node()
+    rclpy.shutdown()
+    sys.exit(1 if crashed else 0)
+
+
+if __name__ == "__main__":
+    main()

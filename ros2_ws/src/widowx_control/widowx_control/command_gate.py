@@ -1,0 +1,134 @@
+"""Decides whether an end-effector command may reach the arm: names, length, values, age."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from widowx_control.arm_control import STEP_RANGE_S
+from widowx_control.bridge_spaces import ACTION_NAMES
+
+
+class GateCode(StrEnum):
+    """Outcome of `CommandGate.check`."""
+
+    PASSED = "passed"
+    WRONG_NAMES = "wrong_names"
+    WRONG_LENGTH = "wrong_length"
+    NON_FINITE = "non_finite"
+    WRONG_FRAME = "wrong_frame"
+    BAD_STEP = "bad_step"
+    STALE = "stale"
+    FUTURE_STAMP = "future_stamp"
+    OUT_OF_ORDER = "out_of_order"
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """Whether a command passed, and why not."""
+
+    code: GateCode
+    reason: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the command may be used."""
+        return self.code is GateCode.PASSED
+
+
+class CommandGate:
+    """Refuses what must not move the arm, and counts it by code in `counters`."""
+
+    def __init__(self, max_age_s: float, future_tolerance_s: float, frame: str) -> None:
+        """Set the limits.
+
+        Args:
+            max_age_s: oldest observation that a command may come from.
+            future_tolerance_s: how far a stamp may be ahead of this machine's clock.
+            frame: frame of the deltas; a command without frame passes too.
+        """
+        self._max_age_s = max_age_s
+        self._future_tolerance_s = future_tolerance_s
+        self._frame = frame
+        self._last_stamp_s = -math.inf
+        self.counters: Counter[str] = Counter()
+
+    def reset(self) -> None:
+        """Forget the last stamp (not the counters), e.g. when the controller is activated."""
+        self._last_stamp_s = -math.inf
+
+    def check(
+        self,
+        names: Sequence[str],
+        values: Sequence[float],
+        frame: str,
+        step_s: float,
+        stamp_s: float,
+        now_s: float,
+    ) -> GateVerdict:
+        """Judge one command.
+
+        Args:
+            names: names of the values, in their order.
+            values: the command.
+            frame: frame_id of the command.
+            step_s: time that the motion should take.
+            stamp_s: time of the observation that caused the command.
+            now_s: present time on the same clock.
+        """
+        verdict = self._judge(names, values, frame, step_s, stamp_s, now_s)
+        self.counters[verdict.code.value] += 1
+        if verdict.passed:
+            self._last_stamp_s = stamp_s
+        return verdict
+
+    def _judge(
+        self,
+        names: Sequence[str],
+        values: Sequence[float],
+        frame: str,
+        step_s: float,
+        stamp_s: float,
+        now_s: float,
+    ) -> GateVerdict:
+        if tuple(names) != ACTION_NAMES:
+            return GateVerdict(
+                GateCode.WRONG_NAMES,
+                f"names are [{', '.join(names)}], expected [{', '.join(ACTION_NAMES)}]",
+            )
+        if len(values) != len(ACTION_NAMES):
+            return GateVerdict(
+                GateCode.WRONG_LENGTH, f"{len(values)} values, expected {len(ACTION_NAMES)}"
+            )
+        bad = [n for n, v in zip(names, values, strict=True) if not math.isfinite(v)]
+        if bad:
+            return GateVerdict(GateCode.NON_FINITE, f"not finite: {', '.join(bad)}")
+        if frame and frame != self._frame:
+            return GateVerdict(
+                GateCode.WRONG_FRAME, f"frame_id is {frame!r}, expected {self._frame!r}"
+            )
+        low, high = STEP_RANGE_S
+        if not low <= step_s <= high:
+            return GateVerdict(GateCode.BAD_STEP, f"step_s is {step_s}, expected {low} .. {high} s")
+        age_s = now_s - stamp_s
+        if age_s < -self._future_tolerance_s:
+            return GateVerdict(
+                GateCode.FUTURE_STAMP,
+                f"stamped {-age_s:.3f} s in the future (tolerance {self._future_tolerance_s} s); "
+                "are the clocks of the machines synchronised?",
+            )
+        if age_s > self._max_age_s:
+            return GateVerdict(
+                GateCode.STALE,
+                f"the observation is {age_s:.3f} s old, limit {self._max_age_s} s",
+            )
+        if stamp_s < self._last_stamp_s:
+            return GateVerdict(
+                GateCode.OUT_OF_ORDER,
+                f"the observation is {self._last_stamp_s - stamp_s:.3f} s older than that of "
+                "the last command",
+            )
+        return GateVerdict(GateCode.PASSED)

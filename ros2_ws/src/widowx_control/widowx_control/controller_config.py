@@ -1,0 +1,211 @@
+"""Parameters of the arm controller: names, defaults, ranges, and the frozen configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from widowx_control.arm_control import ArmControlConfig
+from widowx_control.gripper import GripperConfig
+from widowx_control.kinematics import (
+    JOINT_LOWER_RAD,
+    JOINT_NAMES,
+    JOINT_UPPER_RAD,
+    JOINT_VELOCITY_RAD_S,
+    NAMED_POSES,
+)
+
+NAMED_POSE_PREFIX: Final = "named_poses."
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter: its default, its range (numbers only) and what it means."""
+
+    default: Any
+    description: str
+    low: float | None = None
+    high: float | None = None
+
+
+_CONTROL = ArmControlConfig()
+_GRIPPER = GripperConfig()
+
+PARAMETERS: Final[dict[str, ParameterSpec]] = {
+    "base_frame": ParameterSpec("base_link", "Frame of commands and of the published state"),
+    "rate_hz": ParameterSpec(50.0, "Rate of commands/joint_group", 50.0, 200.0),
+    "interpolation_fraction": ParameterSpec(
+        _CONTROL.interpolation_fraction,
+        "Part of a command's period within which the target moves to the new pose",
+        0.1,
+        1.0,
+    ),
+    "command_timeout_periods": ParameterSpec(
+        _CONTROL.command_timeout_periods,
+        "The arm holds when no command came for this many periods",
+        1.0,
+        2.0,
+    ),
+    "command_max_age_s": ParameterSpec(
+        0.4, "Oldest observation that a command may come from", 0.02, 2.0
+    ),
+    "future_tolerance_s": ParameterSpec(0.1, "How far a stamp may be ahead of the clock", 0.0, 0.5),
+    "joint_states_timeout_s": ParameterSpec(
+        0.25, "Fault when no usable joint_states came for this long", 0.03, 2.0
+    ),
+    "workspace_low_m": ParameterSpec(
+        list(_CONTROL.workspace_low_m), "Lower corner x y z for ee_gripper_link in base_link"
+    ),
+    "workspace_high_m": ParameterSpec(
+        list(_CONTROL.workspace_high_m), "Upper corner x y z for ee_gripper_link in base_link"
+    ),
+    "max_position_error_m": ParameterSpec(
+        _CONTROL.max_position_error_m, "Bound on commanded minus measured position", 0.005, 0.3
+    ),
+    "max_rotation_error_rad": ParameterSpec(
+        _CONTROL.max_rotation_error_rad, "Bound on commanded minus measured rotation", 0.02, 1.5
+    ),
+    "max_joint_step_rad": ParameterSpec(
+        _CONTROL.max_joint_step_rad, "Furthest that one command moves a joint", 0.05, 1.5
+    ),
+    "joint_limit_margin_rad": ParameterSpec(
+        _CONTROL.joint_limit_margin_rad, "Distance kept from the joint limits", 0.0, 0.3
+    ),
+    "max_joint_speed_rad_s": ParameterSpec(
+        _CONTROL.max_joint_speed_rad_s,
+        "Speed limit of the streamed joint positions",
+        0.05,
+        float(JOINT_VELOCITY_RAD_S.min()),
+    ),
+    "max_joint_error_rad": ParameterSpec(
+        _CONTROL.max_joint_error_rad,
+        "A named-pose motion waits while a joint lags more than this",
+        0.05,
+        1.5,
+    ),
+    "gripper_max_pwm": ParameterSpec(_GRIPPER.max_pwm, "Largest gripper PWM, of 885", 0.0, 885.0),
+    "gripper_holding_pwm": ParameterSpec(
+        _GRIPPER.holding_pwm, "Largest gripper PWM while the fingers are blocked", 0.0, 885.0
+    ),
+    "gripper_inactive_pwm": ParameterSpec(
+        120.0,
+        "PWM that keeps a closed gripper closed after deactivation; 0 lets go",
+        0.0,
+        350.0,
+    ),
+    "move_duration_s": ParameterSpec(
+        1.5, "Duration of a named-pose motion whose goal says 0", 0.2, 20.0
+    ),
+    "arrival_tolerance_rad": ParameterSpec(
+        0.1, "A named pose is reached when every joint is within this", 0.01, 0.5
+    ),
+    "arrival_timeout_s": ParameterSpec(
+        2.0, "Time for arriving after the planned end of a named-pose motion", 0.1, 20.0
+    ),
+    "profile_velocity": ParameterSpec(
+        0, "Servo register Profile_Velocity while active; 0: follow the stream directly", 0, 32767
+    ),
+    "profile_acceleration": ParameterSpec(
+        0, "Servo register Profile_Acceleration while active", 0, 32767
+    ),
+    "driver_timeout_s": ParameterSpec(
+        5.0, "Time for the driver's services and its first joint_states", 0.1, 120.0
+    ),
+    "discovery_s": ParameterSpec(
+        1.0, "Time given to DDS discovery before looking for other controllers", 0.0, 30.0
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    """Checked configuration of the arm controller node. Units are in the names."""
+
+    control: ArmControlConfig
+    named_poses: Mapping[str, tuple[float, ...]]
+    base_frame: str
+    rate_hz: float
+    command_max_age_s: float
+    future_tolerance_s: float
+    joint_states_timeout_s: float
+    gripper_inactive_pwm: float
+    move_duration_s: float
+    arrival_tolerance_rad: float
+    arrival_timeout_s: float
+    profile_velocity: int
+    profile_acceleration: int
+    driver_timeout_s: float
+    discovery_s: float
+
+
+def named_pose_parameters(extra: Mapping[str, Any] | None = None) -> dict[str, ParameterSpec]:
+    """Return the parameters `named_poses.<name>`: the robot's own, and those given on top."""
+    poses: dict[str, Any] = {name: list(joints) for name, joints in NAMED_POSES.items()}
+    for name in extra or {}:
+        poses.setdefault(name.removeprefix(NAMED_POSE_PREFIX), [0.0] * len(JOINT_NAMES))
+    return {
+        NAMED_POSE_PREFIX + name: ParameterSpec(
+            joints, f"Joint angles rad: {' '.join(JOINT_NAMES)}"
+        )
+        for name, joints in poses.items()
+    }
+
+
+def config_from_values(values: Mapping[str, Any]) -> ControllerConfig:
+    """Check parameter values and freeze them.
+
+    Args:
+        values: a value for every name of `PARAMETERS`, and `named_poses.<name>`.
+
+    Raises:
+        ValueError: a value is out of range; the message names it.
+    """
+    for name, spec in PARAMETERS.items():
+        value = values[name]
+        if spec.low is not None and spec.high is not None and not spec.low <= value <= spec.high:
+            raise ValueError(f"{name} is {value}; it must be within [{spec.low}, {spec.high}]")
+    control = ArmControlConfig(
+        interpolation_fraction=values["interpolation_fraction"],
+        command_timeout_periods=values["command_timeout_periods"],
+        workspace_low_m=tuple(values["workspace_low_m"]),
+        workspace_high_m=tuple(values["workspace_high_m"]),
+        max_position_error_m=values["max_position_error_m"],
+        max_rotation_error_rad=values["max_rotation_error_rad"],
+        max_joint_step_rad=values["max_joint_step_rad"],
+        joint_limit_margin_rad=values["joint_limit_margin_rad"],
+        max_joint_speed_rad_s=values["max_joint_speed_rad_s"],
+        max_joint_error_rad=values["max_joint_error_rad"],
+        gripper=GripperConfig(
+            max_pwm=values["gripper_max_pwm"], holding_pwm=values["gripper_holding_pwm"]
+        ),
+    )
+    poses = {
+        name.removeprefix(NAMED_POSE_PREFIX): _named_pose(name, joints)
+        for name, joints in values.items()
+        if name.startswith(NAMED_POSE_PREFIX)
+    }
+    plain = {
+        name: values[name]
+        for name in ControllerConfig.__dataclass_fields__
+        if name not in ("control", "named_poses")
+    }
+    return ControllerConfig(control=control, named_poses=poses, **plain)
+
+
+def _named_pose(name: str, joints: Any) -> tuple[float, ...]:
+    q = np.asarray(joints, dtype=np.float64)
+    if q.shape != (len(JOINT_NAMES),) or not np.isfinite(q).all():
+        raise ValueError(
+            f"{name} is {list(joints)}; it must be {len(JOINT_NAMES)} finite joint angles"
+        )
+    outside = (q < JOINT_LOWER_RAD) | (q > JOINT_UPPER_RAD)
+    if outside.any():
+        i = int(np.flatnonzero(outside)[0])
+        raise ValueError(
+            f"{name} has {JOINT_NAMES[i]} = {q[i]} rad; it must be within "
+            f"[{JOINT_LOWER_RAD[i]}, {JOINT_UPPER_RAD[i]}]"
+        )
+    return tuple(float(v) for v in q)
