@@ -60,6 +60,7 @@ class Kitchen:
         self._arm_v = np.array([m.joint(name).dofadr[0] for name in ARM_JOINTS])
         self._finger_q = int(m.joint(LEFT_FINGER).qposadr[0])
         self._finger_v = int(m.joint(LEFT_FINGER).dofadr[0])
+        self._fingers_v = [int(m.joint(n).dofadr[0]) for n in (LEFT_FINGER, RIGHT_FINGER)]
         self._right_finger_q = int(m.joint(RIGHT_FINGER).qposadr[0])
         self._drawer_q = int(m.joint("drawer").qposadr[0])
         self._free_q = {n: int(m.joint(n).qposadr[0]) for n in (*OBJECTS, *DISTRACTORS)}
@@ -168,7 +169,7 @@ class Kitchen:
         angle = self._servo_angle()
         gripper_on = bool(self.torque_enabled[n])
         d.ctrl[n] = self._drive.force_n(self.gripper_pwm, angle) if gripper_on else 0.0
-        m.dof_damping[self._finger_v] = self._drive.damping_n_s_m(angle)
+        m.dof_damping[self._fingers_v] = self._drive.damping_n_s_m(angle) / 2
         if not self.torque_enabled.all():
             limp = self._arm_v[~self.torque_enabled[:n]]
             d.qfrc_applied[self._arm_v] = 0.0

@@ -47,6 +47,9 @@ _STIFFNESS_NM_RAD = dict(zip(ARM_JOINTS, (300.0, 400.0, 300.0, 120.0, 120.0, 60.
 _FORCE_NM = dict(zip(ARM_JOINTS, (4.1, 8.2, 8.2, 4.1, 4.1, 1.5), strict=True))
 _ARMATURE_KG_M2 = dict(zip(ARM_JOINTS, (0.05, 0.1, 0.1, 0.05, 0.03, 0.02), strict=True))
 _DAMPING_RATIO = 0.5
+# Rotor of the gripper servo seen from one finger (gear 258:1, about 0.002 kg m^2 at the horn). With
+# less, the damping of the back-EMF exceeds what the implicit integrator and the contacts agree on.
+_FINGER_ARMATURE_KG = 5.0
 _BLACK, _GREY, _BLUE = "0.13 0.13 0.15 1", "0.27 0.28 0.31 1", "0.16 0.36 0.62 1"
 
 
@@ -112,7 +115,8 @@ def _finger(name: str, side: int) -> str:
     return f"""
     <body name="{name}_link" gravcomp="1">
       {_inertial(f"{name}_link")}
-      <joint name="{name}" type="slide" axis="0 1 0" range="{low} {high}" armature="0.05"/>
+      <joint name="{name}" type="slide" axis="0 1 0" range="{low} {high}"
+             armature="{_FINGER_ARMATURE_KG}"/>
       <geom name="{name}_pad" class="pad" type="box" size="0.022 0.0045 0.009"
             pos="0.019 {side * 0.0045} 0" rgba="0.12 0.12 0.14 1"/>
       <geom class="visual" type="box" size="0.008 0.006 0.0095" pos="0.002 {side * 0.009} 0"
@@ -328,7 +332,8 @@ def model_xml() -> str:
       <geom contype="0" conaffinity="0" mass="0" group="2"/>
     </default>
     <default class="pad">
-      <geom mass="0" friction="1.2 0.02 0.001" contype="1" conaffinity="2"/>
+      <geom mass="0" priority="1" friction="1.2 0.02 0.001" contype="1" conaffinity="2"
+            solimp="0.99 0.999 0.0005"/>
     </default>
     <default class="object"><geom contype="2" conaffinity="3"/></default>
     <default class="wall"><geom contype="1" conaffinity="2" mass="0"/></default>
@@ -349,13 +354,18 @@ def model_xml() -> str:
     {_arm()}
     {_movable()}
   </worldbody>
+  <tendon>
+    <fixed name="fingers">
+      <joint joint="{LEFT_FINGER}" coef="0.5"/><joint joint="{RIGHT_FINGER}" coef="-0.5"/>
+    </fixed>
+  </tendon>
   <equality>
     <joint joint1="{RIGHT_FINGER}" joint2="{LEFT_FINGER}" polycoef="0 -1 0 0 0"
            solref="0.005 1" solimp="0.99 0.999 0.001"/>
   </equality>
   <actuator>
     {_position_servos()}
-    <motor name="gripper" joint="{LEFT_FINGER}"/>
+    <motor name="gripper" tendon="fingers"/>
   </actuator>
 </mujoco>"""
 
