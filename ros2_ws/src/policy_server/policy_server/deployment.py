@@ -171,9 +171,9 @@ def _parse_policy(section: Section) -> PolicyRecord:
         kind=section.string("kind"),
         version=section.string("version"),
         licence=section.string("licence"),
-        algorithm=section.string("algorithm") if "algorithm" in section else "",
-        trained_on=section.string("trained_on") if "trained_on" in section else "",
-        command=section.string("command") if "command" in section else "",
+        algorithm=section.text("algorithm"),
+        trained_on=section.text("trained_on"),
+        command=section.text("command"),
         results=section.mapping("results") if "results" in section else {},
     )
     section.finish()

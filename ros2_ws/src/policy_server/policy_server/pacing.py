@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +20,25 @@ class TickClock(Protocol):
 
     def wait_until(self, time_s: float) -> bool:
         """Block until `time_s`; return False when woken for another reason, to stop."""
+
+
+class SteadyTickClock:
+    """The machine's steady clock.
+
+    Args:
+        stop: when set, `wait_until` returns False at once.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+
+    def now(self) -> float:
+        """The time since an arbitrary origin [s]."""
+        return time.monotonic()
+
+    def wait_until(self, time_s: float) -> bool:
+        """Block until `time_s`; return False when stopped."""
+        return not self._stop.wait(max(0.0, time_s - time.monotonic()))
 
 
 @dataclass(frozen=True)

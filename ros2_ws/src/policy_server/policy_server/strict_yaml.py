@@ -1,4 +1,4 @@
-"""Reading of YAML files in which every key is meant: nothing unknown, doubled or mistyped passes."""
+"""Strict reading of YAML: nothing unknown, doubled or mistyped passes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _construct_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, (str, int, float, bool)):
             raise yaml.constructor.ConstructorError(
                 None, None, f"a key of type {type(key).__name__}", key_node.start_mark
@@ -142,6 +142,13 @@ class Section:
             if value not in known:
                 raise self.error(key, f"one of {known}{did_you_mean(value, known)}")
         return value
+
+    def text(self, key: str) -> str:
+        """An optional string for people; "" when absent."""
+        value = self.optional(key)
+        if value is not None and not isinstance(value, str):
+            raise self.error(key, "a string")
+        return value or ""
 
     def number(self, key: str, low: float, high: float) -> float:
         """A required finite number in [low, high]."""

@@ -1,0 +1,117 @@
+"""Declaration of a node's parameters from one table, and refusal of misspelt ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from policy_server.strict_yaml import did_you_mean
+
+_ALWAYS_ALLOWED = ("use_sim_time", "start_type_description_service")
+
+
+@dataclass(frozen=True)
+class NodeParameter:
+    """One parameter.
+
+    Attributes:
+        name: with the unit at its end.
+        default: decides the type.
+        description: one line for `ros2 param describe`.
+        low, high: range of a number.
+        choices: allowed strings; empty: any.
+        structural: can change only while the node is unconfigured.
+    """
+
+    name: str
+    default: str | int | float
+    description: str
+    low: float = 0.0
+    high: float = 0.0
+    choices: tuple[str, ...] = ()
+    structural: bool = False
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return the ROS descriptor."""
+        descriptor = ParameterDescriptor(description=self.description)
+        if self.choices:
+            descriptor.additional_constraints = f"one of {list(self.choices)}"
+        if isinstance(self.default, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=self.low, to_value=self.high, step=0.0)
+            ]
+        elif isinstance(self.default, int):
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(self.low), to_value=int(self.high), step=0)
+            ]
+        return descriptor
+
+
+def declare_parameters(node: Node, table: Sequence[NodeParameter]) -> None:
+    """Declare every parameter of the table.
+
+    Raises:
+        ValueError: an override is of the wrong type, out of range or not among the choices.
+    """
+    for entry in table:
+        try:
+            node.declare_parameter(entry.name, entry.default, entry.descriptor())
+        except Exception as error:
+            raise ValueError(f"parameter {entry.name}: {error}") from None
+        problem = _choice_problem(entry, node.get_parameter(entry.name).value)
+        if problem:
+            raise ValueError(problem)
+
+
+def unknown_overrides(node: Node) -> list[str]:
+    """Return a message for every parameter given at start that the node does not declare."""
+    known = list(node._parameters)
+    return [
+        f'unknown parameter "{name}"{did_you_mean(name, known)} (known: {sorted(known)})'
+        for name in node._parameter_overrides
+        if name not in known
+        and name not in _ALWAYS_ALLOWED
+        and not name.startswith("qos_overrides.")
+    ]
+
+
+def check_change(
+    table: Sequence[NodeParameter], changes: Sequence[Parameter], configured: bool
+) -> SetParametersResult:
+    """Decide about a change at run time: all of it or none.
+
+    Args:
+        table: the declared parameters.
+        changes: the wanted values; type and range were checked by rclpy already.
+        configured: whether the node is past `configure`.
+    """
+    entries = {entry.name: entry for entry in table}
+    for change in changes:
+        entry = entries.get(change.name)
+        if entry is None:
+            continue
+        if entry.structural and configured:
+            reason = f"{entry.name} can change only while the node is unconfigured: clean up first"
+            return SetParametersResult(successful=False, reason=reason)
+        problem = _choice_problem(entry, change.value)
+        if problem:
+            return SetParametersResult(successful=False, reason=problem)
+    return SetParametersResult(successful=True)
+
+
+def _choice_problem(entry: NodeParameter, value: object) -> str:
+    if not entry.choices or value in entry.choices:
+        return ""
+    return (
+        f"parameter {entry.name}: found {value!r}, expected one of {list(entry.choices)}"
+        f"{did_you_mean(str(value), entry.choices)}"
+    )

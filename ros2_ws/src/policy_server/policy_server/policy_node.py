@@ -1,0 +1,695 @@
+"""The policy node: runs a policy bundle on a robot, one episode at a time."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from numpy.typing import NDArray
+from policy_interfaces.action import RunEpisode
+from policy_interfaces.msg import EndEffectorDelta, EndEffectorState, PolicyStatus
+from policy_interfaces.srv import SetTask
+from rclpy.action import CancelResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.clock import Clock, ClockType, ROSClock
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from policy_server.bundle import Bundle, find_bundle, load_bundle
+from policy_server.engine import PROVIDERS, EngineOptions, ProviderWarning
+from policy_server.episode import (
+    Episode,
+    EpisodeOutcome,
+    EpisodeSettings,
+    Reason,
+    Step,
+    StopSignal,
+)
+from policy_server.image_conversion import (
+    ImageError,
+    network_image,
+    network_image_from_compressed,
+)
+from policy_server.node_parameters import (
+    NodeParameter,
+    check_change,
+    declare_parameters,
+    unknown_overrides,
+)
+from policy_server.observation_buffer import FreshnessLimits, ObservationBuffer, Source
+from policy_server.pacing import Percentiles, RecentValues, SteadyTickClock, TickClock
+from policy_server.policy import Policy, UnknownTaskError, example_observation
+from policy_server.registry import create_policy
+from policy_server.robots import ROBOTS, RobotSpec, check_robot
+from policy_server.ros_clock import SimulatedTickClock
+from policy_server.strict_yaml import BundleError
+from policy_server.threaded_action_server import ThreadedActionServer
+
+MODEL_PATH_VARIABLE = "COXSWAIN_MODEL_PATH"
+CAMERA = "main"
+WARM_UP_RUNS = 5
+RATE_FACTOR = 2.0
+"""A rate_hz that differs from the bundle's by more than this factor is refused."""
+
+PARAMETERS = (
+    NodeParameter(
+        "model",
+        "",
+        "Bundle: path of its directory or YAML, or a name below "
+        f"{MODEL_PATH_VARIABLE} (default ./models)",
+        structural=True,
+    ),
+    NodeParameter(
+        "policy", "", 'Kind of policy in place of the bundle\'s, e.g. "random"', structural=True
+    ),
+    NodeParameter("robot", "wx250s", "The connected robot", choices=tuple(ROBOTS), structural=True),
+    NodeParameter(
+        "provider",
+        "auto",
+        "ONNX Runtime execution provider; falls back to cpu with a warning",
+        choices=("auto", *PROVIDERS),
+        structural=True,
+    ),
+    NodeParameter(
+        "threads", 0, "CPU threads per model; 0: half of the cores", 0, 64, structural=True
+    ),
+    NodeParameter(
+        "rate_hz",
+        0.0,
+        "Control rate; 0: the bundle's; at most a factor of 2 away from it",
+        0.0,
+        200.0,
+        structural=True,
+    ),
+    NodeParameter(
+        "image_transport",
+        "raw",
+        "How images arrive: camera/image_raw, or camera/image_raw/compressed",
+        choices=("raw", "compressed"),
+        structural=True,
+    ),
+    NodeParameter("task", "", "Task at configure; empty: none", structural=True),
+    NodeParameter("seed", 0, "Seed of episodes whose goal has seed 0", 0, 2**31 - 1),
+    NodeParameter("num_samples", 1, "Actions drawn per tick; 1: the best action only", 1, 1024),
+    NodeParameter("camera_timeout_s", 0.2, "Largest age of an image by its stamp", 0.01, 10.0),
+    NodeParameter("state_timeout_s", 0.2, "Largest age of a state by its stamp", 0.01, 10.0),
+    NodeParameter(
+        "future_tolerance_s", 0.05, "How far a stamp may lie ahead of the clock", 0.0, 1.0
+    ),
+    NodeParameter(
+        "observation_wait_s",
+        3.0,
+        "Real time to wait for the first observation, and for a simulated clock that stands",
+        0.1,
+        60.0,
+    ),
+)
+
+_SENSOR_QOS = QoSProfile(depth=4, reliability=ReliabilityPolicy.BEST_EFFORT)
+_COMMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+_LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+@dataclass
+class _Loaded:
+    """Everything that `configure` made."""
+
+    bundle: Bundle
+    policy: Policy
+    robot: RobotSpec
+    rate_hz: float
+    buffer: ObservationBuffer
+    state_indices: dict[str, list[int]]
+
+
+@dataclass
+class _Statistics:
+    """What happened since activation, over all episodes."""
+
+    ticks: int = 0
+    missed_ticks: int = 0
+    bad_images: int = 0
+    observation_age_s: float = math.nan
+    inference_s: RecentValues = field(default_factory=RecentValues)
+    observe_to_publish_s: RecentValues = field(default_factory=RecentValues)
+
+
+class PolicyNode(LifecycleNode):
+    """Lifecycle node `policy_node`. See the package's README for its graph interface."""
+
+    def __init__(self, **node_arguments: Any) -> None:
+        super().__init__("policy_node", **node_arguments)
+        declare_parameters(self, PARAMETERS)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self.add_post_set_parameters_callback(self._after_set_parameters)
+        self._loaded: _Loaded | None = None
+        self._statistics = _Statistics()
+        self._active = False
+        self._task = ""
+        self._fault = ""
+        self._lock = threading.Lock()
+        self._goal_stops: dict[bytes, StopSignal] = {}
+        self._stop: StopSignal | None = None
+        self._episode: Episode | None = None
+        self._idle = threading.Event()
+        self._idle.set()
+        self._subscriptions_made: list[Any] = []
+        self._commands = self.create_lifecycle_publisher(
+            EndEffectorDelta, "end_effector_delta", _COMMAND_QOS
+        )
+        self._status_publisher = self.create_publisher(PolicyStatus, "~/status", _LATCHED_QOS)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_service(SetTask, "~/set_task", self._on_set_task)
+        self._action_server = ThreadedActionServer(
+            self,
+            RunEpisode,
+            "~/run_episode",
+            self._on_goal,
+            handle_accepted_callback=self._on_accepted,
+            cancel_callback=self._on_cancel,
+        )
+        # Steady: a node whose simulated clock stands must still say so.
+        self.create_timer(1.0, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    # --- lifecycle -------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load, verify and warm up the bundle; refused with the reason in log and diagnostics."""
+        try:
+            self._loaded = self._load()
+        except (BundleError, UnknownTaskError, ValueError, RuntimeError) as error:
+            self._report_fault(f"configure refused: {error}")
+            return TransitionCallbackReturn.FAILURE
+        self._task = self._parameter("task")
+        self._subscribe(self._loaded)
+        self._report_fault("")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start with a clean slate; nothing moves until an episode is asked for."""
+        others = self._other_commanders()
+        if others:
+            self._report_fault(f"activate refused: {others}")
+            return TransitionCallbackReturn.FAILURE
+        assert self._loaded is not None
+        self._loaded.buffer.clear()
+        self._statistics = _Statistics()
+        result = super().on_activate(state)
+        self._active = True
+        self._report_fault("")
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End a running episode; the arm controller holds when commands cease."""
+        self._active = False
+        self.stop_episode("the node was deactivated")
+        result = super().on_deactivate(state)
+        self._report_fault("")
+        return result
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release the models."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End a running episode and release the models."""
+        self._active = False
+        self.stop_episode("the node was shut down")
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def stop_episode(self, message: str) -> None:
+        """End a running episode, if any, and wait until it has ended."""
+        with self._lock:
+            stop = self._stop
+        if stop is not None:
+            stop.set(Reason.INACTIVE, message)
+        if not self._idle.wait(10.0):
+            self.get_logger().error("an inference did not return within 10 s")
+
+    def _release(self) -> None:
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        self._subscriptions_made = []
+        self._loaded = None
+
+    def _load(self) -> _Loaded:
+        problems = unknown_overrides(self)
+        if problems:
+            raise ValueError("; ".join(problems))
+        search = os.environ.get(MODEL_PATH_VARIABLE, "models").split(os.pathsep)
+        file = find_bundle(self._parameter("model"), [Path(entry) for entry in search])
+        bundle = load_bundle(file)
+        spec = bundle.deployment
+        robot = check_robot(file, spec, self._parameter("robot"))
+        for camera in spec.cameras:
+            if camera.camera != CAMERA:
+                field_name = f"deployment.observations {camera.name}.camera"
+                raise BundleError(file, field_name, camera.camera, f'"{CAMERA}", the only one')
+        task = self._parameter("task")
+        if task and task not in spec.tasks:
+            raise UnknownTaskError(task, tuple(spec.tasks))
+        rate_hz = self._parameter("rate_hz") or spec.rate_hz
+        if not spec.rate_hz / RATE_FACTOR <= rate_hz <= spec.rate_hz * RATE_FACTOR:
+            raise ValueError(
+                f"found rate_hz {rate_hz:g}, expected 0 or {spec.rate_hz / RATE_FACTOR:g} to "
+                f"{spec.rate_hz * RATE_FACTOR:g}: the bundle was made for {spec.rate_hz:g}"
+            )
+        if rate_hz != spec.rate_hz:
+            self.get_logger().warning(
+                f"running at {rate_hz:g} Hz; the bundle was made for {spec.rate_hz:g} Hz"
+            )
+        options = EngineOptions(self._parameter("provider"), self._parameter("threads"))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ProviderWarning)
+            policy = create_policy(bundle, options, self._parameter("policy"))
+        for warning in caught:
+            self.get_logger().warning(str(warning.message))
+        self._warm_up(bundle, policy)
+        sources: list[Source] = []
+        if spec.cameras:
+            sources.append("camera")
+        if spec.states or not sources:
+            sources.append("state")
+        return _Loaded(
+            bundle=bundle,
+            policy=policy,
+            robot=robot,
+            rate_hz=rate_hz,
+            buffer=ObservationBuffer(tuple(sources), self._limits()),
+            state_indices={
+                observation.name: [robot.state_names.index(name) for name in observation.names]
+                for observation in spec.states
+            },
+        )
+
+    def _warm_up(self, bundle: Bundle, policy: Policy) -> None:
+        observation = example_observation(policy.spec)
+        num_samples = self._parameter("num_samples")
+        policy.reset(0)
+        for _ in range(WARM_UP_RUNS):
+            start_s = time.perf_counter()
+            action = policy.infer(observation, num_samples).action
+            last_s = time.perf_counter() - start_s
+            if action.shape != policy.spec.action.low.shape or not np.isfinite(action).all():
+                raise BundleError(
+                    bundle.file, "warm-up", action.tolist(), "an action of finite numbers"
+                )
+        policy.reset(0)
+        self.get_logger().info(
+            f"{bundle.name}: {policy.spec.policy.kind}, {policy.spec.policy.algorithm}, "
+            f"{len(policy.spec.tasks)} tasks, {last_s * 1e3:.1f} ms per inference"
+        )
+
+    def _other_commanders(self) -> str:
+        """Describe other publishers of the command topic; '' when there are none."""
+        topic = self._commands.topic_name
+        endpoints = self.get_publishers_info_by_topic(topic)
+        if len(endpoints) <= 1:
+            return ""
+        own = (self.get_name(), self.get_namespace())
+        names = [
+            f"{end.node_namespace.rstrip('/')}/{end.node_name}"
+            for end in endpoints
+            if (end.node_name, end.node_namespace) != own
+        ] or [f"another {self.get_fully_qualified_name()}"]
+        return f"found {', '.join(names)} publishing {topic} too, expected one source of commands"
+
+    # --- parameters ------------------------------------------------------------------------
+
+    def _parameter(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _limits(self) -> FreshnessLimits:
+        return FreshnessLimits(
+            camera_timeout_s=self._parameter("camera_timeout_s"),
+            state_timeout_s=self._parameter("state_timeout_s"),
+            future_tolerance_s=self._parameter("future_tolerance_s"),
+        )
+
+    def _on_set_parameters(self, changes: list[Parameter[Any]]) -> Any:
+        return check_change(PARAMETERS, changes, configured=self._loaded is not None)
+
+    def _after_set_parameters(self, changes: list[Parameter[Any]]) -> None:
+        if self._loaded is not None:
+            self._loaded.buffer.limits = self._limits()
+
+    # --- observations ----------------------------------------------------------------------
+
+    def _subscribe(self, loaded: _Loaded) -> None:
+        spec = loaded.bundle.deployment
+        if spec.cameras and self._parameter("image_transport") == "raw":
+            self._subscriptions_made.append(
+                self.create_subscription(Image, "camera/image_raw", self._on_image, _SENSOR_QOS)
+            )
+        elif spec.cameras:
+            self._subscriptions_made.append(
+                self.create_subscription(
+                    CompressedImage,
+                    "camera/image_raw/compressed",
+                    self._on_compressed_image,
+                    _SENSOR_QOS,
+                )
+            )
+        self._subscriptions_made.append(
+            self.create_subscription(
+                EndEffectorState, "end_effector_state", self._on_state, _SENSOR_QOS
+            )
+        )
+
+    def _on_image(self, message: Image) -> None:
+        self._put_image(
+            message,
+            lambda size: network_image(
+                message.data, message.height, message.width, message.step, message.encoding, size
+            ),
+        )
+
+    def _on_compressed_image(self, message: CompressedImage) -> None:
+        self._put_image(message, lambda size: network_image_from_compressed(message.data, size))
+
+    def _put_image(
+        self,
+        message: Image | CompressedImage,
+        convert: Callable[[tuple[int, int]], NDArray[np.uint8]],
+    ) -> None:
+        """Shrink the image when it arrives, so that a tick only has to infer and publish."""
+        loaded = self._loaded
+        if loaded is None or not self._active:
+            return
+        try:
+            values = {
+                camera.name: convert(camera.size) for camera in loaded.bundle.deployment.cameras
+            }
+        except ImageError as error:
+            self._statistics.bad_images += 1
+            self.get_logger().error(f"image refused: {error}", throttle_duration_sec=5.0)
+            return
+        loaded.buffer.put("camera", values, _nanoseconds(message))
+
+    def _on_state(self, message: EndEffectorState) -> None:
+        loaded = self._loaded
+        if loaded is None or not self._active:
+            return
+        state = np.asarray(message.state, np.float32)
+        if not np.isfinite(state).all():
+            self.get_logger().error(
+                f"state refused: found {state.tolist()}, expected finite numbers",
+                throttle_duration_sec=5.0,
+            )
+            return
+        values = {name: state[indices] for name, indices in loaded.state_indices.items()}
+        loaded.buffer.put("state", values, _nanoseconds(message))
+
+    # --- episodes --------------------------------------------------------------------------
+
+    def _on_set_task(self, request: SetTask.Request, response: SetTask.Response) -> Any:
+        loaded = self._loaded
+        if loaded is None:
+            response.message = "found the node unconfigured, expected a configured one"
+            return response
+        known = loaded.bundle.deployment.tasks
+        response.known_tasks = list(known)
+        if request.task not in known:
+            response.message = str(UnknownTaskError(request.task, tuple(known)))
+            return response
+        self._task = request.task
+        response.success = True
+        self._publish_status()
+        return response
+
+    def _on_accepted(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> None:
+        # Before the goal's thread starts, so that no cancellation comes too early to be heard.
+        self._goal_stops[_goal_key(goal_handle)] = StopSignal()
+        goal_handle.execute()
+
+    def _on_cancel(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> CancelResponse:
+        stop = self._goal_stops.get(_goal_key(goal_handle))
+        if stop is None:
+            return CancelResponse.REJECT
+        stop.set(Reason.CANCELLED, "cancelled by the caller")
+        return CancelResponse.ACCEPT
+
+    def _on_goal(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> RunEpisode.Result:
+        """Run one goal; called in a thread of its own."""
+        stop = self._goal_stops[_goal_key(goal_handle)]
+        refusal = self._claim(goal_handle.request, stop)
+        if refusal is not None:
+            outcome = EpisodeOutcome(
+                *refusal, 0, 0, 0.0, math.nan, Percentiles(math.nan, math.nan, math.nan)
+            )
+        else:
+            try:
+                outcome = self._run_episode(goal_handle, stop)
+            finally:
+                with self._lock:
+                    self._stop = None
+                    self._episode = None
+                    self._idle.set()
+            self._publish_status()
+        self._finish(goal_handle, outcome)
+        del self._goal_stops[_goal_key(goal_handle)]
+        return RunEpisode.Result(
+            termination_reason=int(outcome.reason),
+            message=outcome.message,
+            steps=outcome.steps,
+            missed_ticks=outcome.missed_ticks,
+            duration_s=outcome.duration_s,
+            rate_hz=outcome.rate_hz,
+            inference_p50_ms=outcome.inference.p50 * 1e3,
+            inference_p95_ms=outcome.inference.p95 * 1e3,
+            inference_p99_ms=outcome.inference.p99 * 1e3,
+        )
+
+    def _claim(self, goal: RunEpisode.Goal, stop: StopSignal) -> tuple[Reason, str] | None:
+        """Take the only episode slot; return why not."""
+        with self._lock:
+            loaded = self._loaded
+            if loaded is None or not self._active:
+                return Reason.INACTIVE, "found the node not active, expected it to be activated"
+            if self._stop is not None:
+                return Reason.BUSY, "another episode is running: cancel it first"
+            tasks = loaded.bundle.deployment.tasks
+            task = goal.task or self._task
+            if tasks and task not in tasks:
+                return Reason.UNKNOWN_TASK, str(UnknownTaskError(task, tuple(tasks)))
+            others = self._other_commanders()
+            if others:
+                return Reason.BUSY, others
+            self._task = task
+            self._fault = ""
+            self._stop = stop
+            self._idle.clear()
+        return None
+
+    def _run_episode(
+        self, goal_handle: ServerGoalHandle[Any, Any, Any], stop: StopSignal
+    ) -> EpisodeOutcome:
+        loaded = self._loaded
+        assert loaded is not None
+        goal = goal_handle.request
+        clock = self.get_clock()
+        wait_s = self._parameter("observation_wait_s")
+        simulated = isinstance(clock, ROSClock) and clock.ros_time_is_active
+        tick_clock: TickClock = (
+            SimulatedTickClock(clock, stop, wait_s) if simulated else SteadyTickClock(stop.event)
+        )
+        feedback = RunEpisode.Feedback()
+
+        def on_step(step: Step) -> None:
+            statistics = self._statistics
+            statistics.ticks += 1
+            statistics.observation_age_s = step.observation_age_s
+            statistics.inference_s.add(step.inference_s)
+            statistics.observe_to_publish_s.add(step.observe_to_publish_s)
+            feedback.step = step.index
+            feedback.action = step.action
+            feedback.inference_ms = step.inference_s * 1e3
+            feedback.observation_age_ms = step.observation_age_s * 1e3
+            goal_handle.publish_feedback(feedback)
+
+        episode = Episode(
+            policy=loaded.policy,
+            buffer=loaded.buffer,
+            clock=tick_clock,
+            now_ns=lambda: clock.now().nanoseconds,
+            task=lambda: self._task if loaded.bundle.deployment.tasks else None,
+            publish=self._publisher(loaded),
+            on_step=on_step,
+            stop=stop,
+        )
+        with self._lock:
+            self._episode = episode
+        self._publish_status()
+        try:
+            outcome = episode.run(
+                EpisodeSettings(
+                    period_s=1.0 / loaded.rate_hz,
+                    max_steps=goal.max_steps or loaded.bundle.deployment.horizon,
+                    num_samples=self._parameter("num_samples"),
+                    seed=goal.seed or self._parameter("seed"),
+                    observation_wait_s=wait_s,
+                )
+            )
+        finally:
+            if isinstance(tick_clock, SimulatedTickClock):
+                tick_clock.close()
+        self._statistics.missed_ticks += outcome.missed_ticks
+        if outcome.reason not in (Reason.HORIZON, Reason.CANCELLED, Reason.INACTIVE):
+            self._fault = f"{outcome.reason.name}: {outcome.message}"
+            self.get_logger().error(f"episode ended, {self._fault}")
+        return outcome
+
+    def _publisher(self, loaded: _Loaded) -> Callable[[NDArray[np.float64], int], None]:
+        action = loaded.bundle.deployment.action
+        message = EndEffectorDelta()
+        message.header.frame_id = action.frame
+        message.names = list(action.names)
+        message.step_s = 1.0 / loaded.rate_hz
+        publisher = self._commands
+
+        def publish(values: NDArray[np.float64], stamp_ns: int) -> None:
+            stamp = message.header.stamp
+            stamp.sec, stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+            message.values = values
+            publisher.publish(message)
+
+        return publish
+
+    def _finish(
+        self, goal_handle: ServerGoalHandle[Any, Any, Any], outcome: EpisodeOutcome
+    ) -> None:
+        """Put the goal into its terminal state."""
+        if outcome.reason is Reason.HORIZON:
+            goal_handle.succeed()
+            return
+        if outcome.reason is Reason.CANCELLED:
+            # The goal becomes "canceling" only after the cancel callback has returned.
+            deadline = time.monotonic() + 1.0
+            while not goal_handle.is_cancel_requested and time.monotonic() < deadline:
+                time.sleep(0.001)
+            if goal_handle.is_cancel_requested:
+                goal_handle.canceled()
+                return
+        goal_handle.abort()
+
+    # --- status ----------------------------------------------------------------------------
+
+    def _report_fault(self, message: str) -> None:
+        """Remember, log and publish a fault; '' clears it."""
+        self._fault = message
+        if message:
+            self.get_logger().error(message)
+        self._publish_status()
+
+    def _publish_status(self) -> None:
+        loaded, episode, statistics = self._loaded, self._episode, self._statistics
+        inference = statistics.inference_s.percentiles()
+        observe_to_publish = statistics.observe_to_publish_s.percentiles()
+        missed = statistics.missed_ticks + (episode.missed_ticks if episode else 0)
+        status = PolicyStatus()
+        status.header.stamp = self.get_clock().now().to_msg()
+        if episode is not None:
+            status.state = PolicyStatus.STATE_RUNNING
+        else:
+            status.state = PolicyStatus.STATE_FAULT if self._fault else PolicyStatus.STATE_IDLE
+        status.policy = loaded.bundle.name if loaded else ""
+        status.task = self._task
+        status.reason = self._fault
+        status.ticks = statistics.ticks
+        status.missed_ticks = missed
+        status.dropped_images = loaded.buffer.images_dropped if loaded else 0
+        status.rate_hz = episode.rate_hz if episode else math.nan
+        status.inference_p50_ms = inference.p50 * 1e3
+        status.inference_p95_ms = inference.p95 * 1e3
+        status.inference_p99_ms = inference.p99 * 1e3
+        status.observation_age_ms = statistics.observation_age_s * 1e3
+        self._status_publisher.publish(status)
+
+        state = "running" if episode else "active" if self._active else "inactive"
+        values = {
+            "state": state if loaded else "unconfigured",
+            "policy": status.policy,
+            "task": status.task,
+            "ticks": statistics.ticks,
+            "missed_ticks": missed,
+            "images_received": loaded.buffer.images_received if loaded else 0,
+            "images_dropped": status.dropped_images,
+            "images_refused": statistics.bad_images,
+            "rate_hz": status.rate_hz,
+            "observation_age_ms": status.observation_age_ms,
+            **_in_ms("inference", inference),
+            **_in_ms("observe_to_publish", observe_to_publish),
+        }
+        diagnostic = DiagnosticStatus(
+            level=DiagnosticStatus.ERROR if self._fault else DiagnosticStatus.OK,
+            name=f"{self.get_fully_qualified_name()[1:]}: policy",
+            message=self._fault or str(values["state"]),
+            hardware_id=self._parameter("robot"),
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        )
+        array = DiagnosticArray(status=[diagnostic])
+        array.header.stamp = status.header.stamp
+        self._diagnostics.publish(array)
+
+
+def _in_ms(name: str, percentiles: Percentiles) -> dict[str, float]:
+    return {
+        f"{name}_p50_ms": percentiles.p50 * 1e3,
+        f"{name}_p95_ms": percentiles.p95 * 1e3,
+        f"{name}_p99_ms": percentiles.p99 * 1e3,
+    }
+
+
+def _goal_key(goal_handle: ServerGoalHandle[Any, Any, Any]) -> bytes:
+    return bytes(goal_handle.goal_id.uuid)
+
+
+def _nanoseconds(message: Image | CompressedImage | EndEffectorState) -> int:
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node until it is shut down; return the exit status."""
+    # A camera callback must not hold the interpreter for 5 ms when a tick is due.
+    sys.setswitchinterval(0.0005)
+    cv2.setNumThreads(1)
+    rclpy.init(args=arguments)
+    try:
+        node = PolicyNode()
+    except ValueError as error:
+        print(f"policy_node: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.stop_episode("the node was interrupted")
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
