@@ -6,5 +6,7 @@ ENVIRONMENT_ID = "coxswain/WidowXKitchen-v0"
 
 if ENVIRONMENT_ID not in gymnasium.registry:
     gymnasium.register(
-        id=ENVIRONMENT_ID, entry_point="robot_sim.environment:WidowXKitchenEnv", max_episode_steps=50
+        id=ENVIRONMENT_ID,
+        entry_point="robot_sim.environment:WidowXKitchenEnv",
+        max_episode_steps=50,
     )

@@ -308,7 +308,13 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error.args[0]))
     if options.episodes < 1 or options.seed < 0:
         parser.error("expected --episodes of at least 1 and a --seed that is not negative")
-    enough = _measure(names, options.episodes, options.seed, not options.no_noise, lambda line: print(line, flush=True))
+    enough = _measure(
+        names,
+        options.episodes,
+        options.seed,
+        not options.no_noise,
+        lambda line: print(line, flush=True),
+    )
     return 0 if enough else 1
 
 

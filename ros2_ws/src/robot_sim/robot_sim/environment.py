@@ -26,6 +26,7 @@ OBSERVATION_SIZE = (128, 128)
 UPDATE_PERIOD_S = 0.02
 _UPDATES = round(CONTROL_PERIOD_S / UPDATE_PERIOD_S)
 _STEPS_PER_UPDATE = round(UPDATE_PERIOD_S / TIMESTEP_S)
+_STATE_BOUND = np.array([1.0, 1.0, 1.0, 3.2, 3.2, 3.2, 2.0], dtype=np.float32)
 _MAX_SEED = 2**31 - 1
 
 
@@ -81,7 +82,7 @@ class WidowXKitchenEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32
         self.observation_space = gymnasium.spaces.Dict(
             {
                 "image": gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8),
-                "state": gymnasium.spaces.Box(-np.inf, np.inf, (7,), np.float32),
+                "state": gymnasium.spaces.Box(-_STATE_BOUND, _STATE_BOUND, dtype=np.float32),
             }
         )
         self._fixed_task = None if task is None else find_task(task)
@@ -139,9 +140,7 @@ class WidowXKitchenEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32
         observe_at = _UPDATES * _STEPS_PER_UPDATE - self._delay_steps
         done = 0
         for _ in range(_UPDATES):
-            command = self.arm.update(
-                UPDATE_PERIOD_S, kitchen.arm_positions_rad, kitchen.finger_m
-            )
+            command = self.arm.update(UPDATE_PERIOD_S, kitchen.arm_positions_rad, kitchen.finger_m)
             kitchen.set_arm_goal(command.arm_positions_rad)
             kitchen.gripper_pwm = command.gripper_pwm
             left = _STEPS_PER_UPDATE

@@ -143,7 +143,9 @@ class Kitchen:
 
     # Commands
 
-    def set_arm_goal(self, positions_rad: ArrayLike, joints: NDArray[np.int64] | None = None) -> None:
+    def set_arm_goal(
+        self, positions_rad: ArrayLike, joints: NDArray[np.int64] | None = None
+    ) -> None:
         """Write Goal_Position of all six arm servos, or of those with the indices `joints`."""
         index = np.arange(len(ARM_JOINTS)) if joints is None else joints
         self.profiles.set_goal(index, quantised_goal_rad(positions_rad))

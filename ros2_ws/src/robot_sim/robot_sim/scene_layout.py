@@ -123,9 +123,7 @@ def _place(
     present: list[str],
     drawer_opening_m: float,
     paths: tuple[tuple[str, str], ...],
-) -> (
-    tuple[dict[str, tuple[float, float, float]], dict[str, tuple[float, float, float]]] | None
-):
+) -> tuple[dict[str, tuple[float, float, float]], dict[str, tuple[float, float, float]]] | None:
     """Objects and distractors among the fixtures; None when they did not fit."""
     obstacles = [(fixtures[c][:2], CONTAINER_RADIUS_M[c] + _FINGER_REACH_M) for c in CONTAINERS]
     cabinet = fixtures["cabinet"]
@@ -154,8 +152,7 @@ def _place(
     for thing, fixture in paths:
         for other, position in at.items():
             if other != thing and (
-                _distance_to_segment(position, at[thing], fixtures[fixture][:2])
-                < _PATH_CLEARANCE_M
+                _distance_to_segment(position, at[thing], fixtures[fixture][:2]) < _PATH_CLEARANCE_M
             ):
                 return None
         for container in CONTAINERS:

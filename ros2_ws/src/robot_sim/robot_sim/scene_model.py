@@ -53,7 +53,9 @@ _FINGER_ARMATURE_KG = 5.0
 _BLACK, _GREY, _BLUE = "0.13 0.13 0.15 1", "0.27 0.28 0.31 1", "0.16 0.36 0.62 1"
 
 
-def _ring(name: str, radius: float, height: float, thickness: float, n: int, attributes: str) -> str:
+def _ring(
+    name: str, radius: float, height: float, thickness: float, n: int, attributes: str
+) -> str:
     """Collision wall of a round container: `n` boxes on a circle."""
     out = []
     width = math.tan(math.pi / n) * radius
@@ -81,7 +83,7 @@ def _lathe(name: str, profile: list[tuple[float, float]], n: int = 28) -> str:
         for i in range(m):
             a, b = k * m + i, k * m + (i + 1) % m
             c, d = ((k + 1) % n) * m + i, ((k + 1) % n) * m + (i + 1) % m
-            faces += [f"{a} {c} {b}", f"{b} {c} {d}"]
+            faces += [f"{a} {b} {c}", f"{b} {d} {c}"]
     return (
         f'<mesh name="{name}" vertex="{"  ".join(vertices)}" face="{"  ".join(faces)}" '
         'inertia="shell"/>'
@@ -219,7 +221,9 @@ def _containers() -> str:
       {floor.format(pot_r - 0.004)}{_ring("pot", pot_r, pot_h, 0.004, 14, wall)}
     </body>
     <body name="plate">
-      <geom name="plate" class="visual" type="mesh" mesh="plate" rgba="0.95 0.95 0.93 1"/>
+      <geom name="plate" class="visual" type="mesh" mesh="plate" rgba="0.86 0.86 0.84 1"/>
+      <geom class="visual" type="cylinder" size="{plate_r - 0.021} 0.0004" pos="0 0 0.0049"
+            rgba="0.66 0.72 0.78 1"/>
       {floor.format(plate_r - 0.004)}{_ring("plate", plate_r, plate_h, 0.004, 14, wall)}
     </body>
     <body name="bowl">
@@ -260,9 +264,9 @@ def _cabinet() -> str:
       <geom {side} size="{depth} {width} {wall}" pos="0 0 {height - wall}" rgba="{wood}"/>
       <geom {side} size="{depth} {wall} {height / 2}" pos="0 {width - wall} {height / 2}" rgba="{wood}"/>
       <geom {side} size="{depth} {wall} {height / 2}" pos="0 {wall - width} {height / 2}" rgba="{wood}"/>
-      <geom class="visual" type="box" size="{wall} {width} {height / 2}"
+      <geom class="visual" type="box" size="{wall / 2} {width - 2 * wall} {height / 2 - wall}"
             pos="{wall - depth} 0 {height / 2}" rgba="{dark}"/>
-      <geom class="visual" type="box" size="{depth} {width} 0.002" pos="0 0 0.002" rgba="{dark}"/>
+      <geom class="visual" type="box" size="{depth - 0.001} {width - wall} 0.002" pos="0 0 0.002" rgba="{dark}"/>
       <body name="drawer">
         <inertial mass="0.15" pos="0 0 0.035" diaginertia="2e-4 2e-4 2e-4"/>
         <joint name="drawer" type="slide" axis="1 0 0" range="0 {DRAWER_TRAVEL_M}" damping="2"
@@ -296,13 +300,41 @@ def model_xml() -> str:
     pot_r, plate_r, bowl_r = (CONTAINER_RADIUS_M[c] for c in CONTAINERS)
     pot_h, plate_h, bowl_h = (CONTAINER_HEIGHT_M[c] for c in CONTAINERS)
     meshes = (
-        _lathe("pot", [(0.001, 0.004), (pot_r - 0.005, 0.004), (pot_r - 0.004, pot_h),
-                       (pot_r, pot_h + 0.002), (pot_r, 0.001), (0.001, 0.0)])
-        + _lathe("plate", [(0.001, 0.0045), (plate_r - 0.02, 0.0045), (plate_r, plate_h + 0.001),
-                           (plate_r + 0.001, plate_h), (plate_r - 0.018, 0.0), (0.001, 0.0)])
-        + _lathe("bowl", [(0.001, 0.0045), (bowl_r - 0.02, 0.006), (bowl_r - 0.006, 0.014),
-                          (bowl_r - 0.003, bowl_h + 0.001), (bowl_r, bowl_h + 0.001),
-                          (bowl_r - 0.003, 0.010), (bowl_r - 0.018, 0.0), (0.001, 0.0)])
+        _lathe(
+            "pot",
+            [
+                (0.001, 0.004),
+                (pot_r - 0.005, 0.004),
+                (pot_r - 0.004, pot_h),
+                (pot_r, pot_h + 0.002),
+                (pot_r, 0.001),
+                (0.001, 0.0),
+            ],
+        )
+        + _lathe(
+            "plate",
+            [
+                (0.001, 0.0045),
+                (plate_r - 0.02, 0.0045),
+                (plate_r, plate_h + 0.001),
+                (plate_r + 0.001, plate_h),
+                (plate_r - 0.018, 0.0),
+                (0.001, 0.0),
+            ],
+        )
+        + _lathe(
+            "bowl",
+            [
+                (0.001, 0.0045),
+                (bowl_r - 0.02, 0.006),
+                (bowl_r - 0.006, 0.014),
+                (bowl_r - 0.003, bowl_h + 0.001),
+                (bowl_r, bowl_h + 0.001),
+                (bowl_r - 0.003, 0.010),
+                (bowl_r - 0.018, 0.0),
+                (0.001, 0.0),
+            ],
+        )
     )
     return f"""
 <mujoco model="widowx_kitchen">
@@ -318,12 +350,9 @@ def model_xml() -> str:
   <asset>
     <texture name="sky" type="skybox" builtin="flat" rgb1="0.75 0.78 0.80" rgb2="0.75 0.78 0.80"
              width="16" height="96"/>
-    <texture name="counter" type="2d" builtin="flat" mark="random" random="0.06" width="256"
-             height="256" rgb1="0.86 0.80 0.70" markrgb="0.76 0.69 0.58"/>
     <texture name="tiles" type="2d" builtin="flat" mark="edge" width="128" height="128"
              rgb1="0.80 0.86 0.86" markrgb="0.93 0.94 0.93"/>
-    <material name="counter" texture="counter" texrepeat="3 3" texuniform="true" specular="0"/>
-    <material name="tiles" texture="tiles" texrepeat="10 10" texuniform="true" specular="0"/>
+    <material name="tiles" texture="tiles" texrepeat="7 7" texuniform="true" specular="0"/>
     {meshes}
   </asset>
   <default>
@@ -343,9 +372,9 @@ def model_xml() -> str:
            specular="0.1 0.1 0.1" castshadow="false"/>
     <camera name="{CAMERA}" pos="0.8 0 0.56" fovy="{CAMERA_FOVY_DEG}"/>
     <geom name="floor" type="plane" size="0 0 1" pos="0 0 {FLOOR_Z_M}" contype="1" conaffinity="2"
-          rgba="0.45 0.42 0.40 1"/>
-    <geom name="table" type="box" size="0.40 0.50 0.02" pos="0.22 0 -0.02" material="counter"
-          contype="1" conaffinity="3"/>
+          group="3"/>
+    <geom name="table" type="box" size="0.45 0.70 0.02" pos="0.24 0 -0.02"
+          rgba="0.80 0.73 0.62 1" contype="1" conaffinity="3"/>
     <geom name="backsplash" class="visual" type="box" size="0.01 0.9 0.35" pos="-0.19 0 0.35"
           material="tiles"/>
     {_regions()}

@@ -64,9 +64,7 @@ class ProfileGenerator:
         slope_1 = np.divide(
             self._cruise - self._v0, self._t1, out=np.zeros_like(self._t1), where=self._t1 > 0
         )
-        slope_3 = np.divide(
-            self._cruise, self._t3, out=np.zeros_like(self._t3), where=self._t3 > 0
-        )
+        slope_3 = np.divide(self._cruise, self._t3, out=np.zeros_like(self._t3), where=self._t3 > 0)
         position = (
             self._start
             + self._v0 * a
