@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -263,13 +262,11 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _measure(
-    tasks: list[str], episodes: int, seed: int, noise: bool, report: Callable[[str], None]
-) -> bool:
+def _measure(tasks: list[str], episodes: int, seed: int, noise: bool) -> bool:
     env = WidowXKitchenEnv(render_images=False)
     scale = 1.0 if noise else 0.0
     enough = True
-    report(f"{'task':34s} {'success':>12s} {'95 % interval':>16s} {'steps':>6s}  failed seeds")
+    print(f"{'task':34s} {'success':>12s} {'95 % interval':>16s} {'steps':>6s}  failed seeds")
     for task in tasks:
         lengths, failed = [], []
         for s in range(seed, seed + episodes):
@@ -284,9 +281,10 @@ def _measure(
         steps = f"{np.mean(lengths):6.1f}" if lengths else "     -"
         rate = len(lengths) / episodes
         enough = enough and rate >= 0.95
-        report(
+        print(
             f"{task:34s} {len(lengths):4d}/{episodes:<4d}{rate:5.2f}  [{low:.3f}, {high:.3f}]"
-            f" {steps}  {' '.join(map(str, failed[:12]))}"
+            f" {steps}  {' '.join(map(str, failed[:12]))}",
+            flush=True,
         )
     env.close()
     return enough
@@ -308,13 +306,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error.args[0]))
     if options.episodes < 1 or options.seed < 0:
         parser.error("expected --episodes of at least 1 and a --seed that is not negative")
-    enough = _measure(
-        names,
-        options.episodes,
-        options.seed,
-        not options.no_noise,
-        lambda line: print(line, flush=True),
-    )
+    enough = _measure(names, options.episodes, options.seed, not options.no_noise)
     return 0 if enough else 1
 
 

@@ -79,7 +79,7 @@ class WidowXKitchenEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32
             ACTION_LOW.astype(np.float32), ACTION_HIGH.astype(np.float32), dtype=np.float32
         )
         width, height = OBSERVATION_SIZE
-        self.observation_space = gymnasium.spaces.Dict(
+        self.observation_space: gymnasium.spaces.Dict = gymnasium.spaces.Dict(
             {
                 "image": gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8),
                 "state": gymnasium.spaces.Box(-_STATE_BOUND, _STATE_BOUND, dtype=np.float32),
@@ -141,7 +141,8 @@ class WidowXKitchenEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32
         done = 0
         for _ in range(_UPDATES):
             command = self.arm.update(UPDATE_PERIOD_S, kitchen.arm_positions_rad, kitchen.finger_m)
-            kitchen.set_arm_goal(command.arm_positions_rad)
+            if command.arm_positions_rad is not None:
+                kitchen.set_arm_goal(command.arm_positions_rad)
             kitchen.gripper_pwm = command.gripper_pwm
             left = _STEPS_PER_UPDATE
             if done < observe_at < done + left:
@@ -158,7 +159,7 @@ class WidowXKitchenEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32
         reward = 1.0 if self.timer.success else 0.0
         return self._observation, reward, terminated, False, self._info()
 
-    def render(self) -> NDArray[np.uint8]:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8]:
         """The camera image now, uint8 (480, 640, 3)."""
         if self._renderer is None:
             self._renderer = CameraRenderer(self.kitchen.model)

@@ -36,7 +36,6 @@ from robot_sim.servo_model import (
 )
 
 _Array = NDArray[np.float64]
-_GRIPPER_PARTS = 7
 OPEN_FINGER_M = 0.035
 """Finger position that Bridge calls fully open."""
 

@@ -53,11 +53,10 @@ _FINGER_ARMATURE_KG = 5.0
 _BLACK, _GREY, _BLUE = "0.13 0.13 0.15 1", "0.27 0.28 0.31 1", "0.16 0.36 0.62 1"
 
 
-def _ring(
-    name: str, radius: float, height: float, thickness: float, n: int, attributes: str
-) -> str:
-    """Collision wall of a round container: `n` boxes on a circle."""
+def _ring(name: str, radius: float, height: float, attributes: str) -> str:
+    """Collision wall of a round container: boxes on a circle."""
     out = []
+    n, thickness = 14, 0.004
     width = math.tan(math.pi / n) * radius
     for k in range(n):
         angle = 2 * math.pi * k / n
@@ -210,25 +209,26 @@ def _containers() -> str:
     pot_r, plate_r, bowl_r = (CONTAINER_RADIUS_M[c] for c in CONTAINERS)
     pot_h, plate_h, bowl_h = (CONTAINER_HEIGHT_M[c] for c in CONTAINERS)
     wall = 'class="wall" group="3"'
+    grip = (
+        '<geom class="visual" type="box" size="0.012 0.014 0.004" '
+        f'pos="0 {{}} {pot_h - 0.008}" rgba="0.1 0.1 0.12 1"/>'
+    )
     floor = '<geom class="wall" group="3" type="cylinder" size="{} 0.002" pos="0 0 0.002"/>'
     return f"""
     <body name="pot">
       <geom name="pot" class="visual" type="mesh" mesh="pot" rgba="0.14 0.24 0.55 1"/>
-      <geom class="visual" type="box" size="0.012 0.014 0.004" pos="0 {pot_r + 0.009} {pot_h - 0.008}"
-            rgba="0.1 0.1 0.12 1"/>
-      <geom class="visual" type="box" size="0.012 0.014 0.004" pos="0 {-pot_r - 0.009} {pot_h - 0.008}"
-            rgba="0.1 0.1 0.12 1"/>
-      {floor.format(pot_r - 0.004)}{_ring("pot", pot_r, pot_h, 0.004, 14, wall)}
+      {grip.format(pot_r + 0.009)}{grip.format(-pot_r - 0.009)}
+      {floor.format(pot_r - 0.004)}{_ring("pot", pot_r, pot_h, wall)}
     </body>
     <body name="plate">
       <geom name="plate" class="visual" type="mesh" mesh="plate" rgba="0.86 0.86 0.84 1"/>
       <geom class="visual" type="cylinder" size="{plate_r - 0.021} 0.0004" pos="0 0 0.0049"
             rgba="0.66 0.72 0.78 1"/>
-      {floor.format(plate_r - 0.004)}{_ring("plate", plate_r, plate_h, 0.004, 14, wall)}
+      {floor.format(plate_r - 0.004)}{_ring("plate", plate_r, plate_h, wall)}
     </body>
     <body name="bowl">
       <geom name="bowl" class="visual" type="mesh" mesh="bowl" rgba="0.20 0.70 0.74 1"/>
-      {floor.format(bowl_r - 0.004)}{_ring("bowl", bowl_r, bowl_h, 0.004, 14, wall)}
+      {floor.format(bowl_r - 0.004)}{_ring("bowl", bowl_r, bowl_h, wall)}
     </body>"""
 
 
@@ -262,11 +262,14 @@ def _cabinet() -> str:
     return f"""
     <body name="cabinet">
       <geom {side} size="{depth} {width} {wall}" pos="0 0 {height - wall}" rgba="{wood}"/>
-      <geom {side} size="{depth} {wall} {height / 2}" pos="0 {width - wall} {height / 2}" rgba="{wood}"/>
-      <geom {side} size="{depth} {wall} {height / 2}" pos="0 {wall - width} {height / 2}" rgba="{wood}"/>
+      <geom {side} size="{depth} {wall} {height / 2}" pos="0 {width - wall} {height / 2}"
+            rgba="{wood}"/>
+      <geom {side} size="{depth} {wall} {height / 2}" pos="0 {wall - width} {height / 2}"
+            rgba="{wood}"/>
       <geom class="visual" type="box" size="{wall / 2} {width - 2 * wall} {height / 2 - wall}"
             pos="{wall - depth} 0 {height / 2}" rgba="{dark}"/>
-      <geom class="visual" type="box" size="{depth - 0.001} {width - wall} 0.002" pos="0 0 0.002" rgba="{dark}"/>
+      <geom class="visual" type="box" size="{depth - 0.001} {width - wall} 0.002" pos="0 0 0.002"
+            rgba="{dark}"/>
       <body name="drawer">
         <inertial mass="0.15" pos="0 0 0.035" diaginertia="2e-4 2e-4 2e-4"/>
         <joint name="drawer" type="slide" axis="1 0 0" range="0 {DRAWER_TRAVEL_M}" damping="2"
