@@ -20,6 +20,7 @@ setup(
     entry_points={
         "console_scripts": [
             "episode_runner = episode_tools.episode_runner:main",
+            "monitor = episode_tools.monitor:main",
         ],
     },
 )

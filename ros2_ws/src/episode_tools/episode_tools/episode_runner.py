@@ -27,6 +27,7 @@ from policy_interfaces.srv import ResetScene, SetTask
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
+from rclpy.client import Client
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -133,9 +134,11 @@ class EpisodeRunner(Node):
         arm = str(self._values["arm_namespace"]).rstrip("/")
         policy = str(self._values["policy_node"]).rstrip("/")
         simulator = str(self._values["simulator_node"]).rstrip("/")
-        self._move_client = ActionClient(self, MoveToNamedPose, f"{arm}/move_to_named_pose")
-        self._episode_client = ActionClient(self, RunEpisode, f"{policy}/run_episode")
-        self._set_task_client = self.create_client(SetTask, f"{policy}/set_task")
+        self._move_client: ActionClient = ActionClient(
+            self, MoveToNamedPose, f"{arm}/move_to_named_pose"
+        )
+        self._episode_client: ActionClient = ActionClient(self, RunEpisode, f"{policy}/run_episode")
+        self._set_task_client: Client = self.create_client(SetTask, f"{policy}/set_task")
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(1.0, self._publish_progress)
 
@@ -151,7 +154,7 @@ class EpisodeRunner(Node):
             Path(self._values["report"]).expanduser() if self._values["report"] else None
         )
         if self._values["simulated"]:
-            self._reset_client = self.create_client(ResetScene, f"{simulator}/reset_scene")
+            self._reset_client: Client = self.create_client(ResetScene, f"{simulator}/reset_scene")
             self.create_subscription(
                 TaskStatus, f"{simulator}/task_status", self._on_task_status, 10
             )
@@ -338,7 +341,7 @@ class EpisodeRunner(Node):
         ).known_tasks
         return [task for task in policy_tasks if task in scene_tasks]
 
-    def _call(self, client: Any, request: Any, who: str) -> Any:
+    def _call(self, client: Client, request: Any, who: str) -> Any:
         self._wait_until(
             client.service_is_ready,
             self._values["ready_timeout_s"],
@@ -366,7 +369,7 @@ class EpisodeRunner(Node):
             sent.done, self._values["silence_timeout_s"], f"{who} does not answer to a goal"
         )
         handle = sent.result()
-        if not handle.accepted:
+        if handle is None or not handle.accepted:
             raise RunnerError(f"{who} rejected the goal: is it active, and not already busy?")
         result: Future = handle.get_result_async()
         self._heard_s = time.monotonic()
@@ -382,7 +385,9 @@ class EpisodeRunner(Node):
                         f"{who} has said nothing for {self._values['silence_timeout_s']:g} s "
                         "while it worked on a goal"
                     )
-        return result.result().result
+        finished_goal = result.result()
+        assert finished_goal is not None
+        return finished_goal.result
 
     @contextmanager
     def _cancel_on_error(self, handle: ClientGoalHandle, result: Future) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Run a PTR policy on a WidowX 250 6DOF, simulated or real, and report how well it does."""
 
+import os
 import re
 import shlex
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from ament_index_python.packages import get_package_prefix
 from launch.actions import ExecuteProcess, OpaqueFunction
 from launch_ros.actions import LifecycleNode, Node
+from policy_server.bundle import find_bundle
 from widowx_bringup.arm import (
     ARM_ARGUMENTS,
     arm_actions,
@@ -15,8 +17,8 @@ from widowx_bringup.arm import (
     clock_parameters,
     config_file,
 )
-from widowx_bringup.bundle_path import find_bundle
 from widowx_bringup.launch_arguments import ArgumentError, LaunchArgument, check_arguments
+from widowx_bringup.model_path import model_search_path
 from widowx_bringup.supervision import bring_up, declare, run, run_to_end, when_all
 
 from launch import LaunchContext, LaunchDescription
@@ -43,7 +45,7 @@ ARGUMENTS = (
     ),
     LaunchArgument("seed", "0", "evaluation seed; decides every scene", "integer", 0, 999),
     LaunchArgument(
-        "provider", "", "ONNX Runtime provider; empty: the configuration's", optional=True
+        "provider", "", "ONNX Runtime provider, e.g. cpu, cuda; empty: auto", optional=True
     ),
     LaunchArgument("camera_topic", "/camera/image_raw", "images for the policy"),
     LaunchArgument(
@@ -84,9 +86,12 @@ def start_graph(context: LaunchContext) -> list:
     check_combination(values)
     # A symlinked build leaves this file in the source tree, an ordinary one does not; the
     # installation prefix is inside the workspace with both.
-    bundle = find_bundle(
-        values["model"], [Path(get_package_prefix("widowx_bringup")), Path(__file__).resolve()]
-    )
+    start_points = [
+        Path.cwd(),
+        Path(get_package_prefix("widowx_bringup")),
+        Path(__file__).resolve(),
+    ]
+    bundle = find_bundle(values["model"], model_search_path(os.environ, start_points)).parent
     arm = arm_namespace(values)
     clock = clock_parameters(values)
 

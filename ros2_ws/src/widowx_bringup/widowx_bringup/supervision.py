@@ -16,7 +16,7 @@ from launch.actions import (
     Shutdown,
 )
 from launch.event_handlers import OnProcessExit, OnProcessStart
-from launch.events.matchers import matches_action
+from launch.events import matches_action
 from launch.events.process import ProcessExited
 from launch_ros.actions import LifecycleNode
 from launch_ros.event_handlers import OnStateTransition

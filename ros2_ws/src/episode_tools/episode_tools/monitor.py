@@ -1,0 +1,159 @@
+"""Node that shows a running policy on a web page of this machine."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import cv2
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from policy_interfaces.msg import EndEffectorDelta, PolicyStatus, TaskStatus
+from policy_server.image_conversion import ImageError, image_view
+from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import Image
+
+from episode_tools.monitor_server import MonitorServer, MonitorState
+
+_LATEST_IMAGE = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
+)
+_POLICY_STATES = {
+    PolicyStatus.STATE_IDLE: "idle",
+    PolicyStatus.STATE_RUNNING: "running",
+    PolicyStatus.STATE_FAULT: "fault",
+}
+_TO_RGB = {
+    "bgr8": cv2.COLOR_BGR2RGB,
+    "bgra8": cv2.COLOR_BGRA2RGB,
+    "rgba8": cv2.COLOR_RGBA2RGB,
+    "mono8": cv2.COLOR_GRAY2RGB,
+}
+_RUNNER_STATUS = "episode_runner: episodes"
+
+
+class Monitor(Node):
+    """Collects what the page shows. Images are subscribed to only while somebody looks at them."""
+
+    def __init__(self) -> None:
+        super().__init__("monitor")
+        port: int = self.declare_parameter(
+            "port",
+            8642,
+            ParameterDescriptor(
+                description="TCP port of the page on 127.0.0.1; 0 picks a free one.",
+                read_only=True,
+                integer_range=[IntegerRange(from_value=0, to_value=65535)],
+            ),
+        ).value
+        self._state = MonitorState()
+        self._images: Subscription | None = None
+        self._server = MonitorServer(self._state, port)
+        self.create_subscription(PolicyStatus, "policy_node/status", self._on_policy, 10)
+        self.create_subscription(TaskStatus, "robot_sim/task_status", self._on_task, 10)
+        self.create_subscription(EndEffectorDelta, "end_effector_delta", self._on_action, 10)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._faults: dict[str, str] = {}
+        self.create_timer(0.5, self._subscribe_on_demand)
+        self._server.start()
+        self.get_logger().info(f"open {self._server.url} in a browser of this machine")
+
+    def close(self) -> None:
+        """Stop the web server."""
+        self._server.close()
+
+    def _subscribe_on_demand(self) -> None:
+        if self._state.viewers and self._images is None:
+            self._images = self.create_subscription(
+                Image, "camera/image_raw", self._on_image, _LATEST_IMAGE
+            )
+        elif not self._state.viewers and self._images is not None:
+            self.destroy_subscription(self._images)
+            self._images = None
+
+    def _on_image(self, message: Image) -> None:
+        try:
+            view = image_view(
+                message.data, message.height, message.width, message.step, message.encoding
+            )
+        except ImageError as error:
+            self.get_logger().warning(str(error), throttle_duration_sec=10.0)
+            return
+        conversion = _TO_RGB.get(message.encoding)
+        self._state.set_image(view if conversion is None else cv2.cvtColor(view, conversion))
+
+    def _on_policy(self, message: PolicyStatus) -> None:
+        self._state.update(
+            "policy",
+            {
+                "state": _POLICY_STATES.get(message.state, "unknown"),
+                "policy": message.policy,
+                "task": message.task,
+                "reason": message.reason,
+                "ticks": message.ticks,
+                "missed_ticks": message.missed_ticks,
+                "rate_hz": _finite(message.rate_hz),
+                "inference_p50_ms": _finite(message.inference_p50_ms),
+                "inference_p95_ms": _finite(message.inference_p95_ms),
+                "inference_p99_ms": _finite(message.inference_p99_ms),
+                "observation_age_ms": _finite(message.observation_age_ms),
+            },
+        )
+
+    def _on_task(self, message: TaskStatus) -> None:
+        self._state.update(
+            "task",
+            {
+                "instruction": message.instruction,
+                "task": message.task,
+                "seed": message.seed,
+                "success": message.success,
+                "success_s": _finite(message.success_s),
+            },
+        )
+
+    def _on_action(self, message: EndEffectorDelta) -> None:
+        values = dict(zip(message.names, map(_finite, message.values), strict=False))
+        self._state.update("action", values)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == _RUNNER_STATUS:
+                self._state.update("episodes", {value.key: value.value for value in status.values})
+            if status.level == DiagnosticStatus.OK:
+                self._faults.pop(status.name, None)
+            else:
+                self._faults[status.name] = status.message
+        self._state.update("faults", self._faults)
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is stopped."""
+    rclpy.init(args=args)
+    try:
+        monitor = Monitor()
+        try:
+            rclpy.spin(monitor)
+        finally:
+            monitor.close()
+    except OSError as error:
+        print(f"monitor: cannot serve the page: {error}", file=sys.stderr, flush=True)
+        return 1
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

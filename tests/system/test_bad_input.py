@@ -1,0 +1,88 @@
+"""Bad input is refused with a clear message and a non-zero exit status, and nothing moves."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+PTR = ("launch", "widowx_bringup", "ptr.launch.py")
+BUNDLE = Path(__file__).parents[2] / "models" / "ptr_widowx_sim"
+REFUSED_S = 60.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["episode:=1"], "did you mean 'episodes'"),
+        (["rate_hz:=1000"], "rate_hz is 1000; expected a number in 0.1 .. 50"),
+        (["episodes:=none", "rtf:=0"], "episodes is 'none'; expected a whole number"),
+        (["model:=ptr_widowx_simm"], "ptr_widowx_sim"),
+        (["model:=/no/such/bundle"], "no such directory"),
+        (["viewer:=windows"], "windows"),
+        (["sim:=false", "rtf:=2.0"], "rtf is for sim:=true"),
+        (["record:=/"], "exists already"),
+    ],
+)
+def test_wrong_arguments_start_nothing(start, arguments, expected):
+    launch = start(*PTR, *arguments)
+    assert launch.wait(20.0) != 0
+    assert expected in launch.output
+    assert "process started" not in launch.output
+
+
+def corrupt(bundle):
+    file = bundle / "policy.onnx"
+    file.write_bytes(file.read_bytes()[:-100])
+    return "policy.onnx"
+
+
+def change_a_weight(bundle):
+    file = bundle / "policy.onnx"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return "policy.onnx"
+
+
+def remove_a_file(bundle):
+    (bundle / "encoder.onnx").unlink()
+    return "encoder.onnx"
+
+
+def leave_the_directory(bundle):
+    document = bundle / f"{bundle.name}.yaml"
+    document.write_text(document.read_text().replace("policy.onnx", "../policy.onnx"))
+    return "../policy.onnx"
+
+
+@pytest.mark.parametrize("damage", [corrupt, change_a_weight, remove_a_file, leave_the_directory])
+def test_a_damaged_bundle_is_refused(start, watcher, tmp_path, damage):
+    bundle = tmp_path / BUNDLE.name
+    shutil.copytree(BUNDLE, bundle)
+    expected = damage(bundle)
+    launch = start(*PTR, f"model:={bundle}")
+    assert launch.wait(REFUSED_S) != 0
+    assert expected in launch.output
+    assert "policy_node refused to configure" in launch.output
+    assert not watcher.goals
+    launch.assert_nothing_left()
+
+
+def test_an_unknown_task_lists_the_known_ones(start, watcher):
+    launch = start(*PTR, "task:=put_red_cube_in_pott")
+    assert launch.wait(REFUSED_S) != 0
+    assert "Did you mean 'put_red_cube_in_pot'" in launch.output
+    assert "open_drawer" in launch.output
+    assert watcher.last_motion_s is None
+    launch.assert_nothing_left()
+
+
+def test_a_second_arm_on_the_same_namespace_is_refused(start, watcher):
+    first = start("launch", "widowx_bringup", "arm.launch.py")
+    first.wait_for_line("the arm takes commands", REFUSED_S)
+    second = start("launch", "widowx_bringup", "arm.launch.py")
+    assert second.wait(REFUSED_S) != 0
+    assert "wx250s" in second.output
+    assert first.process.poll() is None, first.output
+    second.assert_nothing_left()
+    assert watcher.last_motion_s is None

@@ -1,0 +1,66 @@
+import http.client
+import json
+import time
+
+import cv2
+import numpy as np
+import pytest
+from episode_tools.monitor_server import MonitorServer, MonitorState
+
+
+@pytest.fixture
+def served():
+    state = MonitorState(max_stream_hz=50.0)
+    server = MonitorServer(state, port=0)
+    server.start()
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=5)
+    yield state, connection
+    connection.close()
+    server.close()
+
+
+def test_serves_the_page_and_its_state(served):
+    state, connection = served
+    state.update("policy", {"task": "open_drawer", "rate_hz": None})
+    connection.request("GET", "/")
+    page = connection.getresponse().read().decode()
+    assert "/camera.mjpg" in page and "http://" not in page and "https://" not in page
+    connection.request("GET", "/state.json")
+    assert json.loads(connection.getresponse().read()) == {
+        "policy": {"task": "open_drawer", "rate_hz": None}
+    }
+
+
+def test_refuses_other_paths_and_other_host_names(served):
+    _, connection = served
+    connection.request("GET", "/../setup.py")
+    response = connection.getresponse()
+    response.read()
+    assert response.status == 404
+    connection.request("GET", "/state.json", headers={"Host": "attacker.example"})
+    assert connection.getresponse().status == 403
+
+
+def test_streams_each_new_image_and_notices_when_the_viewer_leaves(served):
+    state, connection = served
+    connection.request("GET", "/camera.mjpg")
+    response = connection.getresponse()
+    for colour in ([200, 30, 30], [30, 30, 200]):
+        image = np.full((48, 64, 3), colour, np.uint8)
+        state.set_image(image)
+        length = 0
+        while (line := response.fp.readline().strip()) or not length:
+            if line.startswith(b"Content-Length"):
+                length = int(line.split(b":")[1])
+        jpeg = np.frombuffer(response.fp.read(length), np.uint8)
+        shown = cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        assert np.abs(shown.astype(int) - image).max() < 12
+        response.fp.readline()
+    assert state.viewers == 1
+    response.close()
+    connection.close()
+    deadline_s = time.monotonic() + 5
+    while state.viewers:
+        assert time.monotonic() < deadline_s
+        state.set_image(image)
+        time.sleep(0.01)
