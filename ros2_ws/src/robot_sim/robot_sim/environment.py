@@ -30,7 +30,7 @@ _STATE_BOUND = np.array([1.0, 1.0, 1.0, 3.2, 3.2, 3.2, 2.0], dtype=np.float32)
 _MAX_SEED = 2**31 - 1
 
 
-class WidowXKitchenEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
+class WidowXKitchenEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
     """`coxswain/WidowXKitchen-v0`.
 
     Action: float32 (7,), `dx dy dz` [m], `droll dpitch dyaw` [rad], gripper 0 closed .. 1 open.
@@ -79,7 +79,7 @@ class WidowXKitchenEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32
             ACTION_LOW.astype(np.float32), ACTION_HIGH.astype(np.float32), dtype=np.float32
         )
         width, height = OBSERVATION_SIZE
-        self.observation_space: gymnasium.spaces.Dict = gymnasium.spaces.Dict(
+        self.observation_space = gymnasium.spaces.Dict(
             {
                 "image": gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8),
                 "state": gymnasium.spaces.Box(-_STATE_BOUND, _STATE_BOUND, dtype=np.float32),

@@ -284,7 +284,7 @@ def _cabinet() -> str:
               pos="0 {0.014 - width} 0.03" rgba="{front}"/>
         <geom class="visual" type="box" size="0.012 0.006 0.006"
               pos="{handle_x - 0.016} 0 {handle_z - 0.006}" rgba="{dark}"/>
-        <geom name="handle" class="object" type="box" size="0.012 0.017 0.018"
+        <geom name="handle" class="object" type="box" size="0.012 {OBJECT_HALF_GRASP_M} 0.018"
               pos="{handle_x} 0 {handle_z}" rgba="0.86 0.88 0.90 1"/>
       </body>
     </body>"""
