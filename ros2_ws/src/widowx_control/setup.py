@@ -1,15 +1,15 @@
-from setuptools import setup
+from setuptools import find_packages, setup
 
 package_name = "widowx_control"
 
 setup(
     name=package_name,
     version="0.1.0",
-    packages=[package_name],
+    packages=find_packages(),
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package_name}"]),
         (f"share/{package_name}", ["package.xml"]),
-        (f"share/{package_name}/config", ["config/arm_controller.yaml"]),
+        (f"share/{package_name}/config", ["config/modes.yaml", "config/wx250s.yaml"]),
     ],
     zip_safe=False,
     maintainer="Coxswain maintainers",

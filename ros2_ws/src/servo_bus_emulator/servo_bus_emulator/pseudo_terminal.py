@@ -1,0 +1,194 @@
+"""Serves an emulated bus on a pseudo-terminal, in its own thread, in real time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+import tty
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, TypeVar
+
+from servo_bus_emulator.bus import EmulatedBus, Reply
+
+_TICK_S: Final = 0.008
+"""Physics runs at least this often while nothing is said on the bus."""
+
+Result = TypeVar("Result")
+
+
+class BusServer:
+    """An emulated bus behind a serial port.
+
+    Use as a context manager, or `start` and `stop`. Everything that touches the bus from another
+    thread goes through `call`.
+
+    Args:
+        bus: the bus; this object's thread owns it from `start` on.
+        link: a symbolic link to the pseudo-terminal, as udev makes for a real adapter; a
+            relative or absolute path, replaced if it is a link. None makes no link.
+    """
+
+    def __init__(self, bus: EmulatedBus, link: Path | None = None) -> None:
+        """Prepare; nothing is opened yet."""
+        self._bus = bus
+        self._link = link
+        self._master = -1
+        self._slave = -1
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._replies: deque[Reply] = deque()
+        self._wake_read, self._wake_write = os.pipe()
+        self._start_s = time.monotonic()
+
+    def __enter__(self) -> BusServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def port(self) -> str:
+        """Path to open: the link, or the pseudo-terminal itself.
+
+        Raises:
+            RuntimeError: the bus is not plugged in and there is no link.
+        """
+        if self._link is not None:
+            return str(self._link)
+        if self._slave < 0:
+            raise RuntimeError("the bus is unplugged; call plug() first")
+        return os.ttyname(self._slave)
+
+    def start(self) -> None:
+        """Open the pseudo-terminal and serve it.
+
+        Raises:
+            FileExistsError: something that is not a link is at `link`.
+        """
+        self._open()
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="servo_bus_emulator", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop serving and remove the link."""
+        if self._thread is not None:
+            self._stop.set()
+            self._wake()
+            self._thread.join()
+            self._thread = None
+        self._close()
+
+    def unplug(self) -> None:
+        """Pull the USB plug: the port vanishes, its link too; the servos stay powered."""
+        self.call(lambda _: self._close())
+
+    def plug(self) -> None:
+        """Plug the adapter in again: a new port at the same link."""
+        self.call(lambda _: self._open())
+
+    @property
+    def plugged(self) -> bool:
+        """Whether there is a port."""
+        return self._master >= 0
+
+    def call(self, function: Callable[[EmulatedBus], Result]) -> Result:
+        """Run a function on the bus in the serving thread and return its result.
+
+        Raises:
+            RuntimeError: the server is not running.
+        """
+        if self._thread is None or not self._thread.is_alive():
+            raise RuntimeError("the emulator is not running; call start() first")
+        done = threading.Event()
+        results: list[Result] = []
+        errors: list[Exception] = []
+
+        def work() -> None:
+            try:
+                results.append(function(self._bus))
+            except Exception as error:
+                errors.append(error)
+            done.set()
+
+        self._calls.append(work)
+        self._wake()
+        done.wait()
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    # --- serving thread ------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return time.monotonic() - self._start_s
+
+    def _wake(self) -> None:
+        os.write(self._wake_write, b"x")
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            now = self._now()
+            wait = _TICK_S
+            if self._replies:
+                wait = min(wait, max(0.0, self._replies[0].at_s - now))
+            watched = [self._wake_read] + ([self._master] if self.plugged else [])
+            ready, _, _ = select.select(watched, [], [], wait)
+            now = self._now()
+            if self._wake_read in ready:
+                os.read(self._wake_read, 4096)
+                while self._calls:
+                    self._calls.popleft()()
+            if self._master in ready and self.plugged:
+                self._receive(now)
+            while self._replies and self._replies[0].at_s <= self._now():
+                self._send(self._replies.popleft().data)
+            if not self._replies:
+                self._bus.advance(now)
+
+    def _receive(self, now: float) -> None:
+        try:
+            data = os.read(self._master, 4096)
+        except OSError:
+            return
+        self._replies.extend(self._bus.receive(data, now))
+
+    def _send(self, data: bytes) -> None:
+        if self.plugged:
+            # A host that does not read is a host that loses bytes, as on a real adapter.
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._master, data)
+
+    def _open(self) -> None:
+        if self.plugged:
+            return
+        self._master, self._slave = os.openpty()
+        os.set_blocking(self._master, False)
+        tty.setraw(self._slave)
+        if self._link is not None:
+            if self._link.is_symlink():
+                self._link.unlink()
+            self._link.symlink_to(os.ttyname(self._slave))
+
+    def _close(self) -> None:
+        if not self.plugged:
+            return
+        if self._link is not None and self._link.is_symlink():
+            self._link.unlink()
+        os.close(self._slave)
+        os.close(self._master)
+        self._master = self._slave = -1
+        self._replies.clear()
