@@ -6,11 +6,14 @@ alike. All decisions are made in `arm_control`, `command_gate` and `joint_state_
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +25,14 @@ from policy_interfaces.action import MoveToNamedPose
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.executors import MultiThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
-from rclpy.time import Time
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Header
 
 from widowx_control.arm_control import ArmControl, ArmMode, CommandCode
 from widowx_control.command_gate import CommandGate, GateCode
@@ -55,12 +57,32 @@ _REFUSALS = (
 )
 
 
+_COMMAND_CODES = frozenset(code.value for code in CommandCode)
+Transition = Callable[["ArmController", LifecycleState], TransitionCallbackReturn]
+
+
+def _logged(transition: Transition) -> Transition:
+    """Log exceptions of a transition: rclpy turns them into an error state without a word."""
+
+    @functools.wraps(transition)
+    def wrapper(self: ArmController, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(self, state)
+        except Exception:
+            self.get_logger().fatal(f"{transition.__name__}:\n{traceback.format_exc()}")
+            raise
+        finally:
+            self.publish_diagnostics()
+
+    return wrapper
+
+
 @dataclass
 class _Motion:
     """A named-pose motion in progress."""
 
     goal: ServerGoalHandle
-    finished: Future
+    finished: Future[tuple[int, str]]
     target: tuple[float, ...]
     deadline_s: float
     elapsed_s: float = 0.0
@@ -78,26 +100,24 @@ class ArmController(LifecycleNode):
         """
         super().__init__(
             "arm_controller",
-            callback_group=MutuallyExclusiveCallbackGroup(),
             automatically_declare_parameters_from_overrides=True,
             **kwargs,
         )
         self._created_s = time.monotonic()
         self._config = declare_parameters(self)
-        # Everything below is shared between executor threads and guarded by this lock.
-        self._lock = threading.RLock()
         self._control: ArmControl | None = None
         self._active = False
         self._fault = ""
         self._measurement: ArmMeasurement | None = None
         self._measured_at_s = float("-inf")
         self._motion: _Motion | None = None
-        self._motion_pending = False
         self._saved_profile: dict[str, list[int]] = {}
         self._counts: Counter[str] = Counter()
         self._refused_before = 0
         self._last_refusal = ""
-        self._reported = (b"", "")
+        self._reported: tuple[Any, str] = (None, "")
+        self._reported_at_s = float("-inf")
+        self._rival_nodes: list[str] = []
         self._gripper_sent = (float("nan"), float("-inf"))
         self._last_tick_s = 0.0
         self._gate = CommandGate(
@@ -111,15 +131,13 @@ class ArmController(LifecycleNode):
         self._entities: list[Any] = []
         self._client: XsClient | None = None
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._stream_group = MutuallyExclusiveCallbackGroup()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # On the steady clock: a simulator that dies takes the clock of use_sim_time with it.
-        self._watch_timer = self.create_timer(
-            1.0, self._watch, callback_group=MutuallyExclusiveCallbackGroup(), clock=self._steady
-        )
+        self._watch_timer = self.create_timer(1.0, self._watch, clock=self._steady)
 
     # -- lifecycle ---------------------------------------------------------------------------
 
+    @_logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check driver, robot and rivals; create topics and the action. Nothing moves."""
         try:
@@ -132,8 +150,7 @@ class ArmController(LifecycleNode):
         except (DriverError, ValueError, FileNotFoundError) as error:
             self._release()
             return self._fail("configure", error)
-        with self._lock:
-            self._control = control
+        self._control = control
         self._joint_group = self.create_lifecycle_publisher(
             JointGroupCommand, "commands/joint_group", 10
         )
@@ -141,13 +158,10 @@ class ArmController(LifecycleNode):
             JointSingleCommand, "commands/joint_single", 10
         )
         self._state_publisher = self.create_publisher(EndEffectorState, "end_effector_state", 10)
-        stream = self._stream_group
         self._entities = [
             (
                 self.destroy_subscription,
-                self.create_subscription(
-                    JointState, "joint_states", self._on_joint_states, 1, callback_group=stream
-                ),
+                self.create_subscription(JointState, "joint_states", self._on_joint_states, 1),
             ),
             (
                 self.destroy_subscription,
@@ -156,7 +170,6 @@ class ArmController(LifecycleNode):
                     "end_effector_delta",
                     self._on_command,
                     1,
-                    callback_group=stream,
                 ),
             ),
             (
@@ -167,7 +180,6 @@ class ArmController(LifecycleNode):
                     "move_to_named_pose",
                     execute_callback=self._execute_move,
                     cancel_callback=lambda _: CancelResponse.ACCEPT,
-                    callback_group=ReentrantCallbackGroup(),
                 ),
             ),
             (self.destroy_publisher, self._state_publisher),
@@ -176,44 +188,45 @@ class ArmController(LifecycleNode):
         ]
         return TransitionCallbackReturn.SUCCESS
 
+    @_logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Set the servo profile for streaming and hold the present measured pose."""
         assert self._client is not None and self._control is not None
         try:
             self._check_alone()
-            self._wait_for_measurement()
+            self._measure()
             self._save_and_set_profile()
-            self._wait_for_measurement()
+            measurement = self._measure()
         except DriverError as error:
             self._restore_profile()
             return self._fail("activate", error)
         super().on_activate(state)
-        with self._lock:
-            assert self._measurement is not None
-            self._gate.reset()
-            self._control.reset(self._measurement.joint_positions_rad, self._measurement.finger_m)
-            self._fault = ""
-            self._last_refusal = ""
-            self._refused_before = self._refused()
-            self._gripper_sent = (float("nan"), float("-inf"))
-            self._active = True
-        # Under use_sim_time the loop must keep the simulator's time; else no clock step may stop it.
+        self._take(measurement)
+        self._control.reset(measurement.joint_positions_rad, measurement.finger_m)
+        self._gate.reset()
+        self._fault = ""
+        self._last_refusal = ""
+        self._refused_before = self._refused()
+        self._gripper_sent = (float("nan"), float("-inf"))
+        self._active = True
+        # Under use_sim_time the loop keeps the simulator's time; else no clock step may stop it.
         sim_time = self.get_parameter("use_sim_time").value
         self._control_clock = self.get_clock() if sim_time else self._steady
         self._last_tick_s = self._control_now_s()
         self._control_timer = self.create_timer(
             1.0 / self._config.rate_hz,
             self._tick,
-            callback_group=self._stream_group,
             clock=self._control_clock,
         )
         return TransitionCallbackReturn.SUCCESS
 
+    @_logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the stream: the servos hold the last position, a closed gripper stays closed."""
         self._stop()
         return super().on_deactivate(state)
 
+    @_logged
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give everything back that configure made."""
         self._release()
@@ -234,8 +247,7 @@ class ArmController(LifecycleNode):
     def _fail(self, transition: str, error: Exception) -> TransitionCallbackReturn:
         message = f"cannot {transition}: {error}"
         self.get_logger().error(message)
-        with self._lock:
-            self._last_refusal = message
+        self._last_refusal = message
         return TransitionCallbackReturn.FAILURE
 
     def _check_alone(self) -> None:
@@ -264,19 +276,28 @@ class ArmController(LifecycleNode):
             if (info.node_namespace, info.node_name) != mine
         ]
 
-    def _wait_for_measurement(self) -> None:
+    def _measure(self) -> ArmMeasurement:
+        """Wait for a measurement from now on; the node's own subscription is asleep meanwhile."""
+        assert self._client is not None
         deadline_s = time.monotonic() + self._config.driver_timeout_s
-        asked_s = time.monotonic()
-        while time.monotonic() < deadline_s:
-            with self._lock:
-                if self._measured_at_s > asked_s:
-                    return
-            time.sleep(0.01)
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            message = self._client.next_joint_states(left_s)
+            # It came just now; the node's simulated clock rests during a transition.
+            measurement = message and self._read(message, _stamp_s(message.header))
+            if measurement:
+                return measurement
         topic = self.resolve_topic_name("joint_states")
         raise DriverError(
             f"no usable joint_states on {topic} for {self._config.driver_timeout_s} s"
             + (f": {self._reader.reason}" if self._reader.reason else "")
         )
+
+    def _read(self, message: JointState, now_s: float) -> ArmMeasurement | None:
+        stamp_s = _stamp_s(message.header)
+        return self._reader.read(message.name, message.position, stamp_s, now_s)
+
+    def _now_s(self) -> float:
+        return float(self.get_clock().now().nanoseconds * 1e-9)
 
     def _save_and_set_profile(self) -> None:
         assert self._client is not None
@@ -298,20 +319,19 @@ class ArmController(LifecycleNode):
 
     def _stop(self) -> None:
         """Leave the active state: the arm rests where it is commanded now."""
-        with self._lock:
-            if not self._active:
-                return
-            self._active = False
-            self.destroy_timer(self._control_timer)
-            assert self._control is not None
-            if not self._fault:
-                self._control.hold("deactivated")
-                self._publish_arm(self._control.commanded_joints_rad.tolist())
-            # A closed gripper would drop what it holds at PWM 0. A small PWM keeps it, and is
-            # far below what heats the servo.
-            gripping = self._gripper_sent[0] < 0
-            self._publish_gripper(-self._config.gripper_inactive_pwm if gripping else 0.0)
-            self._finish_motion(MoveToNamedPose.Result.CODE_NOT_ACTIVE, "deactivated")
+        if not self._active:
+            return
+        self._active = False
+        self.destroy_timer(self._control_timer)
+        assert self._control is not None
+        if not self._fault:
+            self._control.hold("deactivated")
+            self._publish_arm(self._control.commanded_joints_rad.tolist())
+        # A closed gripper would drop what it holds at PWM 0. A small PWM keeps it, and is
+        # far below what heats the servo.
+        gripping = self._gripper_sent[0] < 0
+        self._publish_gripper(-self._config.gripper_inactive_pwm if gripping else 0.0)
+        self._finish_motion(MoveToNamedPose.Result.CODE_NOT_ACTIVE, "deactivated")
         self._restore_profile()
 
     def _release(self) -> None:
@@ -321,32 +341,29 @@ class ArmController(LifecycleNode):
         if self._client is not None:
             self._client.destroy()
             self._client = None
-        with self._lock:
-            self._control = None
-            self._measurement = None
-            self._measured_at_s = float("-inf")
+        self._control = None
+        self._measurement = None
+        self._measured_at_s = float("-inf")
 
     # -- stream ------------------------------------------------------------------------------
 
+    def _take(self, measurement: ArmMeasurement) -> None:
+        self._measurement = measurement
+        self._measured_at_s = time.monotonic()
+
     def _on_joint_states(self, message: JointState) -> None:
-        now_s = self.get_clock().now().nanoseconds * 1e-9
-        stamp_s = Time.from_msg(message.header.stamp).nanoseconds * 1e-9
-        with self._lock:
-            if self._control is None:
-                return
-            measurement = self._reader.read(message.name, message.position, stamp_s, now_s)
-            if measurement is None:
-                return
-            q, finger_m = measurement.joint_positions_rad, measurement.finger_m
-            self._measurement = measurement
-            self._measured_at_s = time.monotonic()
-            self._control.observe(q, finger_m)
-            if self._active and self._fault:
-                self._control.reset(q, finger_m, keep_gripper=True)
-                self._fault = ""
-                self.get_logger().warning("joint_states are back: holding the measured pose")
-            measured, state = self._control.measured_pose, self._control.state
-            commanded = self._control.commanded_pose if self._active else measured
+        measurement = self._read(message, self._now_s())
+        if measurement is None or self._control is None:
+            return
+        self._take(measurement)
+        q, finger_m = measurement.joint_positions_rad, measurement.finger_m
+        self._control.observe(q, finger_m)
+        if self._active and self._fault:
+            self._control.reset(q, finger_m, keep_gripper=True)
+            self._fault = ""
+            self.get_logger().warning("joint_states are back: holding the measured pose")
+        measured, state = self._control.measured_pose, self._control.state
+        commanded = self._control.commanded_pose if self._active else measured
         output = EndEffectorState()
         output.header.stamp = message.header.stamp
         output.header.frame_id = self._config.base_frame
@@ -356,35 +373,32 @@ class ArmController(LifecycleNode):
         self._state_publisher.publish(output)
 
     def _on_command(self, message: EndEffectorDelta) -> None:
-        now_s = self.get_clock().now().nanoseconds * 1e-9
-        stamp_s = Time.from_msg(message.header.stamp).nanoseconds * 1e-9
-        with self._lock:
-            self._counts["commands"] += 1
-            if not self._active or self._control is None:
-                self._refuse("not_active", "the arm controller is not active")
-                return
-            if self._fault:
-                self._refuse("joint_states", self._fault)
-                return
-            gate = self._gate.check(
-                message.names,
-                message.values,
-                message.header.frame_id,
-                message.step_s,
-                stamp_s,
-                now_s,
-            )
-            if not gate.passed:
-                self._refuse(gate.code.value, gate.reason)
-                return
-            if self._motion is not None:
-                self._refuse(CommandCode.BUSY.value, "a named-pose motion is running")
-                return
-            verdict = self._control.command(message.values, message.step_s)
-            if verdict.accepted:
-                self._counts["accepted"] += 1
-            else:
-                self._refuse(verdict.code.value, verdict.reason)
+        self._counts["commands"] += 1
+        if not self._active or self._control is None:
+            self._refuse("not_active", "the arm controller is not active")
+            return
+        if self._fault:
+            self._refuse("joint_states", self._fault)
+            return
+        gate = self._gate.check(
+            message.names,
+            message.values,
+            message.header.frame_id,
+            message.step_s,
+            _stamp_s(message.header),
+            self._now_s(),
+        )
+        if not gate.passed:
+            self._refuse(gate.code.value, gate.reason)
+            return
+        if self._motion is not None:
+            self._refuse(CommandCode.BUSY.value, "a named-pose motion is running")
+            return
+        verdict = self._control.command(message.values, message.step_s)
+        if verdict.accepted:
+            self._counts["accepted"] += 1
+        else:
+            self._refuse(verdict.code.value, verdict.reason)
 
     def _refuse(self, code: str, reason: str) -> None:
         self._counts[f"refused_{code}"] += 1
@@ -398,20 +412,23 @@ class ArmController(LifecycleNode):
         return self._control_clock.now().nanoseconds * 1e-9
 
     def _tick(self) -> None:
-        with self._lock:
-            now_s = self._control_now_s()
-            dt_s, self._last_tick_s = now_s - self._last_tick_s, now_s
-            if not self._active or self._check_stale() or dt_s <= 0:
-                return
-            assert self._control is not None and self._measurement is not None
-            command = self._control.update(
-                dt_s, self._measurement.joint_positions_rad, self._measurement.finger_m
-            )
-            if command.arm_positions_rad is not None:
-                self._publish_arm(command.arm_positions_rad.tolist())
-            self._publish_gripper_when_due(command.gripper_pwm)
-            if self._motion is not None:
-                self._follow_motion(self._motion, dt_s)
+        now_s = self._control_now_s()
+        dt_s, self._last_tick_s = now_s - self._last_tick_s, now_s
+        if not self._active or dt_s <= 0:
+            return
+        if self._check_stale():
+            self._report_change()
+            return
+        assert self._control is not None and self._measurement is not None
+        command = self._control.update(
+            dt_s, self._measurement.joint_positions_rad, self._measurement.finger_m
+        )
+        if command.arm_positions_rad is not None:
+            self._publish_arm(command.arm_positions_rad.tolist())
+        self._publish_gripper_when_due(command.gripper_pwm)
+        if self._motion is not None:
+            self._follow_motion(self._motion, dt_s)
+        self._report_change()
 
     def _check_stale(self) -> bool:
         """Stop commanding when joint_states stopped; recovery is in `_on_joint_states`."""
@@ -425,7 +442,6 @@ class ArmController(LifecycleNode):
             self._control.hold(self._fault)
             self._finish_motion(MoveToNamedPose.Result.CODE_STALE_JOINT_STATES, self._fault)
             self.get_logger().error(f"{self._fault}; commanding stopped")
-            self._publish_diagnostics()
         return bool(self._fault)
 
     def _publish_arm(self, positions_rad: list[float]) -> None:
@@ -446,12 +462,13 @@ class ArmController(LifecycleNode):
 
     async def _execute_move(self, goal: ServerGoalHandle) -> MoveToNamedPose.Result:
         """Start the motion; the control loop follows it and sets the outcome."""
-        with self._lock:
-            outcome = self._start_motion(goal)
-            motion = self._motion
+        outcome = self._start_motion(goal)
+        motion = self._motion
         if outcome is None:
             assert motion is not None
-            outcome = await motion.finished
+            await motion.finished
+            outcome = motion.finished.result()
+            assert outcome is not None
         code, message = outcome
         if code == MoveToNamedPose.Result.CODE_REACHED:
             goal.succeed()
@@ -520,32 +537,40 @@ class ArmController(LifecycleNode):
     # -- diagnostics -------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        with self._lock:
-            if self._active:
-                self._check_stale()
-        self._publish_diagnostics(periodic=True)
+        rivals = self._rivals() if self._active else []
+        self._rival_nodes = rivals
+        if self._active:
+            self._check_stale()
+        self.publish_diagnostics(periodic=True)
 
-    def _publish_diagnostics(self, periodic: bool = False) -> None:
+    def _report_change(self) -> None:
+        """Publish diagnostics at once when the health changed, at most every 0.1 s."""
+        if self._health() != self._reported and time.monotonic() - self._reported_at_s > 0.1:
+            self.publish_diagnostics()
+
+    def publish_diagnostics(self, periodic: bool = False) -> None:
+        """Publish the counters; a periodic call starts a new window for the warning level."""
         status = DiagnosticStatus(
             name=f"{self.get_fully_qualified_name().lstrip('/')}: control", hardware_id="wx250s"
         )
-        with self._lock:
-            status.level, status.message = self._health()
-            if periodic:
-                self._refused_before = self._refused()
-            values: dict[str, Any] = {
-                "mode": self._control.mode.value if self._active and self._control else "off",
-                "reason": self._control.reason if self._control else "",
-                "commands": self._counts["commands"],
-                "accepted": self._counts["accepted"],
-                **{f"refused_{c}": self._counts[f"refused_{c}"] for c in _REFUSALS},
-                "last_refusal": self._last_refusal,
-                "joint_states_fault": self._counts["joint_states_fault"],
-                **self._reader.counters,
-            }
-            if self._control is not None:
-                limits = self._control.counters
-                values |= {k: v for k, v in limits.items() if k not in CommandCode}
+        self._reported = self._health()
+        self._reported_at_s = time.monotonic()
+        status.level, status.message = self._reported
+        if periodic:
+            self._refused_before = self._refused()
+        values: dict[str, Any] = {
+            "mode": self._control.mode.value if self._active and self._control else "off",
+            "reason": self._control.reason if self._control else "",
+            "commands": self._counts["commands"],
+            "accepted": self._counts["accepted"],
+            **{f"refused_{c}": self._counts[f"refused_{c}"] for c in _REFUSALS},
+            "last_refusal": self._last_refusal,
+            "joint_states_fault": self._counts["joint_states_fault"],
+            **self._reader.counters,
+        }
+        if self._control is not None:
+            limits = self._control.counters
+            values |= {k: v for k, v in limits.items() if k not in _COMMAND_CODES}
         status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
@@ -558,13 +583,18 @@ class ArmController(LifecycleNode):
             return DiagnosticStatus.OK, self._last_refusal or "inactive"
         if self._fault:
             return DiagnosticStatus.ERROR, self._fault
-        rivals = self._rivals()
-        if rivals:
-            return DiagnosticStatus.ERROR, f"{', '.join(rivals)} commands the same arm"
+        if self._rival_nodes:
+            return DiagnosticStatus.ERROR, (
+                f"{', '.join(self._rival_nodes)} publishes commands for the same arm"
+            )
         if self._refused() > self._refused_before:
             return DiagnosticStatus.WARN, self._last_refusal
         reason = self._control.reason
         return DiagnosticStatus.OK, self._control.mode.value + (f": {reason}" if reason else "")
+
+
+def _stamp_s(header: Header) -> float:
+    return float(header.stamp.sec + 1e-9 * header.stamp.nanosec)
 
 
 def _pose_message(pose: Any) -> Pose:
@@ -593,18 +623,14 @@ def main() -> None:
         print(f"arm_controller: {error}", file=sys.stderr)
         rclpy.shutdown()
         sys.exit(2)
-    executor = MultiThreadedExecutor(num_threads=4)
+    executor = SingleThreadedExecutor()
     executor.add_node(node)
-    spinner = threading.Thread(target=executor.spin, daemon=True)
-    spinner.start()
-    while spinner.is_alive() and not stop.wait(0.2):
-        pass
-    crashed = not stop.is_set()
+    while not stop.is_set():
+        executor.spin_once(timeout_sec=0.2)
     node.trigger_shutdown()
-    executor.shutdown(timeout_sec=2.0)
+    executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()
-    sys.exit(1 if crashed else 0)
 
 
 if __name__ == "__main__":

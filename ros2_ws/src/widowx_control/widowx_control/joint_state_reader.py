@@ -76,6 +76,7 @@ class JointStateReader:
         self.reason = ""
         return ArmMeasurement(values[:6], float(values[6]), stamp_s)
 
-    def _refuse(self, code: str, reason: str) -> None:
+    def _refuse(self, code: str, reason: str) -> ArmMeasurement | None:
         self.counters[code] += 1
         self.reason = reason
+        return None

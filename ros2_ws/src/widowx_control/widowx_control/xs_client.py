@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any
 
 from interbotix_xs_msgs.srv import RegisterValues, RobotInfo
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.client import Client
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Future
+from sensor_msgs.msg import JointState
 
 from widowx_control.kinematics import JOINT_LOWER_RAD, JOINT_NAMES, JOINT_UPPER_RAD
 
@@ -22,21 +23,54 @@ class DriverError(RuntimeError):
 
 
 class XsClient:
-    """Blocking calls; use them from a callback of a multi-threaded executor only."""
+    """Blocking calls on a hidden node of its own.
+
+    The caller's executor may wait in the call, as a lifecycle transition does: the hidden node
+    has its own executor, which runs only during a call.
+    """
 
     def __init__(self, node: Node, timeout_s: float) -> None:
-        """Create the clients in a callback group of their own, so that answers get through."""
-        group = ReentrantCallbackGroup()
-        self._node = node
+        """Create the clients, with the names that `node` would use."""
         self._timeout_s = timeout_s
-        self._info = node.create_client(RobotInfo, "get_robot_info", callback_group=group)
-        self._get = node.create_client(RegisterValues, "get_motor_registers", callback_group=group)
-        self._set = node.create_client(RegisterValues, "set_motor_registers", callback_group=group)
+        self._node = Node(
+            f"_{node.get_name()}_driver_client",
+            namespace=node.get_namespace(),
+            context=node.context,
+            use_global_arguments=False,
+            start_parameter_services=False,
+            enable_rosout=False,
+        )
+        self._executor = SingleThreadedExecutor(context=node.context)
+        self._executor.add_node(self._node)
+        self._joint_states = node.resolve_topic_name("joint_states")
+        names = {
+            name: node.resolve_service_name(name)
+            for name in ("get_robot_info", "get_motor_registers", "set_motor_registers")
+        }
+        create = self._node.create_client
+        self._info: Client = create(RobotInfo, names["get_robot_info"])
+        self._get: Client = create(RegisterValues, names["get_motor_registers"])
+        self._set: Client = create(RegisterValues, names["set_motor_registers"])
 
     def destroy(self) -> None:
-        """Remove the clients from the node."""
-        for client in (self._info, self._get, self._set):
-            self._node.destroy_client(client)
+        """Remove the hidden node."""
+        self._executor.shutdown()
+        self._node.destroy_node()
+
+    def next_joint_states(self, timeout_s: float) -> JointState | None:
+        """Return a message that arrived after the call began; None after the timeout."""
+        future: Future[JointState] = Future(executor=self._executor)
+
+        def take(message: JointState) -> None:
+            if not future.done():
+                future.set_result(message)
+
+        subscription = self._node.create_subscription(JointState, self._joint_states, take, 1)
+        try:
+            self._executor.spin_until_future_complete(future, timeout_sec=timeout_s)
+        finally:
+            self._node.destroy_subscription(subscription)
+        return future.result() if future.done() else None
 
     def wait(self) -> None:
         """Wait for the driver's services.
@@ -123,10 +157,9 @@ class XsClient:
             )
 
     def _call(self, client: Client, request: Any) -> Any:
-        done = threading.Event()
         future = client.call_async(request)
-        future.add_done_callback(lambda _: done.set())
-        if not done.wait(self._timeout_s):
+        self._executor.spin_until_future_complete(future, timeout_sec=self._timeout_s)
+        if not future.done():
             client.remove_pending_request(future)
             raise DriverError(f"{client.service_name} did not answer within {self._timeout_s} s")
         return future.result()
