@@ -142,7 +142,7 @@ class WidowXKitchenEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         for _ in range(_UPDATES):
             command = self.arm.update(UPDATE_PERIOD_S, kitchen.arm_positions_rad, kitchen.finger_m)
             if command.arm_positions_rad is not None:
-                kitchen.set_arm_goal(command.arm_positions_rad)
+                kitchen.set_goal(command.arm_positions_rad)
             kitchen.gripper_pwm = command.gripper_pwm
             left = _STEPS_PER_UPDATE
             if done < observe_at < done + left:

@@ -8,8 +8,9 @@ from types import TracebackType
 import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from widowx_control.gripper import finger_distance_m, servo_angle_rad
+from widowx_control.gripper import BRIDGE_FINGER_HIGH_M, finger_distance_m, servo_angle_rad
 from widowx_control.kinematics import NAMED_POSES
+from widowx_control.xs_driver.control_table import FULL_PWM, RAD_PER_S_PER_UNIT, RAD_PER_TICK
 
 from robot_sim import scene_model
 from robot_sim.scene_layout import SceneLayout
@@ -28,7 +29,6 @@ from robot_sim.scene_model import (
     TIMESTEP_S,
 )
 from robot_sim.servo_model import (
-    VELOCITY_TICK_RAD_S,
     GripperDrive,
     ProfileGenerator,
     quantised_goal_rad,
@@ -36,8 +36,16 @@ from robot_sim.servo_model import (
 )
 
 _Array = NDArray[np.float64]
-OPEN_FINGER_M = 0.035
-"""Finger position that Bridge calls fully open."""
+SERVO_COUNT = len(ARM_JOINTS) + 1
+"""The servos that a driver addresses: the six arm joints, then the gripper."""
+GRIPPER = len(ARM_JOINTS)
+"""Index of the gripper's servo."""
+OPEN_FINGER_M = BRIDGE_FINGER_HIGH_M
+"""Finger position in which episodes start."""
+_MAX_REFERENCE_LEAD_RAD = 0.3
+
+
+_ARM = np.arange(len(ARM_JOINTS))
 
 
 def _yaw_quaternion(yaw_rad: float) -> tuple[float, float, float, float]:
@@ -69,11 +77,20 @@ class Kitchen:
         self._servo_gain = m.actuator_gainprm.copy()
         self._servo_bias = m.actuator_biasprm.copy()
         self._drive = GripperDrive()
-        self.profiles = ProfileGenerator(np.zeros(len(ARM_JOINTS)))
+        self.applied_gripper_pwm = 0.0
+        """PWM that the gripper servo has now, after its mode and torque switch."""
+        self._limp = np.zeros(len(ARM_JOINTS), dtype=bool)
+        self.profiles = ProfileGenerator(np.zeros(SERVO_COUNT))
         self.gripper_pwm = 0.0
         """Goal PWM of the gripper servo, register units, positive opens."""
-        self.torque_enabled = np.ones(len(ARM_JOINTS) + 1, dtype=bool)
-        """Per servo: the six arm joints, then the gripper."""
+        self.gripper_position_gain: float | None = None
+        """PWM per tick of error in the gripper's position modes; None in PWM mode."""
+        self.joint_torques_nm = np.zeros(len(ARM_JOINTS))
+        """Torques of the arm servos that are in a torque mode (see `set_torque_mode`)."""
+        self._torque_mode = np.zeros(len(ARM_JOINTS), dtype=bool)
+        self._stiffness = np.ones(len(ARM_JOINTS))
+        self.torque_enabled = np.ones(SERVO_COUNT, dtype=bool)
+        """Per servo."""
         self.set_arm(NAMED_POSES["start"], OPEN_FINGER_M)
 
     # State
@@ -91,13 +108,15 @@ class Kitchen:
     @property
     def arm_velocities_rad_s(self) -> _Array:
         """(6,) joint velocities in the servos' resolution."""
-        ticks = np.round(self.data.qvel[self._arm_v] / VELOCITY_TICK_RAD_S)
-        return np.asarray(ticks * VELOCITY_TICK_RAD_S)
+        ticks = np.round(self.data.qvel[self._arm_v] / RAD_PER_S_PER_UNIT)
+        return np.asarray(ticks * RAD_PER_S_PER_UNIT)
 
     @property
     def arm_torques_nm(self) -> _Array:
-        """(6,) torques of the servos."""
-        return np.array(self.data.actuator_force[: len(ARM_JOINTS)])
+        """(6,) torques of the servos, including the weight that they carry."""
+        d = self.data
+        carried = d.qfrc_gravcomp[self._arm_v] + d.qfrc_applied[self._arm_v]
+        return np.asarray(d.actuator_force[_ARM] + carried)
 
     @property
     def gripper_angle_rad(self) -> float:
@@ -108,7 +127,7 @@ class Kitchen:
     def gripper_velocity_rad_s(self) -> float:
         """Speed of the gripper servo in its resolution."""
         speed = self.data.qvel[self._finger_v] / self._drive.ratio(self._servo_angle())
-        return float(round(speed / VELOCITY_TICK_RAD_S) * VELOCITY_TICK_RAD_S)
+        return float(round(speed / RAD_PER_S_PER_UNIT) * RAD_PER_S_PER_UNIT)
 
     @property
     def finger_m(self) -> float:
@@ -142,49 +161,84 @@ class Kitchen:
 
     # Commands
 
-    def set_arm_goal(
-        self, positions_rad: ArrayLike, joints: NDArray[np.int64] | None = None
-    ) -> None:
-        """Write Goal_Position of all six arm servos, or of those with the indices `joints`."""
-        index = np.arange(len(ARM_JOINTS)) if joints is None else joints
+    def set_goal(self, positions_rad: ArrayLike, servos: NDArray[np.int64] | None = None) -> None:
+        """Write Goal_Position of all six arm servos, or of the servos with these indices."""
+        index = _ARM if servos is None else servos
         self.profiles.set_goal(index, quantised_goal_rad(positions_rad))
 
     def set_torque(self, servos: NDArray[np.int64], enabled: bool) -> None:
-        """Switch servos on, holding where they are, or off; 0..5 arm, 6 gripper."""
+        """Switch servos on, holding where they are, or off."""
         for servo in servos.tolist():
-            if servo < len(ARM_JOINTS) and enabled and not self.torque_enabled[servo]:
-                here = float(self.data.qpos[self._arm_q[servo]])
-                self.profiles.jump(np.array([servo]), [here])
+            if enabled and not self.torque_enabled[servo]:
+                self.profiles.jump(np.array([servo]), [self._servo_position(servo)])
             self.torque_enabled[servo] = enabled
-        arm = self.torque_enabled[: len(ARM_JOINTS), None]
-        rows = slice(0, len(ARM_JOINTS))
-        self.model.actuator_gainprm[rows] = self._servo_gain[rows] * arm
-        self.model.actuator_biasprm[rows] = self._servo_bias[rows] * arm
+        self._apply_gains()
+
+    def set_torque_mode(self, servos: NDArray[np.int64], on: bool) -> None:
+        """Let arm servos follow `joint_torques_nm` instead of their position goal, or back."""
+        self._torque_mode[servos] = on
+        self.joint_torques_nm[servos] = 0.0
+        for servo in servos.tolist():
+            self.profiles.jump(np.array([servo]), [self._servo_position(servo)])
+        self._apply_gains()
+
+    def set_stiffness(self, servo: int, scale: float) -> None:
+        """Scale an arm servo's position stiffness, 1 for its usual P gain."""
+        self._stiffness[servo] = scale
+        self._apply_gains()
+
+    def _apply_gains(self) -> None:
+        scale = self._stiffness * (self.torque_enabled[_ARM] & ~self._torque_mode)
+        self.model.actuator_gainprm[_ARM] = self._servo_gain[_ARM] * scale[:, None]
+        self.model.actuator_biasprm[_ARM] = self._servo_bias[_ARM] * scale[:, None]
+        self.data.qfrc_applied[:] = 0.0
+        self._limp = ~self.torque_enabled[_ARM] | self._torque_mode
+
+    def _servo_position(self, servo: int) -> float:
+        if servo == GRIPPER:
+            return self._servo_angle()
+        return float(self.data.qpos[self._arm_q[servo]])
 
     # Time
 
     def advance(self, steps: int) -> None:
         """Run `steps` physics steps of `TIMESTEP_S` with the present commands."""
         m, d = self.model, self.data
-        n = len(ARM_JOINTS)
+        moving = self.profiles.moving
+        if moving:
+            self._bound_reference()
+            references = self.profiles.advance(steps, TIMESTEP_S)
         angle = self._servo_angle()
-        gripper_on = bool(self.torque_enabled[n])
-        d.ctrl[n] = self._drive.force_n(self.gripper_pwm, angle) if gripper_on else 0.0
+        pwm = self.gripper_pwm
+        if self.gripper_position_gain is not None:
+            error = (references[-1] if moving else self.profiles.goal_rad)[GRIPPER] - angle
+            pwm = self.gripper_position_gain * error / RAD_PER_TICK
+            pwm = min(max(pwm, -FULL_PWM), FULL_PWM)
+        self.applied_gripper_pwm = pwm if self.torque_enabled[GRIPPER] else 0.0
+        d.ctrl[GRIPPER] = self._drive.force_n(self.applied_gripper_pwm, angle)
         m.dof_damping[self._fingers_v] = self._drive.damping_n_s_m(angle) / 2
-        if not self.torque_enabled.all():
-            limp = self._arm_v[~self.torque_enabled[:n]]
-            d.qfrc_applied[self._arm_v] = 0.0
-            # A limp joint feels the weight that is compensated while the servo is on.
-            d.qfrc_applied[limp] = -d.qfrc_gravcomp[limp]
-        elif d.qfrc_applied.any():
-            d.qfrc_applied[:] = 0.0
-        if self.profiles.moving:
-            for reference in self.profiles.advance(steps, TIMESTEP_S):
-                d.ctrl[:n] = reference
+        if self._limp.any():
+            # A limp joint feels the weight that is compensated while its servo holds a position.
+            limp = self._arm_v[self._limp]
+            torques = np.where(self.torque_enabled[_ARM], self.joint_torques_nm, 0.0)[self._limp]
+            d.qfrc_applied[limp] = torques - d.qfrc_gravcomp[limp]
+        if moving:
+            for reference in references:
+                d.ctrl[_ARM] = reference[_ARM]
                 mujoco.mj_step(m, d)
         else:
-            d.ctrl[:n] = self.profiles.goal_rad
+            d.ctrl[_ARM] = self.profiles.goal_rad[_ARM]
             mujoco.mj_step(m, d, nstep=steps)
+
+    def _bound_reference(self) -> None:
+        """Keep a velocity-mode reference near a joint that does not follow (limit, collision)."""
+        position, speed = self.profiles.reference()
+        measured = np.append(self.data.qpos[self._arm_q], self._servo_angle())
+        lead = np.abs(position - measured) > _MAX_REFERENCE_LEAD_RAD
+        for servo in np.flatnonzero(lead & self.profiles.endless).tolist():
+            index = np.array([servo])
+            self.profiles.jump(index, measured[index])
+            self.profiles.set_speed(index, speed[index])
 
     # Scene
 
@@ -195,7 +249,7 @@ class Kitchen:
         self.data.qpos[self._finger_q] = finger_m
         self.data.qpos[self._right_finger_q] = -finger_m
         self.data.qvel[:] = 0.0
-        self.profiles.jump(np.arange(len(ARM_JOINTS)), q)
+        self.profiles.jump(np.arange(SERVO_COUNT), [*q, servo_angle_rad(2 * finger_m)])
         mujoco.mj_forward(self.model, self.data)
 
     def set_layout(self, layout: SceneLayout) -> None:

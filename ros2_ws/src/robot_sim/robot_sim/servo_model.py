@@ -9,31 +9,28 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-POSITION_TICK_RAD = math.pi / 2048
-"""Resolution of the servo's encoder and of its goal register."""
-VELOCITY_TICK_RAD_S = 0.229 * 2 * math.pi / 60
-"""Unit of the velocity registers (0.229 rev/min)."""
-ACCELERATION_TICK_RAD_S2 = 214.577 * 2 * math.pi / 3600
-"""Unit of the acceleration registers (214.577 rev/min^2)."""
-CURRENT_TICK_MA = 2.69
-"""Unit of the current registers."""
-PWM_LIMIT = 885
-"""Register value of a full duty cycle."""
+from widowx_control.gripper import ARM_LENGTH_M, HORN_RADIUS_M
+from widowx_control.xs_driver.control_table import (
+    FULL_PWM,
+    RAD_PER_S2_PER_UNIT,
+    RAD_PER_S_PER_UNIT,
+    RAD_PER_TICK,
+    XL430_W250,
+)
 
 _Array = NDArray[np.float64]
 
 
 def quantised_goal_rad(position_rad: ArrayLike) -> _Array:
     """Goal as the 12-bit register keeps it: truncated toward zero ticks from the centre [rad]."""
-    ticks = np.trunc(np.asarray(position_rad, dtype=np.float64) / POSITION_TICK_RAD)
-    return np.asarray(ticks * POSITION_TICK_RAD)
+    ticks = np.trunc(np.asarray(position_rad, dtype=np.float64) / RAD_PER_TICK)
+    return np.asarray(ticks * RAD_PER_TICK)
 
 
 def quantised_position_rad(position_rad: ArrayLike) -> _Array:
     """Position as the 12-bit encoder reads it [rad]."""
-    ticks = np.round(np.asarray(position_rad, dtype=np.float64) / POSITION_TICK_RAD)
-    return np.asarray(ticks * POSITION_TICK_RAD)
+    ticks = np.round(np.asarray(position_rad, dtype=np.float64) / RAD_PER_TICK)
+    return np.asarray(ticks * RAD_PER_TICK)
 
 
 class ProfileGenerator:
@@ -86,6 +83,11 @@ class ProfileGenerator:
         """True while any reference has not arrived at its goal."""
         return bool(np.any(self._clock_s < self._t1 + self._t2 + self._t3))
 
+    @property
+    def endless(self) -> NDArray[np.bool_]:
+        """Which servos follow a speed instead of a goal, shape (n,)."""
+        return np.isinf(self._t2)
+
     def reference(self) -> tuple[_Array, _Array]:
         """Present reference: position [rad] and speed [rad/s], each of shape (n,)."""
         return self._evaluate(self._clock_s)
@@ -103,6 +105,16 @@ class ProfileGenerator:
         self.goal_rad[index] = positions_rad
         for phase in (self._t1, self._t2, self._t3, self._v0, self._cruise, self._clock_s):
             phase[index] = 0.0
+
+    def set_speed(self, index: NDArray[np.int64], speeds_rad_s: ArrayLike) -> None:
+        """Velocity mode of servos `index`: ramp to these speeds and keep them."""
+        position, speed = self.reference()
+        speeds = np.asarray(speeds_rad_s, dtype=np.float64)
+        for i, wanted in zip(index.tolist(), speeds.tolist(), strict=True):
+            rate = int(self.profile_acceleration[i]) * RAD_PER_S2_PER_UNIT
+            self._t1[i] = abs(wanted - speed[i]) / rate if rate > 0 else 0.0
+            self._t2[i], self._t3[i], self._cruise[i] = math.inf, 0.0, wanted
+            self._start[i], self._v0[i], self._clock_s[i] = position[i], speed[i], 0.0
 
     def set_goal(self, index: NDArray[np.int64], goals_rad: ArrayLike) -> None:
         """Start new profiles of servos `index` to `goals_rad` with the present registers."""
@@ -131,10 +143,10 @@ def _phases(
         total = velocity / 1000.0
         ramp = min(max(acceleration, 0) / 1000.0, total / 2)
         return ramp, total - 2 * ramp, ramp, (distance - v0 * ramp / 2) / (total - ramp)
-    limit = velocity * VELOCITY_TICK_RAD_S if velocity > 0 else math.inf
+    limit = velocity * RAD_PER_S_PER_UNIT if velocity > 0 else math.inf
     if acceleration <= 0:
         return 0.0, abs(distance) / limit, 0.0, math.copysign(limit, distance)
-    rate = acceleration * ACCELERATION_TICK_RAD_S2
+    rate = acceleration * RAD_PER_S2_PER_UNIT
     direction = 1.0 if distance - v0 * abs(v0) / (2 * rate) >= 0 else -1.0
     along, speed = direction * distance, direction * v0
     peak = min(limit, math.sqrt(max(rate * along + speed * speed / 2, 0.0)))
@@ -146,26 +158,23 @@ def _phases(
 class GripperDrive:
     """XL430 servo in PWM mode behind the swing-arm linkage of the fingers.
 
-    Torque is `stall_torque * pwm / PWM_LIMIT - back_emf * servo speed`; through the linkage
+    Torque is `stall_torque * pwm / FULL_PWM - back_emf * servo speed`; through the linkage
     d(theta) = r sin(theta) + sqrt(a^2 - r^2 cos^2(theta)) the torque acts on the fingers as
     tau / (dd/dtheta) (virtual work), where d is the distance of one finger from the centre [m].
     """
 
-    HORN_M = 0.014
-    ARM_M = 0.024
-    STALL_TORQUE_NM = 1.5
-    BACK_EMF_NM_S = 0.23
+    BACK_EMF_NM_S = XL430_W250.stall_torque_nm / XL430_W250.no_load_speed_rad_s
 
     def ratio(self, servo_angle_rad: float) -> float:
         """dd/dtheta of one finger [m/rad] at a servo angle."""
         cosine = math.cos(servo_angle_rad)
-        root = math.sqrt(self.ARM_M**2 - (self.HORN_M * cosine) ** 2)
-        return self.HORN_M * cosine * (1.0 + self.HORN_M * math.sin(servo_angle_rad) / root)
+        root = math.sqrt(ARM_LENGTH_M**2 - (HORN_RADIUS_M * cosine) ** 2)
+        return HORN_RADIUS_M * cosine * (1.0 + HORN_RADIUS_M * math.sin(servo_angle_rad) / root)
 
     def force_n(self, pwm: float, servo_angle_rad: float) -> float:
         """Force of a PWM register value on the two coupled fingers, positive opens [N]."""
-        duty = max(-1.0, min(1.0, pwm / PWM_LIMIT))
-        return self.STALL_TORQUE_NM * duty / self.ratio(servo_angle_rad)
+        duty = max(-1.0, min(1.0, pwm / FULL_PWM))
+        return XL430_W250.stall_torque_nm * duty / self.ratio(servo_angle_rad)
 
     def damping_n_s_m(self, servo_angle_rad: float) -> float:
         """Back-EMF damping as the fingers feel it [N s/m]."""
