@@ -1,0 +1,385 @@
+"""Node `camera_driver`: publishes what one camera sees."""
+
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import rclpy
+from ament_index_python.packages import get_package_share_directory
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState
+from rclpy.lifecycle import TransitionCallbackReturn as Transition
+from rclpy.parameter import Parameter
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.time import Time as ClockTime
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.srv import SetCameraInfo
+
+from camera_drivers.calibration_file import (
+    DEFAULT_URL,
+    Calibration,
+    CalibrationError,
+    load_calibration,
+    resolve_url,
+    save_calibration,
+)
+from camera_drivers.camera_config import CameraConfig, ConfigError
+from camera_drivers.camera_diagnostics import Condition, Level, judge
+from camera_drivers.camera_messages import (
+    calibration_from_message,
+    camera_info_message,
+    compressed_message,
+    diagnostic_status,
+    image_message,
+)
+from camera_drivers.camera_parameters import (
+    RUN_TIME_PARAMETERS,
+    config_from,
+    declare_parameters,
+    parameter_values,
+)
+from camera_drivers.capture_loop import Backoff, CaptureLoop, CaptureState, CaptureStatus
+from camera_drivers.image_scaling import rotate
+from camera_drivers.image_source import Frame
+from camera_drivers.source_factory import make_source
+from camera_drivers.source_url import DEVICE_KINDS, SourceKind
+
+DIAGNOSTICS_PERIOD_S = 1.0
+# How long a thread may take to end, beyond the source's own time limits.
+STOP_MARGIN_S = 1.0
+
+
+class CameraDriver(LifecycleNode):
+    """A camera under lifecycle control; the device is held only while the node is active."""
+
+    def __init__(self) -> None:
+        """Declares parameters and services.
+
+        Raises:
+            ValueError: an unknown parameter was given.
+            rclpy.exceptions.ParameterException: a given value is out of range.
+        """
+        super().__init__("camera_driver")
+        self._config: CameraConfig | None = None
+        self._camera_name = ""
+        self._frame_id = ""
+        self._calibration: Calibration | None = None
+        self._calibration_path = Path()
+        self._last_size = (0, 0)
+        self._last_reason = ""
+        self._stop = threading.Event()
+        self._loop: CaptureLoop | None = None
+        self._publishing: threading.Thread | None = None
+        self._image: LifecyclePublisher | None = None
+        self._compressed: LifecyclePublisher | None = None
+        self._camera_info: LifecyclePublisher | None = None
+        declare_parameters(self)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._apply_parameters)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(
+            DIAGNOSTICS_PERIOD_S,
+            self._publish_diagnostics,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+        self.create_service(SetCameraInfo, "set_camera_info", self._set_camera_info)
+
+    # --- lifecycle --------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> Transition:
+        """Checks the parameters, loads the calibration and creates the publishers."""
+        values = parameter_values(self)
+        try:
+            config = config_from(values)
+            self._load_calibration(values["camera_info_url"], values["camera_name"])
+        except (ConfigError, CalibrationError) as error:
+            self.get_logger().error(f"cannot configure: {error}")
+            return Transition.FAILURE
+        self._config = config
+        self._camera_name = values["camera_name"]
+        self._frame_id = values["frame_id"]
+        qos = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=1,
+            reliability=ReliabilityPolicy.RELIABLE
+            if values["reliable"]
+            else ReliabilityPolicy.BEST_EFFORT,
+        )
+        self._image = self.create_lifecycle_publisher(Image, "image_raw", qos)
+        self._compressed = self.create_lifecycle_publisher(
+            CompressedImage, "image_raw/compressed", qos
+        )
+        self._camera_info = self.create_lifecycle_publisher(CameraInfo, "camera_info", qos)
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> Transition:
+        """Starts to capture; a camera that is not there yet is connected when it comes."""
+        # Run-time parameters may have changed since configure.
+        config = self._config = config_from(parameter_values(self))
+        self._stop = threading.Event()
+        self._last_reason = ""
+        loop = CaptureLoop(
+            make_source(config, self._stop),
+            self._stop,
+            Backoff(config.reconnect_initial_s, config.reconnect_max_s),
+            frozen_limit_frames=config.frozen_limit_frames
+            if config.url.kind in DEVICE_KINDS
+            else 0,
+            on_change=self._on_change,
+        )
+        self._loop = loop
+        self._publishing = threading.Thread(
+            target=self._publish_frames, args=(loop,), name="camera publishing", daemon=True
+        )
+        result = super().on_activate(state)
+        loop.start()
+        self._publishing.start()
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> Transition:
+        """Stops capturing and releases the device."""
+        result = super().on_deactivate(state)
+        self._stop_capture()
+        return result
+
+    def on_cleanup(self, state: LifecycleState) -> Transition:
+        """Forgets the configuration."""
+        self._release()
+        return Transition.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> Transition:
+        """Releases everything."""
+        self._release()
+        return Transition.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> Transition:
+        """Releases everything, so that the node can be configured again."""
+        self._release()
+        return Transition.SUCCESS
+
+    def destroy_node(self) -> None:
+        """Stops the threads before the publishers go."""
+        self._stop_capture()
+        super().destroy_node()
+
+    def _stop_capture(self) -> None:
+        if self._loop is None or self._config is None:
+            return
+        limit_s = max(self._config.open_timeout_s, self._config.read_timeout_s) + STOP_MARGIN_S
+        self._stop.set()
+        if self._publishing is not None:
+            self._publishing.join(STOP_MARGIN_S)
+        if not self._loop.stop(limit_s):
+            self.get_logger().error(
+                f"{self._config.url.label} did not let go within {limit_s:g} s; "
+                "the device stays in use until it does"
+            )
+        self._loop = None
+
+    def _release(self) -> None:
+        self._stop_capture()
+        for publisher in (self._image, self._compressed, self._camera_info):
+            if publisher is not None:
+                self.destroy_lifecycle_publisher(publisher)
+        self._image = self._compressed = self._camera_info = None
+        self._config = None
+        self._calibration = None
+
+    # --- parameters -------------------------------------------------------------------------------
+
+    def _check_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
+        if self._config is None:
+            return SetParametersResult(successful=True)
+        fixed = [
+            parameter.name
+            for parameter in parameters
+            if parameter.name not in RUN_TIME_PARAMETERS and self.has_parameter(parameter.name)
+        ]
+        if fixed:
+            reason = (
+                f"{', '.join(fixed)} can change only while the node is unconfigured; "
+                f"run: ros2 lifecycle set {self.get_fully_qualified_name()} cleanup"
+            )
+            return SetParametersResult(successful=False, reason=reason)
+        values = parameter_values(self) | {p.name: p.value for p in parameters}
+        try:
+            config_from(values)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply_parameters(self, parameters: Sequence[Parameter]) -> None:
+        if self._config is None or self._loop is None:
+            return
+        before = self._config.controls
+        self._config = config_from(parameter_values(self))
+        if self._config.controls != before:
+            self._loop.set_controls(self._config.controls)
+
+    # --- calibration ------------------------------------------------------------------------------
+
+    def _load_calibration(self, url: str, camera_name: str) -> None:
+        path = resolve_url(url or DEFAULT_URL, camera_name, get_package_share_directory)
+        self._calibration_path = path
+        self._calibration = None
+        if url or path.exists():
+            self._calibration = load_calibration(path)
+            self.get_logger().info(f"calibration: {path}")
+            if self._calibration.camera_name != camera_name:
+                self.get_logger().warning(
+                    f"{path} was made for the camera '{self._calibration.camera_name}', "
+                    f"this one is '{camera_name}'"
+                )
+
+    def _current_calibration(self) -> Calibration | None:
+        if self._calibration is not None or self._config is None or self._config.rotation_deg:
+            return self._calibration
+        report = self._loop.status().report if self._loop is not None else None
+        return report.calibration if report is not None else None
+
+    def _set_camera_info(
+        self, request: SetCameraInfo.Request, response: SetCameraInfo.Response
+    ) -> SetCameraInfo.Response:
+        info = request.camera_info
+        response.success = False
+        if self._config is None:
+            response.status_message = "the node is not configured; configure it first"
+            return response
+        if self._last_size != (0, 0) and self._last_size != (info.width, info.height):
+            response.status_message = (
+                f"the calibration is for {info.width}x{info.height}, "
+                f"the images are {self._last_size[0]}x{self._last_size[1]}"
+            )
+            return response
+        try:
+            calibration = calibration_from_message(info, self._camera_name)
+            save_calibration(self._calibration_path, calibration)
+        except (CalibrationError, OSError) as error:
+            response.status_message = f"not stored: {error}"
+            return response
+        self._calibration = calibration
+        response.success = True
+        response.status_message = f"stored in {self._calibration_path}"
+        return response
+
+    # --- images -----------------------------------------------------------------------------------
+
+    def _publish_frames(self, loop: CaptureLoop) -> None:
+        while not self._stop.is_set():
+            frame = loop.take(timeout_s=STOP_MARGIN_S / 2)
+            if frame is None or self._stop.is_set():
+                continue
+            try:
+                self._publish(frame)
+            except Exception as error:
+                # One bad frame must not end the thread, or the camera would go dark unnoticed.
+                self.get_logger().error(
+                    f"a frame was not published: {type(error).__name__}: {error}",
+                    throttle_duration_sec=5.0,
+                )
+
+    def _publish(self, frame: Frame) -> None:
+        assert self._config and self._image and self._compressed and self._camera_info
+        stamp = self._stamp(frame.capture_s)
+        image = rotate(frame.image, self._config.rotation_deg)
+        self._last_size = (image.shape[1], image.shape[0])
+        if self._image.get_subscription_count():
+            self._image.publish(image_message(image, stamp, self._frame_id))
+        if self._compressed.get_subscription_count():
+            quality = int(self.get_parameter("jpeg_quality").value)
+            self._compressed.publish(compressed_message(image, stamp, self._frame_id, quality))
+        self._camera_info.publish(
+            camera_info_message(self._current_calibration(), self._last_size, stamp, self._frame_id)
+        )
+
+    def _stamp(self, capture_s: float) -> Time:
+        """The time of capture on the node's clock; zero where simulated time has not begun."""
+        age_ns = int((time.monotonic() - capture_s) * 1e9)
+        now = self.get_clock().now()
+        nanoseconds = max(0, now.nanoseconds - age_ns)
+        return ClockTime(nanoseconds=nanoseconds, clock_type=now.clock_type).to_msg()
+
+    # --- diagnostics ------------------------------------------------------------------------------
+
+    def _on_change(self, status: CaptureStatus) -> None:
+        if self._config is None or self._stop.is_set():
+            return
+        label, logger = self._config.url.label, self.get_logger()
+        if status.state is CaptureState.STREAMING and status.report is not None:
+            report = status.report
+            size = f"{report.width}x{report.height}" if report.width else "images"
+            extras = "".join(f", {key} {value}" for key, value in report.values.items())
+            logger.info(f"{label}: {size} at {report.frame_rate_hz:g} Hz{extras}")
+            for difference in report.differences:
+                logger.warning(f"{label}: {difference}")
+            self._last_reason = ""
+        elif status.state is CaptureState.RETRYING and status.reason != self._last_reason:
+            logger.warning(f"no image: {status.reason}; trying again")
+            self._last_reason = status.reason
+        elif status.state is CaptureState.ENDED:
+            logger.info(f"{label}: the recording has ended")
+        self._publish_diagnostics()
+
+    def _condition(self) -> Condition:
+        config, loop = self._config, self._loop
+        if config is None:
+            return Condition(Level.OK, "not configured", {})
+        if loop is None:
+            return Condition(Level.OK, "inactive", {})
+        notes = []
+        calibration = self._calibration
+        if calibration is not None and self._last_size != (0, 0):
+            expected = (calibration.width, calibration.height)
+            if expected != self._last_size:
+                notes.append(
+                    f"the calibration is for {expected[0]}x{expected[1]}, the images are "
+                    f"{self._last_size[0]}x{self._last_size[1]}: camera_info is uncalibrated"
+                )
+        is_live = config.url.kind in DEVICE_KINDS | {SourceKind.STREAM}
+        return judge(
+            loop.status(),
+            max_age_s=float(self.get_parameter("max_age_s").value),
+            frozen_limit_frames=config.frozen_limit_frames if is_live else 0,
+            notes=tuple(notes),
+        )
+
+    def _publish_diagnostics(self) -> None:
+        label = self._config.url.label if self._config is not None else ""
+        name = f"{self.get_name()}: {self._camera_name or self.get_parameter('camera_name').value}"
+        message = DiagnosticArray(status=[diagnostic_status(self._condition(), name, label)])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+
+def main() -> int:
+    """Runs the node until it is interrupted.
+
+    Returns:
+        0 after an interruption, 2 when it was given bad parameters.
+    """
+    rclpy.init()
+    try:
+        node = CameraDriver()
+    except (ValueError, ParameterException) as error:
+        print(f"camera_driver: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

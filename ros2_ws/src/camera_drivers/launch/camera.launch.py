@@ -1,0 +1,107 @@
+"""Run one camera: `ros2 launch camera_drivers camera.launch.py source:=/dev/video0`."""
+
+from pathlib import Path
+
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    OpaqueFunction,
+    RegisterEventHandler,
+)
+from launch.event_handlers import OnProcessStart
+from launch.events.matchers import matches_action
+from launch_ros.actions import LifecycleNode
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from lifecycle_msgs.msg import Transition
+
+from launch import LaunchContext, LaunchDescription
+
+# Driver parameters that are arguments too, with their types; empty: the file's or the driver's own.
+PARAMETERS = {
+    "source": (str, "device, stream URL, realsense://[serial], video file or image folder"),
+    "frame_id": (str, "frame of the images"),
+    "camera_info_url": (str, "calibration YAML as file:///… or package://…"),
+    "image_width": (int, "width asked for [px]"),
+    "image_height": (int, "height asked for [px]"),
+    "frame_rate_hz": (float, "rate asked for [Hz]"),
+    "pixel_format": (str, "V4L2 format asked for, e.g. MJPG"),
+}
+
+
+def start_camera(context: LaunchContext) -> list:
+    given = context.launch_configurations
+    name = given["camera_name"].strip("/")
+    parameters: list = []
+    if given["params_file"]:
+        path = Path(given["params_file"]).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"params_file is '{path}', which is not a file")
+        parameters.append(str(path))
+    values: dict = {"camera_name": name}
+    for parameter, (kind, _) in PARAMETERS.items():
+        if given[parameter]:
+            try:
+                values[parameter] = kind(given[parameter])
+            except ValueError:
+                raise ValueError(
+                    f"{parameter} is '{given[parameter]}'; expected {kind.__name__}"
+                ) from None
+    node = LifecycleNode(
+        package="camera_drivers",
+        executable="camera_driver",
+        name="camera_driver",
+        namespace=f"/{name}",
+        parameters=[*parameters, values],
+        output="screen",
+    )
+
+    def change_state(transition: int) -> EmitEvent:
+        matcher = matches_action(node)
+        return EmitEvent(
+            event=ChangeState(lifecycle_node_matcher=matcher, transition_id=transition)
+        )
+
+    def on_transition(goal: str, action: EmitEvent | OpaqueFunction) -> RegisterEventHandler:
+        return RegisterEventHandler(
+            OnStateTransition(
+                target_lifecycle_node=node,
+                start_state="configuring",
+                goal_state=goal,
+                entities=[action],
+            )
+        )
+
+    return [
+        on_transition("inactive", change_state(Transition.TRANSITION_ACTIVATE)),
+        on_transition("unconfigured", OpaqueFunction(function=refuse)),
+        RegisterEventHandler(
+            OnProcessStart(
+                target_action=node, on_start=[change_state(Transition.TRANSITION_CONFIGURE)]
+            )
+        ),
+        node,
+    ]
+
+
+def refuse(context: LaunchContext) -> None:
+    # Only an exception makes `ros2 launch` end with a non-zero status.
+    raise RuntimeError("camera_driver refused its parameters; its own message above says why")
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(
+                "camera_name", default_value="camera", description="namespace and name"
+            ),
+            DeclareLaunchArgument(
+                "params_file", default_value="", description="YAML file of parameters"
+            ),
+            *(
+                DeclareLaunchArgument(name, default_value="", description=description)
+                for name, (_, description) in PARAMETERS.items()
+            ),
+            OpaqueFunction(function=start_camera),
+        ]
+    )
