@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
@@ -38,10 +38,10 @@ class Client:
         self.node = node
         self.environment = os.environ | {"ROS_DOMAIN_ID": str(domain), "ROS_HOME": str(ros_home)}
         self.process = None
-        self.images = []
-        self.infos = []
-        self.compressed = []
-        self.diagnostics = []
+        self.images: list[Image] = []
+        self.infos: list[CameraInfo] = []
+        self.compressed: list[CompressedImage] = []
+        self.diagnostics: list[DiagnosticStatus] = []
         node.create_subscription(Image, "camera/image_raw", self.images.append, BEST_EFFORT)
         node.create_subscription(CameraInfo, "camera/camera_info", self.infos.append, BEST_EFFORT)
         node.create_subscription(
@@ -153,8 +153,8 @@ class MjpegServer:
 
     def __init__(self):
         self.port = 0
-        self.server = None
-        self.open_connections = []
+        self.server: http.server.ThreadingHTTPServer | None = None
+        self.open_connections: list[socket.socket] = []
 
     def start(self):
         outer = self
@@ -184,6 +184,7 @@ class MjpegServer:
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self):
+        assert self.server is not None
         self.server.shutdown()
         self.server.server_close()
         for connection in self.open_connections:
@@ -263,7 +264,7 @@ def test_jpeg_is_made_when_somebody_wants_it(client, video):
     wait_until(lambda: client.compressed)
     message = client.compressed[-1]
     assert message.format == "rgb8; jpeg compressed bgr8"
-    picture = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+    picture = np.asarray(cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR))
     np.testing.assert_allclose(picture[:, 4:28].mean((0, 1)), (0, 0, 255), atol=15)
     client.node.destroy_subscription(subscription)
     assert client.set("jpeg_quality", 10).successful

@@ -84,7 +84,7 @@ def test_saved_calibration_is_read_back_exactly(tmp_path):
 def test_bad_file_is_refused_by_name(tmp_path, found, replacement, message):
     path = tmp_path / "bad.yaml"
     path.write_text(STANDARD_FILE.replace(found, replacement, 1))
-    with pytest.raises(CalibrationError, match="bad.yaml") as error:
+    with pytest.raises(CalibrationError, match=r"bad\.yaml") as error:
         load_calibration(path)
     assert message in str(error.value)
 

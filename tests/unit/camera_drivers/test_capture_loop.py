@@ -131,13 +131,16 @@ def test_frozen_device_counts_as_broken(made):
 
 def test_old_image_and_low_rate_show_in_the_judgement(made):
     loop, source = made()
-    options = {"max_age_s": 0.05, "frozen_limit_frames": 0, "notes": ()}
-    assert judge(loop.status(), **options).level is not Level.OK
+
+    def condition(max_age_s=0.05):
+        return judge(loop.status(), max_age_s=max_age_s, frozen_limit_frames=0, notes=())
+
+    assert condition().level is not Level.OK
     source.give(1)
-    wait_until(lambda: "s old, expected less" in judge(loop.status(), **options).message)
-    assert judge(loop.status(), **options).level is Level.ERROR
+    wait_until(lambda: "s old, expected less" in condition().message)
+    assert condition().level is Level.ERROR
     source.give(2)
     wait_until(lambda: loop.status().frames == 2)
-    slow = judge(loop.status(), **(options | {"max_age_s": 60.0}))
+    slow = condition(max_age_s=60.0)
     assert slow.level is Level.WARN
     assert "expected 30.0 Hz" in slow.message

@@ -1,6 +1,7 @@
 """The order and reading back of a webcam's settings, over a stand-in for cv2.VideoCapture."""
 
 import time
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ class Webcam:
     """Behaves like a UVC camera: offers 640x480, refuses manual values in automatic mode."""
 
     present = True
-    instances = []
+    instances: ClassVar[list] = []
 
     def __init__(self, location, backend):
         assert backend == cv2.CAP_V4L2
@@ -125,7 +126,9 @@ def test_frames_carry_the_kernels_time_of_capture(clock):
     source = V4l2Source(CameraConfig("0"))
     source.open()
     Webcam.instances[0].timestamp_s = clock() - 0.3
-    age_s = time.monotonic() - source.read().capture_s
+    frame = source.read()
+    assert frame is not None
+    age_s = time.monotonic() - frame.capture_s
     assert 0.3 <= age_s < 0.4
 
 
@@ -133,7 +136,9 @@ def test_time_of_an_unknown_clock_is_replaced_by_arrival():
     source = V4l2Source(CameraConfig("0", transport_latency_s=0.05))
     source.open()
     Webcam.instances[0].timestamp_s = 12.0
-    age_s = time.monotonic() - source.read().capture_s
+    frame = source.read()
+    assert frame is not None
+    age_s = time.monotonic() - frame.capture_s
     assert 0.05 <= age_s < 0.15
 
 
