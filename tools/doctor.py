@@ -25,7 +25,9 @@ def _ros() -> str:
 
 def _rmw() -> str:
     implementation = importlib.import_module("rclpy.utilities").get_rmw_implementation_identifier()
-    transports = os.environ.get("FASTDDS_BUILTIN_TRANSPORTS", "default")
+    transports = os.environ.get(
+        "FASTDDS_DEFAULT_PROFILES_FILE", os.environ.get("FASTDDS_BUILTIN_TRANSPORTS", "default")
+    )
     return f"{implementation}, transports {transports}"
 
 
