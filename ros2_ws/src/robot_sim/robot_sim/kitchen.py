@@ -97,7 +97,7 @@ class Kitchen:
 
     @property
     def time_s(self) -> float:
-        """Simulated time since the last `set_layout`."""
+        """Simulated time since the start or the last reset of the physics."""
         return float(self.data.time)
 
     @property
@@ -330,7 +330,15 @@ class CameraRenderer:
 
     def render(self, data: mujoco.MjData) -> NDArray[np.uint8]:
         """RGB image uint8 (480, 640, 3) of a state whose kinematics are up to date."""
+        self.update(data)
+        return self.draw()
+
+    def update(self, data: mujoco.MjData) -> None:
+        """Take over a state and the model's colours; `draw` then needs neither."""
         self._renderer.update_scene(data, CAMERA)
+
+    def draw(self) -> NDArray[np.uint8]:
+        """RGB image uint8 (480, 640, 3) of what `update` took over."""
         return self._renderer.render()
 
     def close(self) -> None:

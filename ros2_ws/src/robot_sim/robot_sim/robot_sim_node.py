@@ -1,0 +1,455 @@
+"""Node `robot_sim`: the kitchen behind the topics and services of a WidowX with a camera.
+
+The arm's side is the interface of Interbotix's xs_sdk, in this node's namespace. See the README.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import mujoco
+import numpy as np
+import rclpy
+from builtin_interfaces.msg import Time as TimeMessage
+from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand, JointTrajectoryCommand
+from interbotix_xs_msgs.srv import (
+    MotorGains,
+    OperatingModes,
+    Reboot,
+    RegisterValues,
+    RobotInfo,
+    TorqueEnable,
+)
+from numpy.typing import NDArray
+from policy_interfaces.msg import TaskStatus
+from policy_interfaces.srv import ResetScene
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image, JointState
+
+from robot_sim.scene_model import CAMERA_FOVY_DEG, IMAGE_HEIGHT, IMAGE_WIDTH
+from robot_sim.simulation_loop import CYCLE_S, CycleState, SimulationLoop
+from robot_sim.tasks import TASKS, find_task
+from robot_sim.xs_arm import JOINT_STATE_NAMES, XsArmError
+
+CAMERA_FRAME = "camera"
+_STATUS_CYCLES = round(0.05 / CYCLE_S)
+_RIVAL_WAIT_S = 1.0
+_MAX_SEED = 2**31 - 1
+_FOREIGN_PREFIXES = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+
+
+class StartError(RuntimeError):
+    """The node cannot start; says what was found and what was expected."""
+
+
+class RobotSim(Node):
+    """Simulated arm, camera and task judge."""
+
+    def __init__(self, on_failure: Callable[[str], None], **kwargs: Any) -> None:
+        """Check the parameters and the graph, then start the simulation.
+
+        Args:
+            on_failure: called from another thread when the simulation died, with the reason.
+            kwargs: passed on to `rclpy.node.Node`.
+
+        Raises:
+            StartError: a parameter is wrong, another driver serves this namespace, or the scene
+                cannot be drawn.
+        """
+        super().__init__(
+            "robot_sim", automatically_declare_parameters_from_overrides=True, **kwargs
+        )
+        parameters = self._declare()
+        self._simulated_clock = parameters["rtf"] != 1.0
+        self._refuse_rivals()
+        self._cycles = 0
+        self._failure = ""
+        reliable = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._joint_states = self.create_publisher(JointState, "joint_states", reliable)
+        self._images = self.create_publisher(Image, "/camera/image_raw", newest)
+        self._camera_infos = self.create_publisher(CameraInfo, "/camera/camera_info", newest)
+        self._task_status = self.create_publisher(TaskStatus, "/robot_sim/task_status", reliable)
+        self._clock_messages = (
+            self.create_publisher(Clock, "/clock", reliable) if self._simulated_clock else None
+        )
+        self._camera_info = _camera_info()
+        self._on_failure = on_failure
+        try:
+            self.loop = SimulationLoop(
+                find_task(parameters["task"]),
+                parameters["seed"],
+                parameters["rtf"],
+                parameters["camera_rate_hz"],
+                self._publish_cycle,
+                self._publish_image,
+                self._fail,
+            )
+        except KeyError as error:
+            raise StartError(f"parameter task: {error.args[0]}") from error
+        self.viewer_wanted = parameters["viewer"] == "window"
+        if self.viewer_wanted and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+            raise StartError(
+                "parameter viewer: found 'window', but there is no display (DISPLAY is not set); "
+                "use viewer:=none or watch /camera/image_raw"
+            )
+        self._serve()
+        self.loop.start()
+        if self._failure:
+            raise StartError(self._failure)
+        self.get_logger().info(
+            f"task '{parameters['task']}', seed {parameters['seed']}, "
+            f"arm in namespace {self.get_namespace()}, {parameters['rtf']:g} x real time"
+        )
+
+    def destroy_node(self) -> None:
+        """Stop the simulation before the publishers go."""
+        if hasattr(self, "loop"):
+            self.loop.stop()
+        super().destroy_node()
+
+    # Start
+
+    def _declare(self) -> dict[str, Any]:
+        ranges = {"rtf": (0.1, 20.0), "camera_rate_hz": (1.0, 60.0), "seed": (0, _MAX_SEED)}
+        defaults = {
+            "task": ("put_red_cube_in_pot", f"task of the first scene: {', '.join(TASKS)}"),
+            "seed": (0, "seed of the first scene"),
+            "rtf": (1.0, "simulated seconds per second; not 1: /clock is published"),
+            "camera_rate_hz": (30.0, "pictures per simulated second"),
+            "viewer": ("none", "none, or window for MuJoCo's viewer"),
+        }
+        given = [
+            name
+            for name in self.get_parameters_by_prefix("")
+            if not name.startswith(_FOREIGN_PREFIXES)
+        ]
+        unknown = sorted(set(given) - set(defaults))
+        if unknown:
+            raise StartError(
+                f"unknown parameter {', '.join(unknown)}; expected one of {', '.join(defaults)}"
+            )
+        for name in given:
+            self.undeclare_parameter(name)
+        values: dict[str, Any] = {}
+        for name, (default, description) in defaults.items():
+            descriptor = ParameterDescriptor(description=description, read_only=True)
+            if name in ranges:
+                low, high = ranges[name]
+                kind = IntegerRange if isinstance(default, int) else FloatingPointRange
+                field = "integer_range" if isinstance(default, int) else "floating_point_range"
+                setattr(descriptor, field, [kind(from_value=low, to_value=high)])
+            try:
+                values[name] = self.declare_parameter(name, default, descriptor).value
+            except InvalidParameterTypeException as error:
+                raise StartError(
+                    f"parameter {name}: {error}; expected a {type(default).__name__}"
+                ) from error
+            except InvalidParameterValueException as error:
+                low, high = ranges[name]
+                raise StartError(f"parameter {name}: {error}; expected {low} .. {high}") from error
+        if values["viewer"] not in ("none", "window"):
+            raise StartError(
+                f"parameter viewer: found '{values['viewer']}'; expected 'none' or 'window'"
+            )
+        return values
+
+    def _refuse_rivals(self) -> None:
+        """Give discovery a moment, and refuse to drive an arm that is driven already."""
+        topic = self.resolve_topic_name("joint_states")
+        heard = threading.Event()
+        listener = self.create_subscription(JointState, topic, lambda _: heard.set(), 10)
+        executor = SingleThreadedExecutor()
+        executor.add_node(self)
+        deadline = time.monotonic() + _RIVAL_WAIT_S
+        while time.monotonic() < deadline and not heard.is_set():
+            executor.spin_once(timeout_sec=0.05)
+        executor.remove_node(self)
+        executor.shutdown()
+        self.destroy_subscription(listener)
+        if heard.is_set():
+            others = self.get_publishers_info_by_topic(topic)
+            names = ", ".join(f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in others)
+            raise StartError(
+                f"{topic} is already published by {names}: another driver or simulator serves "
+                "this namespace; stop it or choose another namespace"
+            )
+
+    def _serve(self) -> None:
+        depth = 10
+        for kind, topic, callback in (
+            (JointGroupCommand, "commands/joint_group", self._on_group),
+            (JointSingleCommand, "commands/joint_single", self._on_single),
+            (JointTrajectoryCommand, "commands/joint_trajectory", self._on_trajectory),
+        ):
+            self.create_subscription(kind, topic, callback, depth)
+        for kind, name, service in (
+            (TorqueEnable, "torque_enable", self._serve_torque),
+            (Reboot, "reboot_motors", self._serve_reboot),
+            (RobotInfo, "get_robot_info", self._serve_info),
+            (OperatingModes, "set_operating_modes", self._serve_modes),
+            (MotorGains, "set_motor_pid_gains", self._serve_gains),
+            (RegisterValues, "set_motor_registers", self._serve_set_registers),
+            (RegisterValues, "get_motor_registers", self._serve_get_registers),
+            (ResetScene, "/robot_sim/reset_scene", self._serve_reset),
+        ):
+            self.create_service(kind, name, service)
+
+    # Commands of the arm. A bad one is logged and ignored, as the wire has no way to refuse it.
+
+    def _try(self, what: str, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except XsArmError as error:
+            self.get_logger().error(f"{what} refused: {error}", throttle_duration_sec=1.0)
+            return None
+
+    def _on_group(self, message: JointGroupCommand) -> None:
+        with self.loop.arm() as arm:
+            self._try("joint_group", lambda: arm.command_group(message.name, list(message.cmd)))
+
+    def _on_single(self, message: JointSingleCommand) -> None:
+        with self.loop.arm() as arm:
+            self._try("joint_single", lambda: arm.command_single(message.name, message.cmd))
+
+    def _on_trajectory(self, message: JointTrajectoryCommand) -> None:
+        points = message.traj.points
+        times = [p.time_from_start.sec + 1e-9 * p.time_from_start.nanosec for p in points]
+        values = [
+            {
+                "positions": list(p.positions),
+                "velocities": list(p.velocities),
+                "effort": list(p.effort),
+            }
+            for p in points
+        ]
+        with self.loop.arm() as arm:
+            self._try(
+                "joint_trajectory",
+                lambda: arm.start_trajectory(message.cmd_type, message.name, times, values),
+            )
+
+    def _serve_torque(
+        self, q: TorqueEnable.Request, answer: TorqueEnable.Response
+    ) -> TorqueEnable.Response:
+        with self.loop.arm() as arm:
+            self._try("torque_enable", lambda: arm.set_torque(q.cmd_type, q.name, q.enable))
+        return answer
+
+    def _serve_reboot(self, q: Reboot.Request, answer: Reboot.Response) -> Reboot.Response:
+        with self.loop.arm() as arm:
+            self._try(
+                "reboot_motors",
+                lambda: arm.reboot(q.cmd_type, q.name, q.enable, q.smart_reboot),
+            )
+        return answer
+
+    def _serve_info(self, q: RobotInfo.Request, answer: RobotInfo.Response) -> RobotInfo.Response:
+        with self.loop.arm() as arm:
+            info = self._try("get_robot_info", lambda: arm.robot_info(q.cmd_type, q.name))
+        if info is not None:
+            answer.mode, answer.profile_type = info.mode, info.profile_type
+            answer.joint_names, answer.name = list(info.joint_names), list(info.name)
+            answer.joint_ids = list(info.joint_ids)
+            answer.joint_lower_limits = list(info.joint_lower_limits)
+            answer.joint_upper_limits = list(info.joint_upper_limits)
+            answer.joint_velocity_limits = list(info.joint_velocity_limits)
+            answer.joint_sleep_positions = list(info.joint_sleep_positions)
+            answer.joint_state_indices = list(info.joint_state_indices)
+            answer.num_joints = len(info.joint_names)
+        return answer
+
+    def _serve_modes(
+        self, q: OperatingModes.Request, answer: OperatingModes.Response
+    ) -> OperatingModes.Response:
+        with self.loop.arm() as arm:
+            self._try(
+                "set_operating_modes",
+                lambda: arm.set_operating_modes(
+                    q.cmd_type,
+                    q.name,
+                    q.mode,
+                    q.profile_type,
+                    q.profile_velocity,
+                    q.profile_acceleration,
+                ),
+            )
+        return answer
+
+    def _serve_gains(
+        self, q: MotorGains.Request, answer: MotorGains.Response
+    ) -> MotorGains.Response:
+        gains = (q.kp_pos, q.ki_pos, q.kd_pos, q.k1, q.k2, q.kp_vel, q.ki_vel)
+        with self.loop.arm() as arm:
+            self._try("set_motor_pid_gains", lambda: arm.set_pid_gains(q.cmd_type, q.name, gains))
+        return answer
+
+    def _serve_set_registers(
+        self, q: RegisterValues.Request, answer: RegisterValues.Response
+    ) -> RegisterValues.Response:
+        with self.loop.arm() as arm:
+            self._try(
+                "set_motor_registers",
+                lambda: arm.write_registers(q.cmd_type, q.name, q.reg, q.value),
+            )
+        return answer
+
+    def _serve_get_registers(
+        self, q: RegisterValues.Request, answer: RegisterValues.Response
+    ) -> RegisterValues.Response:
+        with self.loop.arm() as arm:
+            values = self._try(
+                "get_motor_registers", lambda: arm.read_registers(q.cmd_type, q.name, q.reg)
+            )
+        answer.values = values or []
+        return answer
+
+    def _serve_reset(
+        self, q: ResetScene.Request, answer: ResetScene.Response
+    ) -> ResetScene.Response:
+        answer.known_tasks = list(TASKS)
+        try:
+            task = find_task(q.task)
+            self.loop.reset_scene(task, q.seed)
+        except (KeyError, ValueError) as error:
+            answer.success, answer.message = False, str(error.args[0])
+            self.get_logger().error(f"reset_scene refused: {answer.message}")
+            return answer
+        answer.success, answer.instruction = True, task.instruction
+        return answer
+
+    # Publishing, in the loop's threads
+
+    def _stamp(self, time_s: float, wall_ns: int) -> TimeMessage:
+        """Simulated time with a simulated clock, else the system time of that moment."""
+        ns = round(time_s * 1e9) if self._simulated_clock else wall_ns
+        return TimeMessage(sec=ns // 10**9, nanosec=ns % 10**9)
+
+    def _publish_cycle(self, state: CycleState) -> None:
+        stamp = self._stamp(state.time_s, state.wall_ns)
+        if self._clock_messages is not None:
+            self._clock_messages.publish(Clock(clock=stamp))
+        message = JointState()
+        message.header.stamp = stamp
+        message.name = list(JOINT_STATE_NAMES)
+        message.position = state.positions
+        message.velocity = state.velocities
+        message.effort = state.efforts
+        self._joint_states.publish(message)
+        self._cycles += 1
+        if self._cycles % _STATUS_CYCLES == 0:
+            self._publish_task_status(stamp)
+
+    def _publish_task_status(self, stamp: TimeMessage) -> None:
+        judged = self.loop.task_state()
+        message = TaskStatus()
+        message.header.stamp = stamp
+        message.task, message.instruction = judged.task.name, judged.task.instruction
+        message.seed, message.episode = judged.seed, judged.episode
+        message.success, message.success_s = judged.success, judged.success_s
+        self._task_status.publish(message)
+
+    def _publish_image(self, time_s: float, wall_ns: int, pixels: NDArray[np.uint8]) -> None:
+        stamp = self._stamp(time_s, wall_ns)
+        message = Image()
+        message.header.stamp = stamp
+        message.header.frame_id = CAMERA_FRAME
+        message.height, message.width = pixels.shape[:2]
+        message.encoding = "rgb8"
+        message.step = 3 * message.width
+        # rclpy copies anything but an array.array element by element.
+        message.data = array.array("B", pixels.tobytes())
+        self._images.publish(message)
+        self._camera_info.header = message.header
+        self._camera_infos.publish(self._camera_info)
+
+    def _fail(self, reason: str) -> None:
+        self._failure = reason
+        self._on_failure(reason)
+
+
+def _camera_info() -> CameraInfo:
+    """Pinhole camera without distortion."""
+    focal = 0.5 * IMAGE_HEIGHT / math.tan(math.radians(CAMERA_FOVY_DEG) / 2)
+    cx, cy = (IMAGE_WIDTH - 1) / 2, (IMAGE_HEIGHT - 1) / 2
+    info = CameraInfo(width=IMAGE_WIDTH, height=IMAGE_HEIGHT, distortion_model="plumb_bob")
+    info.d = [0.0] * 5
+    info.k = [focal, 0.0, cx, 0.0, focal, cy, 0.0, 0.0, 1.0]
+    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    info.p = [focal, 0.0, cx, 0.0, 0.0, focal, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return info
+
+
+def _show(node: RobotSim, stopped: threading.Event) -> None:
+    """MuJoCo's viewer, in the main thread, until its window is closed or the node stops."""
+    from mujoco import viewer
+
+    data = mujoco.MjData(node.loop.model)
+    node.loop.copy_state(data)
+    with viewer.launch_passive(node.loop.model, data) as window:
+        while window.is_running() and not stopped.is_set():
+            node.loop.copy_state(data)
+            window.sync()
+            stopped.wait(1 / 30)
+    stopped.set()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; exit code 1 when it cannot start or has died."""
+    rclpy.init(args=arguments)
+    failures: list[str] = []
+    stopped = threading.Event()
+
+    def failed(reason: str) -> None:
+        failures.append(reason)
+        stopped.set()
+
+    try:
+        node = RobotSim(failed)
+    except StartError as error:
+        print(f"robot_sim: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if node.viewer_wanted:
+            spinner = threading.Thread(target=_spin, args=(executor, stopped), daemon=True)
+            spinner.start()
+            _show(node, stopped)
+            spinner.join(timeout=1.0)
+        else:
+            _spin(executor, stopped)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        stopped.set()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    for reason in failures:
+        print(f"robot_sim: the simulation stopped: {reason}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _spin(executor: SingleThreadedExecutor, stopped: threading.Event) -> None:
+    with contextlib.suppress(ExternalShutdownException):
+        while rclpy.ok() and not stopped.is_set():
+            executor.spin_once(timeout_sec=0.1)
+    stopped.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

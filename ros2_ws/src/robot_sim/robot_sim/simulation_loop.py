@@ -1,0 +1,223 @@
+"""Runs the kitchen at a steady multiple of real time, and renders beside it. No ROS.
+
+One thread steps the physics against the steady clock. Another owns the OpenGL context and draws
+the newest state that is due, so a slow picture never delays the joint states.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_sim.kitchen import CameraRenderer, Kitchen
+from robot_sim.scene_model import TIMESTEP_S
+from robot_sim.tasks import SuccessTimer, Task
+from robot_sim.xs_arm import XsArm
+
+CYCLE_STEPS = 2
+CYCLE_S = CYCLE_STEPS * TIMESTEP_S
+"""Period of the joint states: 100 Hz."""
+_MAX_LAG_S = 0.25
+
+
+@dataclass(frozen=True)
+class CycleState:
+    """What one cycle of the physics produced; values in the order of joint_states."""
+
+    time_s: float
+    """Simulated time."""
+    wall_ns: int
+    """System time at which this state was reached."""
+    positions: list[float]
+    velocities: list[float]
+    efforts: list[float]
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """The judgement of the task in the scene."""
+
+    task: Task
+    seed: int
+    episode: int
+    success: bool
+    success_s: float
+
+
+class SimulationLoop:
+    """Physics and camera threads around one `Kitchen`.
+
+    Callbacks run in the loop's threads: `on_cycle` at 100 Hz of simulated time, `on_image` with
+    the simulated and the system time [ns] of the state that the picture shows, `on_failure` once
+    when a thread died.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        seed: int,
+        real_time_factor: float,
+        camera_rate_hz: float,
+        on_cycle: Callable[[CycleState], None],
+        on_image: Callable[[float, int, NDArray[np.uint8]], None],
+        on_failure: Callable[[str], None],
+    ) -> None:
+        """Build the scene; nothing runs before `start`."""
+        self._lock = threading.Lock()
+        self._kitchen = Kitchen()
+        self._arm = XsArm(self._kitchen)
+        self._timer = SuccessTimer()
+        self._task, self._seed, self._episode = task, seed, 0
+        self._kitchen.set_layout(task.layout(seed))
+        self._factor = real_time_factor
+        self._camera_period_s = 1.0 / camera_rate_hz
+        self._on_cycle, self._on_image, self._on_failure = on_cycle, on_image, on_failure
+        self._stop = threading.Event()
+        self._frame = threading.Condition()
+        self._frame_due: tuple[CycleState, NDArray[np.float64]] | None = None
+        self._camera_ready = threading.Event()
+        self.frames_skipped = 0
+        """Pictures that were not drawn because the camera thread was still busy."""
+        self.late_s = 0.0
+        """Simulated time that was given up because the machine was too slow."""
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(body,), name=name, daemon=True)
+            for body, name in ((self._render, "camera"), (self._run, "physics"))
+        ]
+
+    @property
+    def model(self) -> mujoco.MjModel:
+        """The physics model, for a viewer."""
+        return self._kitchen.model
+
+    def copy_state(self, data: mujoco.MjData) -> None:
+        """Copy the present positions into `data`, for a viewer."""
+        with self._lock:
+            data.qpos[:] = self._kitchen.data.qpos
+            data.time = self._kitchen.data.time
+        mujoco.mj_kinematics(self._kitchen.model, data)
+
+    def arm(self) -> _LockedArm:
+        """Access to the arm while the physics stands still: ``with loop.arm() as arm``."""
+        return _LockedArm(self._lock, self._arm)
+
+    def start(self) -> None:
+        """Start both threads and wait until the first picture can be drawn."""
+        self._threads[0].start()
+        while not self._camera_ready.wait(0.1):
+            if self._stop.is_set():
+                return
+        self._threads[1].start()
+
+    def stop(self) -> None:
+        """End both threads."""
+        self._stop.set()
+        with self._frame:
+            self._frame.notify_all()
+        for thread in self._threads:
+            if thread.is_alive() and thread is not threading.current_thread():
+                thread.join(timeout=2.0)
+
+    def reset_scene(self, task: Task, seed: int) -> None:
+        """Lay the scene of a task and seed; the arm stays where it is.
+
+        Raises:
+            ValueError: the seed is negative.
+        """
+        layout = task.layout(seed)
+        with self._lock:
+            self._kitchen.set_layout(layout)
+            self._task, self._seed = task, seed
+            self._episode += 1
+            self._timer.reset()
+
+    def task_state(self) -> TaskState:
+        """The judgement of the present scene."""
+        with self._lock:
+            return TaskState(
+                self._task, self._seed, self._episode, self._timer.success, self._timer.held_s
+            )
+
+    def _guarded(self, body: Callable[[], None]) -> None:
+        try:
+            body()
+        except Exception:
+            failure = traceback.format_exc()
+            if not self._stop.is_set():
+                self._stop.set()
+                self._on_failure(failure)
+
+    def _run(self) -> None:
+        start = time.monotonic()
+        cycles, next_frame_s = 0, 0.0
+        while not self._stop.is_set():
+            with self._lock:
+                self._arm.update()
+                self._kitchen.advance(CYCLE_STEPS)
+                self._timer.update(self._task.succeeded(self._kitchen), CYCLE_S)
+                state = CycleState(self._kitchen.time_s, time.time_ns(), *self._arm.joint_state())
+                positions = None
+                if state.time_s >= next_frame_s - 1e-9:
+                    next_frame_s += self._camera_period_s
+                    positions = self._kitchen.data.qpos.copy()
+            if positions is not None:
+                self._offer_frame(state, positions)
+            self._on_cycle(state)
+            cycles += 1
+            wait_s = start + cycles * CYCLE_S / self._factor - time.monotonic()
+            if wait_s > 0:
+                self._stop.wait(wait_s)
+            elif wait_s < -_MAX_LAG_S:
+                # Catching up would run the scene too fast for whoever commands it.
+                start -= wait_s
+                self.late_s -= wait_s
+
+    def _offer_frame(self, state: CycleState, positions: NDArray[np.float64]) -> None:
+        with self._frame:
+            if self._frame_due is not None:
+                self.frames_skipped += 1
+            self._frame_due = (state, positions)
+            self._frame.notify()
+
+    def _render(self) -> None:
+        model = self._kitchen.model
+        data = mujoco.MjData(model)
+        with CameraRenderer(model) as renderer:
+            self._camera_ready.set()
+            while True:
+                with self._frame:
+                    while self._frame_due is None and not self._stop.is_set():
+                        self._frame.wait()
+                    if self._stop.is_set():
+                        return
+                    assert self._frame_due is not None
+                    state, positions = self._frame_due
+                    self._frame_due = None
+                data.qpos[:] = positions
+                with self._lock:
+                    mujoco.mj_kinematics(model, data)
+                    mujoco.mj_comPos(model, data)
+                    mujoco.mj_camlight(model, data)
+                    renderer.update(data)
+                self._on_image(state.time_s, state.wall_ns, renderer.draw())
+
+
+class _LockedArm:
+    """Context manager that holds the physics still and gives the arm."""
+
+    def __init__(self, lock: threading.Lock, arm: XsArm) -> None:
+        self._lock, self._arm = lock, arm
+
+    def __enter__(self) -> XsArm:
+        self._lock.acquire()
+        return self._arm
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
