@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -141,10 +141,10 @@ class ControllerConfig:
     discovery_s: float
 
 
-def named_pose_parameters(extra: Mapping[str, Any] | None = None) -> dict[str, ParameterSpec]:
-    """Return the parameters `named_poses.<name>`: the robot's own, and those given on top."""
+def named_pose_parameters(extra: Iterable[str] = ()) -> dict[str, ParameterSpec]:
+    """Return the parameters `named_poses.<name>`: the robot's own, and those in `extra`."""
     poses: dict[str, Any] = {name: list(joints) for name, joints in NAMED_POSES.items()}
-    for name in extra or {}:
+    for name in extra:
         poses.setdefault(name.removeprefix(NAMED_POSE_PREFIX), [0.0] * len(JOINT_NAMES))
     return {
         NAMED_POSE_PREFIX + name: ParameterSpec(

@@ -38,11 +38,13 @@ def declare_parameters(node: Node) -> ControllerConfig:
     Raises:
         ParameterError: the message names the parameter, what was found and what is accepted.
     """
-    given = [
-        name for name in node.get_parameters_by_prefix("") if not name.startswith(_FOREIGN_PREFIXES)
-    ]
+    given = {
+        name: parameter.value
+        for name, parameter in node.get_parameters_by_prefix("").items()
+        if not name.startswith(_FOREIGN_PREFIXES)
+    }
     poses = [name for name in given if name.startswith(NAMED_POSE_PREFIX)]
-    specs = {**PARAMETERS, **named_pose_parameters(dict.fromkeys(poses))}
+    specs = {**PARAMETERS, **named_pose_parameters(poses)}
     unknown = sorted(set(given) - set(specs))
     if unknown:
         raise ParameterError(
@@ -54,13 +56,14 @@ def declare_parameters(node: Node) -> ControllerConfig:
     for name, spec in specs.items():
         try:
             values[name] = node.declare_parameter(name, spec.default, _descriptor(name, spec)).value
-        except InvalidParameterTypeException as error:
+        except (InvalidParameterTypeException, ParameterUninitializedException) as error:
             raise ParameterError(
-                f"parameter {name} must be a {_type_name(spec.default)}: {error}"
+                f"parameter {name} is {given.get(name)}; it must be a {_type_name(spec.default)}"
             ) from error
-        except (InvalidParameterValueException, ParameterUninitializedException) as error:
-            accepted = "" if spec.low is None else f"; accepted is {spec.low} .. {spec.high}"
-            raise ParameterError(f"parameter {name}: {error}{accepted}") from error
+        except InvalidParameterValueException as error:
+            raise ParameterError(
+                f"parameter {name} is {given[name]}; it must be within [{spec.low}, {spec.high}]"
+            ) from error
     try:
         return config_from_values(values)
     except ValueError as error:
