@@ -25,7 +25,7 @@ ARM_ARGUMENTS = (
         choices=("none", "window", "web"),
     ),
     LaunchArgument(
-        "rtf", "1.0", "real-time factor of the simulation", "number", low=0.05, high=20.0
+        "rtf", "1.0", "real-time factor of the simulation", "number", low=0.1, high=20.0
     ),
     LaunchArgument("namespace", "wx250s", "namespace of the arm, as given to its driver"),
 )
@@ -63,7 +63,10 @@ def arm_actions(values: Mapping[str, Any], when_active: list[Action]) -> list[Ac
             namespace=arm_namespace(values),
             parameters=[
                 config_file("robot_sim.yaml"),
-                {"rtf": values["rtf"], "viewer": values["viewer"] == "window"},
+                {
+                    "rtf": values["rtf"],
+                    "viewer": "window" if values["viewer"] == "window" else "none",
+                },
             ],
         )
         actions += run(simulation, "robot_sim")
