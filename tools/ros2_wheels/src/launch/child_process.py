@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import ctypes
 import errno
 import os
 import pty
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 OutputCallback = Callable[[int, bytes], None]
@@ -42,28 +44,20 @@ def kill_descendants() -> None:
         if not children:
             return
         for pid in children:
-            try:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-            except (ProcessLookupError, ChildProcessError):
-                pass
 
 
 def _children(pid: int) -> list[int]:
-    try:
-        names = [name for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return []
     children = []
-    for name in names:
-        try:
-            with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
-                # The second field, the program's name, may contain blanks and parentheses.
-                state, parent = file.read().rpartition(")")[2].split()[:2]
-        except OSError:
-            continue
-        if int(parent) == pid and state != "Z":
-            children.append(int(name))
+    for directory in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # processes come and go
+            # The second field, the program's name, may contain blanks and parentheses.
+            stat = (directory / "stat").read_text(encoding="utf-8", errors="replace")
+            state, parent = stat.rpartition(")")[2].split()[:2]
+            if int(parent) == pid and state != "Z":
+                children.append(int(directory.name))
     return children
 
 
@@ -205,10 +199,8 @@ class ChildProcess:
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal, if the process still runs."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             self._transport.send_signal(number)
-        except ProcessLookupError:
-            pass
 
     def write(self, data: bytes) -> None:
         """Write to the process's standard input."""

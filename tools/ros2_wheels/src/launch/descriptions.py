@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .some_substitutions_type import SomeSubstitutionsType
@@ -68,13 +68,11 @@ class Executable:
     def prepare(self, context: LaunchContext, action: Any = None) -> None:
         """Perform all substitutions and number the process: its final name is `NAME-N`."""
         cmd = [perform_substitutions(context, part) for part in self.cmd]
-        program = os.path.basename(cmd[0])
+        program = Path(cmd[0]).name
         if re.match(perform_substitutions(context, self._prefix_filter), program):
             cmd = shlex.split(perform_substitutions(context, self.prefix)) + cmd
         label = (
-            os.path.basename(cmd[0])
-            if self.name is None
-            else perform_substitutions(context, self.name)
+            Path(cmd[0]).name if self.name is None else perform_substitutions(context, self.name)
         )
         self.final_cmd = cmd
         self.final_name = f"{label}-{next(_process_numbers)}"

@@ -20,9 +20,9 @@ _DESTINATIONS = ("screen", "log", "own_log")
 def _logging_directory() -> Path:
     """Return $ROS_LOG_DIR, else $ROS_HOME/log, else ~/.ros/log."""
     log_dir = os.environ.get("ROS_LOG_DIR")
-    if not log_dir:
-        log_dir = os.path.join(os.environ.get("ROS_HOME") or "~/.ros", "log")
-    return Path(os.path.normpath(os.path.expanduser(log_dir)))
+    if log_dir:
+        return Path(log_dir).expanduser().absolute()
+    return Path(os.environ.get("ROS_HOME") or "~/.ros").expanduser().absolute() / "log"
 
 
 class _PerLoggerFormat(logging.Formatter):
@@ -89,7 +89,7 @@ class LaunchConfig:
     def file_handler(self, file_name: str = "launch.log") -> logging.Handler:
         """Return the handler of a file in the log directory."""
         if file_name not in self._files:
-            handler = logging.FileHandler(os.path.join(self.log_dir, file_name), encoding="utf-8")
+            handler = logging.FileHandler(Path(self.log_dir, file_name), encoding="utf-8")
             handler.setFormatter(
                 _PerLoggerFormat(
                     _formatter(

@@ -122,7 +122,8 @@ class PathJoinSubstitution(Substitution):
 
     def perform(self, context: LaunchContext) -> str:
         """Return the joined path."""
-        return str(os.path.join(*(perform_substitutions(context, c) for c in self._components)))
+        parts = [perform_substitutions(context, component) for component in self._components]
+        return os.path.join(*parts)  # noqa: PTH118  (Path would change "package://…")
 
 
 class EnvironmentVariable(Substitution):
@@ -350,9 +351,12 @@ class AllSubstitution(Substitution):
     def __init__(self, *args: SomeSubstitutionsType) -> None:
         self.args = [normalize_to_list_of_substitutions(arg) for arg in args]
 
+    def _values(self, context: LaunchContext) -> list[bool]:
+        return [_as_bool(context, arg) for arg in self.args]
+
     def perform(self, context: LaunchContext) -> str:
         """Return 'true' or 'false'; every argument must read as a bool."""
-        return _bool_text(all([_as_bool(context, arg) for arg in self.args]))
+        return _bool_text(all(self._values(context)))
 
 
 class AnySubstitution(AllSubstitution):
@@ -360,7 +364,7 @@ class AnySubstitution(AllSubstitution):
 
     def perform(self, context: LaunchContext) -> str:
         """Return 'true' or 'false'; every argument must read as a bool."""
-        return _bool_text(any([_as_bool(context, arg) for arg in self.args]))
+        return _bool_text(any(self._values(context)))
 
 
 class AndSubstitution(AllSubstitution):

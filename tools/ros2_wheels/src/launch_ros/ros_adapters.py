@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 
@@ -29,10 +30,8 @@ class ROSAdapter:
         self._thread.start()
 
     def _spin(self) -> None:
-        try:
+        with contextlib.suppress(ExternalShutdownException):
             self.ros_executor.spin()
-        except ExternalShutdownException:
-            pass
 
     def shutdown(self) -> None:
         """Stop spinning and destroy the node; a second call does nothing."""

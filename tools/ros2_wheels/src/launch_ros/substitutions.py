@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+from pathlib import Path
 
 from ament_index_python.packages import get_package_prefix, get_package_share_directory
 from launch.substitutions import SubstitutionFailure
@@ -68,8 +68,8 @@ class ExecutableInPackage(FindPackagePrefix):
         executable = perform_substitutions(context, self.executable)
         package = perform_substitutions(context, self.package)
         prefix = self.find(package)
-        directory = os.path.join(prefix, "lib", package)
-        if not os.path.isdir(directory):
+        directory = Path(prefix, "lib", package)
+        if not directory.is_dir():
             raise SubstitutionFailure(
                 f"package '{package}' found at '{prefix}', but libexec directory "
                 f"'{directory}' does not exist"

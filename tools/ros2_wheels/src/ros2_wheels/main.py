@@ -29,7 +29,7 @@ class CommandError(Exception):
 def main(argv: list[str] | None = None) -> int:
     """Run `ros2 ARGV` and return its exit status.
 
-    0: done; 1: an error, which is printed on standard error; 2: wrong usage; 130: Ctrl-C.
+    0: done; 1: an error, which is printed on standard error; 2: wrong usage or Ctrl-C.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()  # the reader of a pipe has gone: no message about flushing it
         return 1
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        return int(signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             if not sys.stdin.isatty():
                 process.send_signal(signal.SIGINT)
     if returncode < 0:
-        print(f"[ros2run]: {signal.strsignal(-returncode)}", file=sys.stderr)
-        return 128 - returncode
+        print(f"[ros2run]: {signal.strsignal(-returncode)}")
+    elif returncode > 0:
+        print(f"[ros2run]: Process exited with failure {returncode}")
     return returncode

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import events, logging
@@ -206,13 +206,12 @@ class IncludeLaunchDescription(Action):
             key: context.get_locals_as_dict().get(key)
             for key in ("current_launch_file_path", "current_launch_file_directory")
         }
-        path = os.path.abspath(source.location)
-        is_file = os.path.exists(path)
+        path = Path(source.location).absolute()  # not resolved: it may be a link to the sources
         context.extend_locals(
             {
-                "current_launch_file_path": path,
+                "current_launch_file_path": str(path),
                 "current_launch_file_directory": (
-                    os.path.dirname(path) if is_file else source.location
+                    str(path.parent) if path.exists() else source.location
                 ),
             }
         )

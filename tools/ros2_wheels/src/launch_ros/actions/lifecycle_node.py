@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import Any, cast
 
 from launch.actions import OpaqueFunction
 from lifecycle_msgs.msg import TransitionEvent
 from lifecycle_msgs.srv import ChangeState as ChangeStateService
+from rclpy.client import Client
 
 from launch import (
     EventHandler,
@@ -55,7 +56,9 @@ class LifecycleNode(Node):
         self._subscription = node.create_subscription(
             TransitionEvent, f"{self.node_name}/transition_event", on_transition, 10
         )
-        self._client = node.create_client(ChangeStateService, f"{self.node_name}/change_state")
+        self._client: Client[Any, Any] = node.create_client(
+            ChangeStateService, f"{self.node_name}/change_state"
+        )
         context.register_event_handler(
             EventHandler(
                 matcher=lambda e: isinstance(e, ChangeState) and e.lifecycle_node_matcher(self),
@@ -88,7 +91,7 @@ class LifecycleNode(Node):
             logger.warning(
                 f"Abandoning wait for the '{service}' service response, due to shutdown."
             )
-        elif not response.result().success:
+        elif not cast(Any, response.result()).success:
             logger.error(
                 f"Failed to make transition '{ChangeState.valid_transitions[transition_id]}' "
                 f"for LifecycleNode '{self.node_name}'"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from launch.actions import ExecuteProcess
@@ -139,12 +139,12 @@ class Node(ExecuteProcess):
         return self._file_arguments(str(file.evaluate(context)))
 
     def _file_arguments(self, path: str) -> list[str]:
-        if not os.path.isfile(path):
+        if not Path(path).is_file():
             logging.get_logger("launch_ros.actions.node").warning(
                 f"Parameter file path is not a file: {path}"
             )
             return []
-        return ["--params-file", os.path.abspath(path)]
+        return ["--params-file", str(Path(path).absolute())]
 
     def execute(self, context: LaunchContext) -> list[LaunchDescriptionEntity] | None:
         """Start the node; warn when this launch has already started one of the same name."""

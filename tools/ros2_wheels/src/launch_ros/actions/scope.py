@@ -36,7 +36,7 @@ class PushROSNamespace(Action):
         """Set it; SubstitutionFailure when the result is no valid namespace."""
         pushed = perform_substitutions(context, self.namespace)
         previous = context.launch_configurations.get(NAMESPACE_KEY)
-        namespace = make_namespace_absolute(prefix_namespace(previous, pushed))
+        namespace = make_namespace_absolute(prefix_namespace(previous, pushed)) or "/"
         try:
             validate_namespace(namespace)
         except InvalidNamespaceException as error:

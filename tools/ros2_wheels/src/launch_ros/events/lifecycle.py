@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from lifecycle_msgs.msg import State, Transition, TransitionEvent
 
@@ -23,12 +23,14 @@ class ChangeState(Event):
     """Asks the lifecycle nodes that the matcher accepts to make a transition."""
 
     name = "launch_ros.events.lifecycle.ChangeState"
-    valid_transitions = {
+    valid_transitions: ClassVar[dict[int, str]] = {
         number: name
         for number, name in _constants(Transition, ("TRANSITION_",)).items()
         if number <= Transition.TRANSITION_DESTROY
     }
-    valid_states = _constants(State, ("PRIMARY_STATE_", "TRANSITION_STATE_"))
+    valid_states: ClassVar[dict[int, str]] = _constants(
+        State, ("PRIMARY_STATE_", "TRANSITION_STATE_")
+    )
 
     def __init__(
         self, *, lifecycle_node_matcher: Callable[[Any], bool], transition_id: int
