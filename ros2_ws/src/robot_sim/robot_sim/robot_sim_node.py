@@ -326,7 +326,8 @@ class RobotSim(Node):
             self.loop.reset_scene(task, q.seed)
         except (KeyError, ValueError) as error:
             answer.success, answer.message = False, str(error.args[0])
-            self.get_logger().error(f"reset_scene refused: {answer.message}")
+            if q.task:  # without a name the caller only asks for the known ones
+                self.get_logger().error(f"reset_scene refused: {answer.message}")
             return answer
         answer.success, answer.instruction = True, task.instruction
         return answer

@@ -16,6 +16,9 @@ from widowx_control.kinematics import JOINT_LOWER_RAD, JOINT_NAMES, JOINT_UPPER_
 
 ARM_GROUP = "arm"
 GRIPPER = "gripper"
+_ANSWER_TIMEOUT_S = 2.0
+"""A driver that is there answers at once. Shutting down beside one that has just ended must not
+take longer than a launch waits before it kills."""
 
 
 class DriverError(RuntimeError):
@@ -157,9 +160,10 @@ class XsClient:
             )
 
     def _call(self, client: Client, request: Any) -> Any:
+        timeout_s = min(self._timeout_s, _ANSWER_TIMEOUT_S)
         future = client.call_async(request)
-        self._executor.spin_until_future_complete(future, timeout_sec=self._timeout_s)
+        self._executor.spin_until_future_complete(future, timeout_sec=timeout_s)
         if not future.done():
             client.remove_pending_request(future)
-            raise DriverError(f"{client.service_name} did not answer within {self._timeout_s} s")
+            raise DriverError(f"{client.service_name} did not answer within {timeout_s} s")
         return future.result()
