@@ -90,7 +90,7 @@ class ArmControlConfig:
     """Period of commands that do not say theirs."""
     interpolation_fraction: float = 0.8
     """Part of `step_s` within which the arm's target moves to the new pose."""
-    command_timeout_periods: float = 1.2
+    command_timeout_periods: float = 1.15
     """Tracking stops when no command came for this many periods."""
     stop_s: float = 0.03
     """Time in which a hold brings a moving target to rest."""

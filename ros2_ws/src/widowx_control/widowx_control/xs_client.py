@@ -160,6 +160,8 @@ class XsClient:
             )
 
     def _call(self, client: Client, request: Any) -> Any:
+        if not client.service_is_ready():
+            raise DriverError(f"{client.service_name} is gone: has the driver ended?")
         timeout_s = min(self._timeout_s, _ANSWER_TIMEOUT_S)
         future = client.call_async(request)
         self._executor.spin_until_future_complete(future, timeout_sec=timeout_s)
