@@ -66,7 +66,7 @@ def non_negative_int(text: str) -> int:
 def command_node(arguments: argparse.Namespace, name: str | None = None) -> Iterator[CommandNode]:
     """Create a node for the duration of a command."""
     # Without handlers Ctrl-C stays a KeyboardInterrupt, with the node still usable to clean up.
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node(
         name or f"_ros2cli_{os.getpid()}",
         parameter_overrides=[

@@ -6,20 +6,12 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-from ament_index_python import get_resource, get_resources
+from ament_index_python import get_resources
 
 from . import packages
+from .interfaces import KINDS, definition_path, interfaces, nested_type
 from .main import CommandError
-
-_KINDS = {"msg": "Messages", "srv": "Services", "action": "Actions"}
-_PRIMITIVES = {
-    "bool", "byte", "char", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32",
-    "uint32", "int64", "uint64", "string", "wstring",
-}  # fmt: skip
-# TYPE, with optional length limits, then a name; a constant has "=" after the name.
-_FIELD = re.compile(r"^\s*([A-Za-z][\w/]*)(?:<=\d+)?(?:\[[^\]]*\])?\s+\w+\s*(=?)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,13 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verb.set_defaults(run=show)
 
 
-def _interfaces(package: str) -> list[str]:
-    """Return the 'kind/Name' of a package's interfaces, sorted."""
-    content, _ = get_resource("rosidl_interfaces", package)
-    names = {line.rsplit(".", 1)[0] for line in content.splitlines() if "." in line}
-    return sorted(n for n in names if n.split("/")[0] in _KINDS and not n.startswith("action/_"))
-
-
 def _chosen_kinds(arguments: argparse.Namespace) -> list[str]:
     flags = {
         "msg": arguments.only_msgs,
@@ -75,13 +60,11 @@ def _chosen_kinds(arguments: argparse.Namespace) -> list[str]:
 def print_interfaces(arguments: argparse.Namespace) -> None:
     """Print all interfaces, by kind."""
     packages.use_environment_prefix()
-    names = {
-        package: _interfaces(package) for package in sorted(get_resources("rosidl_interfaces"))
-    }
+    names = {package: interfaces(package) for package in sorted(get_resources("rosidl_interfaces"))}
     for kind in _chosen_kinds(arguments):
-        print(f"{_KINDS[kind]}:")
-        for package, interfaces in names.items():
-            for name in interfaces:
+        print(f"{KINDS[kind]}:")
+        for package, package_names in names.items():
+            for name in package_names:
                 if name.startswith(f"{kind}/"):
                     print(f"    {package}/{name}")
 
@@ -91,7 +74,7 @@ def print_packages(arguments: argparse.Namespace) -> None:
     packages.use_environment_prefix()
     prefixes = tuple(f"{kind}/" for kind in _chosen_kinds(arguments))
     for package in sorted(get_resources("rosidl_interfaces")):
-        if any(name.startswith(prefixes) for name in _interfaces(package)):
+        if any(name.startswith(prefixes) for name in interfaces(package)):
             print(package)
 
 
@@ -101,38 +84,8 @@ def print_package(arguments: argparse.Namespace) -> None:
     package = arguments.package_name
     if package not in get_resources("rosidl_interfaces"):
         raise CommandError(f"Unknown package name: '{package}' provides no interfaces")
-    for name in _interfaces(package):
+    for name in interfaces(package):
         print(f"{package}/{name}")
-
-
-def definition_path(interface: str) -> Path:
-    """Return the file that defines 'package/kind/Name'; CommandError when there is none."""
-    parts = interface.split("/")
-    if len(parts) != 3 or parts[1] not in _KINDS:
-        raise CommandError(
-            f"Invalid name '{interface}'. Expected three parts separated by '/', "
-            "like 'std_msgs/msg/String'"
-        )
-    package, kind, name = parts
-    path = packages.share_directory(package) / kind / f"{name}.{kind}"
-    if not path.is_file():
-        known = [n for n in _interfaces(package) if n.startswith(f"{kind}/")]
-        raise CommandError(
-            f"Could not find the interface '{interface}' at '{path}'; "
-            f"{package} has: {', '.join(known) or 'none of that kind'}"
-        )
-    return path
-
-
-def nested_type(line: str, package: str) -> str | None:
-    """Return the 'package/msg/Name' that a line of a definition uses; None for other lines."""
-    match = _FIELD.match(line)
-    if match is None or match[2] or match[1] in _PRIMITIVES:
-        return None
-    parts = match[1].split("/")
-    if len(parts) == 1:
-        parts.insert(0, package)
-    return f"{parts[0]}/msg/{parts[-1]}"
 
 
 def definition_lines(
