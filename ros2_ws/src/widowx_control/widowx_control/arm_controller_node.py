@@ -625,12 +625,14 @@ def main() -> None:
         sys.exit(2)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    while not stop.is_set():
-        executor.spin_once(timeout_sec=0.2)
-    node.trigger_shutdown()
-    executor.shutdown()
-    node.destroy_node()
-    rclpy.shutdown()
+    try:
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.2)
+    finally:
+        node.trigger_shutdown()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown()
 
 
 if __name__ == "__main__":
