@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Final
 
+from widowx_control.xs_driver.control_table import ERROR_OVERLOAD
+
 from servo_bus_emulator.bus import EmulatedBus
 from servo_bus_emulator.faults import LineNoise
 from servo_bus_emulator.pseudo_terminal import BusServer
-from widowx_control.xs_driver.control_table import ERROR_OVERLOAD
 
 HELP: Final = """\
 unplug_bus | plug_bus                 pull the USB plug, put it back at the same link

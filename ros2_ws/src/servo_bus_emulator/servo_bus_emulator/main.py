@@ -9,12 +9,13 @@ import socket
 import sys
 from pathlib import Path
 
+from widowx_control.xs_driver.configuration import ConfigurationError, load_configuration
+from widowx_control.xs_driver.package_files import default_modes, default_motors
+
 from servo_bus_emulator.bus import BusTiming
 from servo_bus_emulator.commands import HELP, CommandError, execute
 from servo_bus_emulator.pseudo_terminal import BusServer
 from servo_bus_emulator.widowx import widowx_bus
-from widowx_control.xs_driver.configuration import ConfigurationError, load_configuration
-from widowx_control.xs_driver.package_files import default_modes, default_motors
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -43,15 +44,18 @@ def _serve_commands(server: BusServer, path: Path) -> None:
         listener.listen()
         while True:
             connection, _ = listener.accept()
-            with connection, connection.makefile("rw", encoding="utf-8") as stream:
-                with contextlib.suppress(OSError, UnicodeDecodeError):
-                    for line in stream:
-                        try:
-                            reply = execute(server, line)
-                        except CommandError as error:
-                            reply = f"error: {error}"
-                        stream.write(reply + "\n")
-                        stream.flush()
+            with (
+                contextlib.suppress(OSError, UnicodeDecodeError),
+                connection,
+                connection.makefile("rw", encoding="utf-8") as stream,
+            ):
+                for line in stream:
+                    try:
+                        reply = execute(server, line)
+                    except CommandError as error:
+                        reply = f"error: {error}"
+                    stream.write(reply + "\n")
+                    stream.flush()
 
 
 def _interrupt(*_: object) -> None:
@@ -85,3 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             signal.pause()
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from servo_bus_emulator.protocol import (
-    ACCESS_ERROR,
-    DATA_LENGTH_ERROR,
-    DATA_LIMIT_ERROR,
-    DATA_RANGE_ERROR,
-)
 from widowx_control.xs_driver.control_table import (
     EEPROM_END,
     MODE_POSITION,
     WATCHDOG_TRIPPED,
     Register,
     ServoModel,
+)
+
+from servo_bus_emulator.protocol import (
+    ACCESS_ERROR,
+    DATA_LENGTH_ERROR,
+    DATA_LIMIT_ERROR,
+    DATA_RANGE_ERROR,
 )
 
 _SIZE: Final = 662

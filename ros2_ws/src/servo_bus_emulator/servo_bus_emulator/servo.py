@@ -11,10 +11,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from servo_bus_emulator.memory import ControlTable
-from servo_bus_emulator.plant import Drive, JointMotion
-from servo_bus_emulator.profile import Profile, step_profile, time_profile, velocity_profile
-from servo_bus_emulator.protocol import ACCESS_ERROR, ALERT, DATA_RANGE_ERROR
 from widowx_control.xs_driver.control_table import (
     CENTRE_TICKS,
     DRIVE_REVERSE,
@@ -37,6 +33,11 @@ from widowx_control.xs_driver.control_table import (
     WATCHDOG_TRIPPED,
     ServoModel,
 )
+
+from servo_bus_emulator.memory import ControlTable
+from servo_bus_emulator.plant import Drive, JointMotion
+from servo_bus_emulator.profile import Profile, step_profile, time_profile, velocity_profile
+from servo_bus_emulator.protocol import ACCESS_ERROR, ALERT, DATA_RANGE_ERROR
 
 NOMINAL_VOLTAGE: Final = 12.0
 REBOOT_S: Final = 0.35
@@ -226,8 +227,16 @@ class Servo:
     def summary(self, now_s: float) -> dict[str, int | float | str | bool]:
         """Return what a person or a test wants to see of the servo."""
         self._refresh()
-        names = ("Torque_Enable", "Operating_Mode", "Hardware_Error_Status", "Bus_Watchdog")
-        names += ("Goal_PWM", "Goal_Position", "Present_Position", "Profile_Velocity")
+        names = (
+            "Torque_Enable",
+            "Operating_Mode",
+            "Hardware_Error_Status",
+            "Bus_Watchdog",
+            "Goal_PWM",
+            "Goal_Position",
+            "Present_Position",
+            "Profile_Velocity",
+        )
         return {
             "id": self.servo_id,
             "joint": self.joint,

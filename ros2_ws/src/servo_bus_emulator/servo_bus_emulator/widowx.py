@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from widowx_control.xs_driver.configuration import ArmConfiguration
+from widowx_control.xs_driver.control_table import DRIVE_REVERSE, XL430_W250, XM430_W350
+
 from servo_bus_emulator.bus import BusTiming, EmulatedBus
 from servo_bus_emulator.plant import Plant, RigidJoint, RigidPlant
 from servo_bus_emulator.servo import Servo
-from widowx_control.xs_driver.configuration import ArmConfiguration
-from widowx_control.xs_driver.control_table import DRIVE_REVERSE, XL430_W250, XM430_W350
 
 XL430_MOTORS: Final = frozenset({"wrist_rotate", "gripper"})
 """Motors that are XL430-W250; the others are XM430-W350."""

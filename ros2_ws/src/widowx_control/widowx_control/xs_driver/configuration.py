@@ -164,7 +164,7 @@ class _Section:
             raise ConfigurationError(f"{self.path}.{key}: a name occurs twice in {value}")
         return tuple(value)
 
-    def keys(self) -> tuple[str, ...]:
+    def entries(self) -> tuple[str, ...]:
         return tuple(self._values)
 
     def done(self) -> None:
@@ -205,7 +205,7 @@ def load_configuration(motor_configs: Path, mode_configs: Path) -> ArmConfigurat
     publisher.done()
 
     groups_section = motors_root.section("groups")
-    groups = {name: groups_section.names(name) for name in groups_section.keys()}
+    groups = {name: groups_section.names(name) for name in groups_section.entries()}
     if groups.get(ALL_GROUP, joint_order) != joint_order:
         raise ConfigurationError(f"{groups_section.path}.all: 'all' means joint_order; remove it")
     for name, members in groups.items():
@@ -215,9 +215,9 @@ def load_configuration(motor_configs: Path, mode_configs: Path) -> ArmConfigurat
     shadows, calibrated = _shadows(motors_root.section("shadows"), motors)
     grippers = _grippers(motors_root.section("grippers"), motors)
     sisters = motors_root.section("sisters")
-    if sisters.keys():
+    if sisters.entries():
         raise ConfigurationError(
-            f"{sisters.path}: 2-in-1 servos are not supported; found {sisters.keys()}"
+            f"{sisters.path}: 2-in-1 servos are not supported; found {sisters.entries()}"
         )
     port = motors_root.get("port", str, "/dev/ttyDXL")
     motors_root.done()
@@ -262,7 +262,7 @@ def _expect_known(path: str, names: Iterable[str], known: Iterable[str]) -> None
 def _motors(section: _Section) -> dict[str, Motor]:
     registers = {**XL430_W250.registers, **XM430_W350.registers}
     motors: dict[str, Motor] = {}
-    for name in section.keys():
+    for name in section.entries():
         entry = section.section(name)
         servo_id = entry.get("ID", int)
         if not 0 <= servo_id <= 252:
@@ -270,7 +270,7 @@ def _motors(section: _Section) -> dict[str, Motor]:
         # The driver itself talks at this speed, so it never changes it.
         entry.get("Baud_Rate", int, 3)
         eeprom: dict[str, int] = {}
-        for key in entry.keys():
+        for key in entry.entries():
             if key in ("ID", "Baud_Rate"):
                 continue
             register = registers.get(key)
@@ -301,7 +301,7 @@ def _shadows(
 ) -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
     shadows: dict[str, tuple[str, ...]] = {}
     calibrated: set[str] = set()
-    for master in section.keys():
+    for master in section.entries():
         entry = section.section(master)
         names = entry.names("shadow_list")
         _expect_known(f"{entry.path}.shadow_list", (master, *names), motors)
@@ -321,7 +321,7 @@ def _shadows(
 
 def _grippers(section: _Section, motors: Mapping[str, Motor]) -> dict[str, Gripper]:
     grippers = {}
-    for name in section.keys():
+    for name in section.entries():
         entry = section.section(name)
         _expect_known(entry.path, (name,), motors)
         kind = entry.get("type", str, "swing_arm")
@@ -341,9 +341,9 @@ def _grippers(section: _Section, motors: Mapping[str, Motor]) -> dict[str, Gripp
 
 
 def _modes(section: _Section, known: Iterable[str]) -> dict[str, Mode]:
-    _expect_known(section.path, section.keys(), known)
+    _expect_known(section.path, section.entries(), known)
     modes = {}
-    for name in section.keys():
+    for name in section.entries():
         entry = section.section(name)
         mode = Mode(
             operating_mode=entry.get("operating_mode", str, "position"),

@@ -1,0 +1,1302 @@
+"""The driver of the arm's servo bus, without ROS: one thread owns the bus and runs the cycle.
+
+Every cycle: goals out (one sync write per goal register, sent as soon as a command arrives), state
+in (one sync read), then one service step or one health reading. Commands coalesce per servo.
+Anything that can move the arm by itself is refused in the state STOPPED, which every fault latches
+and only an explicit re-arm leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from widowx_control.gripper import servo_angle_rad
+from widowx_control.xs_driver.arm_servos import (
+    STATE_ADDRESS,
+    STATE_LENGTH,
+    STREAM_REGISTERS,
+    ArmServos,
+    Servo,
+    ServoState,
+    Steps,
+    parse_state,
+    start_modes,
+)
+from widowx_control.xs_driver.bus import BusCounters, NoReply, Refused, ServoBus
+from widowx_control.xs_driver.configuration import (
+    OPERATING_MODES,
+    POSITION_MODES,
+    ArmConfiguration,
+    Mode,
+    mode_problem,
+)
+from widowx_control.xs_driver.control_table import (
+    CENTRE_TICKS,
+    RAD_PER_TICK,
+    TICKS_PER_TURN,
+    WATCHDOG_MS_PER_UNIT,
+    WATCHDOG_TRIPPED,
+)
+from widowx_control.xs_driver.serial_port import PortLost, SerialPort
+from widowx_control.xs_driver.trajectory import (
+    Trajectory,
+    TrajectoryPlayer,
+    TrajectoryPoint,
+    trajectory_problem,
+)
+from widowx_control.xs_driver.units import (
+    current_units,
+    encode,
+    ticks_from_rad,
+    velocity_units,
+)
+
+__all__ = [
+    "CommandRefused",
+    "DriverSettings",
+    "DriverState",
+    "JointReading",
+    "ServiceFailed",
+    "XsDriver",
+]
+
+_STOP_RAMP_MS: Final = 50
+_STOP_TIME_MS: Final = 100
+_STOP_ACCELERATION_UNITS: Final = 40
+"""15 rad/s^2, for servos in a velocity profile."""
+_STOP_VELOCITY_UNITS: Final = 131
+_MAX_TICKS_PER_S: Final = 6.5 * 1.5 / RAD_PER_TICK
+"""No-load speed of the fastest servo at 12 V, with a margin for 14.8 V and for being dragged."""
+_PLAUSIBLE_TICKS: Final = 8
+_MISSES: Final = 8
+"""Cycles in a row without an answer before a servo counts as missing."""
+_GOAL_MISSES_TO_LOOK: Final = 3
+_GOAL_MISSES_TO_STOP: Final = 25
+_STEP_ALLOWANCE_S: Final = 0.003
+"""A service step is started only when this much of the cycle is left."""
+_PROFILE_REGISTERS: Final = frozenset({"Profile_Velocity", "Profile_Acceleration"})
+_OWNED_REGISTERS: Final = {
+    "ID": "it would lose the servo; use the maker's tool",
+    "Baud_Rate": "it would lose the servo; use the maker's tool",
+    "Secondary_ID": "it is set by the motor configuration",
+    "Bus_Watchdog": "it is set by the parameter bus_watchdog_ms",
+    "Status_Return_Level": "the driver needs every answer",
+    "Protocol_Type": "the driver speaks protocol 2.0 only",
+    "Operating_Mode": "use set_operating_modes",
+    "Drive_Mode": "use set_operating_modes",
+}
+
+
+class CommandRefused(ValueError):
+    """A command was not carried out. `code` is a short key for counting."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        """Keep both."""
+        super().__init__(reason)
+        self.code = code
+
+
+class ServiceFailed(RuntimeError):
+    """A service could not be carried out (fully); the text says why."""
+
+
+class DriverState(enum.Enum):
+    """What the driver does with commands."""
+
+    DISCONNECTED = "disconnected"
+    """No bus, or no servo on it; it is looked for."""
+    STOPPED = "stopped"
+    """The bus works, motion is refused until re-armed."""
+    RUNNING = "running"
+    """Commands are carried out."""
+
+
+@dataclass(frozen=True)
+class DriverSettings:
+    """What may be chosen. Times in s unless the name says otherwise."""
+
+    port: str
+    baud_rate: int = 1_000_000
+    load_configs: bool = True
+    bus_watchdog_ms: int = 160
+    """0..2540 in steps of 20; 0 switches the servos' bus watchdog off."""
+    reply_margin_s: float = 0.005
+    open_loop_timeout_s: float = 1.0
+    """Velocity, current and PWM goals of joints other than grippers fall to 0 when not repeated
+    for this long; 0 keeps them for ever, as Interbotix does."""
+    preempt_trajectories: bool = False
+    missing_after_s: float = 0.1
+    """A servo that does not answer for this long is missing."""
+    reconnect_period_s: float = 0.25
+    limit_tolerance_rad: float = 0.02
+    """Goals beyond a servo's limit by less than this are clipped; beyond that, refused."""
+
+    def __post_init__(self) -> None:
+        ms = self.bus_watchdog_ms
+        if ms % WATCHDOG_MS_PER_UNIT or not 0 <= ms <= 127 * WATCHDOG_MS_PER_UNIT:
+            raise ValueError(f"bus_watchdog_ms is {ms}; expected a multiple of 20 in 0..2540")
+
+
+@dataclass(frozen=True)
+class JointReading:
+    """One complete reading of all joints in joint_order, raw, from one cycle."""
+
+    states: tuple[ServoState, ...]
+
+
+@dataclass
+class LoopCounters:
+    """What the cycle did since the start."""
+
+    cycles: int = 0
+    lost_cycles: int = 0
+    """Cycles without a complete reading; nothing was published for them."""
+    late_cycles: int = 0
+    """Cycles that began more than one period late."""
+    goals_resent: int = 0
+    implausible_readings: int = 0
+    settings_restored: int = 0
+    reconnections: int = 0
+    eeprom_writes: int = 0
+
+
+@dataclass(frozen=True)
+class DriverStatus:
+    """A consistent copy of what a person should know."""
+
+    state: DriverState
+    faults: Mapping[str, str]
+    cycle_rate_hz: float
+    loop: LoopCounters
+    bus: BusCounters
+    refused: Mapping[str, int]
+    servos: Mapping[str, Mapping[str, int]]
+    """Registers last read, by motor; empty for a servo that was never read."""
+    missing: tuple[str, ...]
+    trajectory_running: bool
+    latency_timer_ms: int | None
+
+
+@dataclass
+class _Job:
+    steps: Steps[Any]
+    future: Future[Any]
+
+
+class _BusSilent(Exception):
+    """No servo answers any more although the port is there."""
+
+
+class XsDriver:
+    """Drives the servos of one arm.
+
+    Commands and services may be called from any thread; `on_reading` and `on_event` are called from
+    the bus thread and must be quick.
+
+    Args:
+        configuration: of the arm.
+        settings: see `DriverSettings`.
+        on_reading: gets every complete reading.
+        on_event: gets ('info' | 'warning' | 'error', text).
+    """
+
+    def __init__(
+        self,
+        configuration: ArmConfiguration,
+        settings: DriverSettings,
+        on_reading: Callable[[JointReading], None],
+        on_event: Callable[[str, str], None],
+    ) -> None:
+        """Prepare; nothing is opened until `start`."""
+        self._configuration = configuration
+        self._settings = settings
+        self._on_reading = on_reading
+        self._on_event = on_event
+        self._period_s = 1.0 / configuration.update_rate_hz
+        self._servos = ArmServos(
+            configuration, settings.load_configs, settings.bus_watchdog_ms // WATCHDOG_MS_PER_UNIT
+        )
+        self._joints = self._servos.named(configuration.joint_order)
+        self._shadows = self._servos.named(sorted(self._servos.master_of))
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        # Guarded by the lock: what callers and the bus thread share.
+        self._state = DriverState.DISCONNECTED
+        self._faults: dict[str, str] = {}
+        self._pending: dict[str, dict[int, int]] = {}
+        self._jobs: deque[_Job] = deque()
+        self._refused: Counter[str] = Counter()
+        self._player = TrajectoryPlayer()
+        self._stream_time_s: dict[int, float] = {}
+        motor_modes = start_modes(configuration)
+        self._group_modes: dict[str, Mode] = {
+            name: configuration.group_modes.get(name, Mode()) for name in configuration.groups
+        }
+        self._motor_modes: dict[str, Mode] = motor_modes
+        # Only the bus thread.
+        self._port = SerialPort(settings.port, settings.baud_rate, settings.reply_margin_s)
+        self._bus = ServoBus(self._port)
+        self._started_once = False
+        self._job: _Job | None = None
+        self._expected_goal: dict[int, int] = {}
+        self._goal_misses: Counter[int] = Counter()
+        self._streamed: dict[str, dict[int, int]] = {}
+        self._written: set[str] = set()
+        self._last_answer_s: dict[int, float] = {}
+        self._misses: Counter[int] = Counter()
+        self._accepted: dict[int, tuple[float, int]] = {}
+        self._suspect: dict[int, tuple[float, int]] = {}
+        self._health_order: deque[int] = deque(self._servos.by_id)
+        self._urgent: deque[int] = deque()
+        self._last_probe_s = 0.0
+        self._counters = LoopCounters()
+        self._rate_window: deque[float] = deque(maxlen=101)
+
+    # --- life ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the bus thread. It opens the port, and keeps trying until it can."""
+        self._thread = threading.Thread(target=self._run, name="xs_driver_bus", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Hold the arm where it is, release the bus and end the thread."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def status(self) -> DriverStatus:
+        """Return a copy of the driver's state and counters."""
+        window = list(self._rate_window)
+        rate = (len(window) - 1) / (window[-1] - window[0]) if len(window) > 1 else 0.0
+        with self._lock:
+            return DriverStatus(
+                self._state,
+                dict(self._faults),
+                rate,
+                replace(
+                    self._counters,
+                    eeprom_writes=sum(s.eeprom_writes for s in self._servos.by_name.values()),
+                ),
+                replace(self._bus.counters),
+                dict(self._refused),
+                {name: dict(s.registers) for name, s in self._servos.by_name.items()},
+                tuple(name for name, s in self._servos.by_name.items() if s.missing),
+                self._player.running is not None,
+                self._port.latency_timer_ms() if self._port.is_open else None,
+            )
+
+    def mode_of(self, cmd_type: str, name: str) -> Mode:
+        """Return the recorded mode of a group or a motor.
+
+        Raises:
+            KeyError: unknown cmd_type or name.
+        """
+        self._configuration.motors_of(cmd_type, name)
+        with self._lock:
+            return self._group_modes[name] if cmd_type == "group" else self._motor_modes[name]
+
+    # --- commands ------------------------------------------------------------------------------
+
+    def command(self, cmd_type: str, name: str, values: Sequence[float]) -> None:
+        """Carry out a group or single command, values in the unit of the target's mode.
+
+        Position modes: rad; linear_position: m between the fingers; velocity: rad/s; current: mA;
+        pwm: raw units. A joint of the group that is in another mode than the group is left alone.
+
+        Raises:
+            CommandRefused: nothing of the command was carried out.
+        """
+        try:
+            motors = self._targets(cmd_type, name)
+            goals = self._goals(cmd_type, name, motors, values)
+            with self._lock:
+                self._require_running()
+                running = self._player.running
+                if running is not None and set(running.motors) & set(motors):
+                    self._player.cancel()
+                    self._event("warning", "a command for the same joints ended the trajectory")
+                self._set_pending(goals)
+        except CommandRefused as refusal:
+            self._count_refusal(refusal)
+            raise
+        self._wake.set()
+
+    def command_trajectory(
+        self,
+        cmd_type: str,
+        name: str,
+        joint_names: Sequence[str],
+        points: Mapping[str, Sequence[tuple[float, Sequence[float]]]],
+    ) -> None:
+        """Start a trajectory.
+
+        Args:
+            cmd_type: 'group' or 'single'.
+            name: of the group or motor.
+            joint_names: order of the values; empty means the group's own order.
+            points: (time from start in s, values) for 'positions', 'velocities' and 'effort'; the
+                mode of the target says which is used.
+
+        Raises:
+            CommandRefused: it is not valid, or another one runs and may not be replaced.
+        """
+        try:
+            trajectory = self._trajectory(cmd_type, name, joint_names, points)
+            with self._lock:
+                self._require_running()
+                if self._player.running is not None and not self._settings.preempt_trajectories:
+                    raise CommandRefused("trajectory_busy", "a trajectory is already running")
+                self._player.start(trajectory, time.monotonic())
+        except CommandRefused as refusal:
+            self._count_refusal(refusal)
+            raise
+        self._wake.set()
+
+    def count_refusal(self, code: str) -> None:
+        """Count a command that was refused before it came here."""
+        with self._lock:
+            self._refused[code] += 1
+
+    def _count_refusal(self, refusal: CommandRefused) -> None:
+        self.count_refusal(refusal.code)
+
+    def _require_running(self) -> None:
+        if self._state is not DriverState.RUNNING:
+            reasons = "; ".join(self._faults.values()) or "the bus is not connected"
+            raise CommandRefused(self._state.value, f"the driver is {self._state.value}: {reasons}")
+
+    def _targets(self, cmd_type: str, name: str) -> tuple[str, ...]:
+        try:
+            return self._configuration.motors_of(cmd_type, name)
+        except KeyError as error:
+            raise CommandRefused("unknown_name", str(error.args[0])) from error
+
+    def _goals(
+        self, cmd_type: str, name: str, motors: Sequence[str], values: Sequence[float]
+    ) -> dict[str, dict[int, int]]:
+        if len(values) != len(motors):
+            raise CommandRefused(
+                "wrong_length",
+                f"command for '{name}' has {len(values)} values; expected {len(motors)} for "
+                f"{list(motors)}",
+            )
+        if not all(map(math.isfinite, values)):
+            raise CommandRefused(
+                "not_finite", f"command for '{name}' has a value that is not finite: {values}"
+            )
+        mode = self.mode_of(cmd_type, name).operating_mode
+        goals: dict[str, dict[int, int]] = {}
+        for motor, value in zip(motors, values, strict=True):
+            servo = self._servos.by_name[motor]
+            if OPERATING_MODES[self._motor_modes[motor].operating_mode] != OPERATING_MODES[mode]:
+                continue
+            if servo.missing or servo.rebooting:
+                raise CommandRefused("servo_missing", f"{motor} does not answer")
+            if not servo.torque_wanted:
+                raise CommandRefused("torque_off", f"{motor} has no torque; call torque_enable")
+            register, raw = self._goal(servo, mode, value)
+            goals.setdefault(register, {})[servo.servo_id] = raw
+        if not goals:
+            raise CommandRefused("wrong_mode", f"no joint of '{name}' is in mode '{mode}'")
+        return goals
+
+    def _goal(self, servo: Servo, mode: str, value: float) -> tuple[str, int]:
+        """Return (register, raw value), clipped within the tolerance."""
+        if mode in POSITION_MODES:
+            if mode == "linear_position":
+                try:
+                    value = servo_angle_rad(value)
+                except ValueError as error:
+                    raise CommandRefused("out_of_limits", f"{servo.name}: {error}") from error
+            if abs(value) > 1e4:
+                raise CommandRefused("out_of_limits", f"{servo.name}: {value} rad is no angle")
+            ticks = ticks_from_rad(value)
+            low, high = self._servos.position_limits(servo)
+            slack = self._settings.limit_tolerance_rad / RAD_PER_TICK
+            if not low - slack <= ticks <= high + slack:
+                raise CommandRefused(
+                    "out_of_limits",
+                    f"{servo.name}: goal {value:.4f} rad is outside the servo's limits "
+                    f"{(low - CENTRE_TICKS) * RAD_PER_TICK:.4f}.."
+                    f"{(high - CENTRE_TICKS) * RAD_PER_TICK:.4f} rad",
+                )
+            return "Goal_Position", min(max(ticks, low), high)
+        if abs(value) > 1e6:
+            raise CommandRefused("out_of_limits", f"{servo.name}: {value} is out of any range")
+        if mode == "velocity":
+            raw, limit_register = velocity_units(value), "Velocity_Limit"
+        elif mode == "current":
+            raw, limit_register = current_units(value), "Current_Limit"
+        else:
+            raw, limit_register = int(value), "PWM_Limit"
+        limit = servo.known(limit_register)
+        if abs(raw) > limit:
+            raise CommandRefused(
+                "out_of_limits",
+                f"{servo.name}: {mode} goal {value} is {raw} in raw units; {limit_register} is "
+                f"{limit}",
+            )
+        return STREAM_REGISTERS[mode], raw
+
+    def _trajectory(
+        self,
+        cmd_type: str,
+        name: str,
+        joint_names: Sequence[str],
+        points: Mapping[str, Sequence[tuple[float, Sequence[float]]]],
+    ) -> Trajectory:
+        motors = self._targets(cmd_type, name)
+        mode = self.mode_of(cmd_type, name).operating_mode
+        kind = {"velocity": "velocities", "pwm": "effort", "current": "effort"}.get(
+            mode, "positions"
+        )
+        chosen = [TrajectoryPoint(t, tuple(map(float, values))) for t, values in points[kind]]
+        problem = trajectory_problem(chosen, len(motors))
+        if problem:
+            raise CommandRefused("bad_trajectory", f"trajectory for '{name}', {kind}: {problem}")
+        if joint_names:
+            if sorted(joint_names) != sorted(motors):
+                raise CommandRefused(
+                    "unknown_name",
+                    f"trajectory for '{name}' names {list(joint_names)}; expected {list(motors)}",
+                )
+            order = [list(joint_names).index(motor) for motor in motors]
+            chosen = [
+                TrajectoryPoint(p.time_from_start_s, tuple(p.values[i] for i in order))
+                for p in chosen
+            ]
+        for point in chosen[1:]:
+            self._goals(cmd_type, name, motors, point.values)
+        return Trajectory(cmd_type, name, tuple(motors), tuple(chosen))
+
+    def _set_pending(self, goals: Mapping[str, Mapping[int, int]]) -> None:
+        now = time.monotonic()
+        for register, values in goals.items():
+            self._pending.setdefault(register, {}).update(values)
+            if register != "Goal_Position":
+                for servo_id in values:
+                    self._stream_time_s[servo_id] = now
+
+    # --- services ------------------------------------------------------------------------------
+
+    def torque_enable(self, cmd_type: str, name: str, enable: bool) -> Future[None]:
+        """Switch torque of the motors and their shadows. Switching on also re-arms.
+
+        Raises:
+            KeyError: unknown cmd_type or name. The future raises ServiceFailed.
+        """
+        servos = self._with_shadows(self._configuration.motors_of(cmd_type, name))
+        return self._submit(self._torque_steps(servos, enable))
+
+    def rearm(self) -> Future[None]:
+        """Leave STOPPED, if no cause stands. The future raises ServiceFailed naming what stands."""
+        return self._submit(self._rearm_steps())
+
+    def reboot(self, cmd_type: str, name: str, enable: bool, smart: bool) -> Future[list[str]]:
+        """Restart motors and their shadows one after the other; returns those restarted.
+
+        Args:
+            cmd_type: 'group' or 'single'.
+            name: of the group or motor.
+            enable: torque on afterwards, and re-arm.
+            smart: only those with a hardware error, or that do not answer.
+
+        Raises:
+            KeyError: unknown cmd_type or name. The future raises ServiceFailed.
+        """
+        servos = self._with_shadows(self._configuration.motors_of(cmd_type, name))
+        return self._submit(self._reboot_steps(servos, enable, smart))
+
+    def set_operating_modes(self, cmd_type: str, name: str, mode: Mode) -> Future[list[str]]:
+        """Change mode and profile; returns the motors that cannot do the mode and keep theirs.
+
+        Raises:
+            KeyError: unknown cmd_type or name.
+            ServiceFailed: the mode is not valid; the future raises it too.
+        """
+        motors = self._configuration.motors_of(cmd_type, name)
+        problem = mode_problem(mode)
+        if problem:
+            raise ServiceFailed(problem)
+        if mode.operating_mode == "linear_position":
+            wrong = [m for m in motors if m not in self._configuration.grippers]
+            if wrong:
+                raise ServiceFailed(f"{wrong} are not grippers, so they have no linear_position")
+        return self._submit(self._mode_steps(cmd_type, name, motors, mode))
+
+    def set_registers(
+        self, cmd_type: str, name: str, values: Mapping[str, int]
+    ) -> Future[list[str]]:
+        """Write the same register values to every motor; returns the motors that lack one.
+
+        RAM settings also reach the shadows and are restored after a restart. An EEPROM register
+        is written only where it differs, and only while torque is off.
+
+        Raises:
+            KeyError: unknown cmd_type, name or register.
+            ServiceFailed: the register belongs to the driver; the future raises it too.
+        """
+        motors = self._configuration.motors_of(cmd_type, name)
+        for register in values:
+            if register in _OWNED_REGISTERS:
+                raise ServiceFailed(f"{register} is not written: {_OWNED_REGISTERS[register]}")
+        if set(values) == {"Torque_Enable"}:
+            enable = bool(values["Torque_Enable"])
+            servos = self._with_shadows(motors)
+            return self._submit(_then(self._torque_steps(servos, enable), []))
+        return self._submit(self._register_steps(motors, values))
+
+    def get_registers(self, cmd_type: str, name: str, register: str) -> Future[list[int]]:
+        """Read one register of every motor; the list ends before the first that failed.
+
+        Raises:
+            KeyError: unknown cmd_type or name.
+        """
+        motors = self._configuration.motors_of(cmd_type, name)
+        return self._submit(self._get_steps(motors, register))
+
+    def _with_shadows(self, motors: Iterable[str]) -> list[Servo]:
+        return self._servos.named(self._configuration.with_shadows(motors))
+
+    def _submit(self, steps: Steps[Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        with self._lock:
+            if self._state is DriverState.DISCONNECTED:
+                future.set_exception(ServiceFailed("the bus is not connected"))
+                return future
+            self._jobs.append(_Job(steps, future))
+        self._wake.set()
+        return future
+
+    # --- procedures in the bus thread ----------------------------------------------------------
+
+    def _torque_steps(self, servos: Sequence[Servo], enable: bool) -> Steps[None]:
+        self._require_present(servos)
+        if not enable:
+            for servo in servos:
+                servo.torque_wanted = False
+            self._forget_goals(servos)
+            # Masters first would switch their shadows with them; either order ends the same.
+            for servo in servos:
+                self._servos.write(self._bus, servo, "Torque_Enable", 0)
+                yield
+            return
+        wanted_before = {servo.name: servo.torque_wanted for servo in servos}
+        for servo in servos:
+            servo.torque_wanted = True
+        try:
+            if self._faults:
+                yield from self._rearm_steps()
+            else:
+                yield from self._prepare_and_energise(servos)
+        except ServiceFailed:
+            for servo in servos:
+                servo.torque_wanted = wanted_before[servo.name]
+            raise
+
+    def _rearm_steps(self) -> Steps[None]:
+        problems: list[str] = []
+        for servo in self._servos.by_name.values():
+            if servo.missing:
+                problem = yield from self._servos.find(self._bus, servo)
+                if problem:
+                    problems.append(problem)
+                    continue
+                yield from self._servos.configure(self._bus, servo)
+            self._servos.read_health(self._bus, servo, attempts=3)
+            yield
+            status = servo.known("Hardware_Error_Status") & servo.known("Shutdown")
+            if status:
+                fault = self._servos.health_problem(servo)
+                assert fault is not None
+                problems.append(fault[1])
+        if problems:
+            raise ServiceFailed("not re-armed: " + "; ".join(problems))
+        yield from self._prepare_and_energise(list(self._servos.by_name.values()))
+        with self._lock:
+            self._faults.clear()
+            self._state = DriverState.RUNNING
+        self._event("info", "re-armed")
+
+    def _prepare_and_energise(self, servos: Sequence[Servo]) -> Steps[None]:
+        self._forget_goals(servos)
+        # Shadows first: energising a master energises its shadows, whose goals must be set by then.
+        ordered = sorted(servos, key=lambda s: s.name not in self._servos.master_of)
+        for servo in ordered:
+            yield from self._servos.restore_ram(self._bus, servo)
+            yield from self._servos.energise(self._bus, servo)
+
+    def _reboot_steps(self, servos: Sequence[Servo], enable: bool, smart: bool) -> Steps[list[str]]:
+        restarted: list[str] = []
+        failed: list[str] = []
+        for servo in servos:
+            if smart:
+                try:
+                    self._servos.read_health(self._bus, servo, attempts=3)
+                    yield
+                    if not servo.known("Hardware_Error_Status"):
+                        continue
+                except (NoReply, Refused):
+                    pass
+            servo.rebooting = True
+            self._forget_goals([servo])
+            try:
+                self._bus.reboot(servo.servo_id)
+                yield from self._await_return(servo)
+                problem = yield from self._servos.find(self._bus, servo)
+                if problem:
+                    failed.append(problem)
+                    continue
+                servo.torque_wanted = enable
+                yield from self._servos.configure(self._bus, servo)
+                yield from self._servos.restore_ram(self._bus, servo)
+                yield from self._servos.energise(self._bus, servo)
+                restarted.append(servo.name)
+            except (NoReply, Refused) as error:
+                failed.append(str(error))
+            finally:
+                servo.rebooting = False
+                self._last_answer_s[servo.servo_id] = time.monotonic()
+        if enable and self._faults:
+            yield from self._rearm_steps()
+        if failed:
+            raise ServiceFailed(f"restarted {restarted}, but: " + "; ".join(failed))
+        return restarted
+
+    def _await_return(self, servo: Servo) -> Steps[None]:
+        deadline = time.monotonic() + 2.0
+        while time.monotonic() < deadline:
+            yield
+            with contextlib.suppress(NoReply):
+                self._bus.ping(servo.servo_id, attempts=1)
+                return
+
+    def _mode_steps(
+        self, cmd_type: str, name: str, motors: Sequence[str], mode: Mode
+    ) -> Steps[list[str]]:
+        number = OPERATING_MODES[mode.operating_mode]
+        able: list[str] = []
+        unable: list[str] = []
+        for motor in motors:
+            model = self._servos.by_name[motor].model
+            (able if model is None or number in model.operating_modes else unable).append(motor)
+        if not able:
+            raise ServiceFailed(f"{unable} have no mode '{mode.operating_mode}'")
+        servos = self._with_shadows(able)
+        self._require_present(servos)
+        self._forget_goals(servos)
+        for servo in servos:
+            servo.mode = mode
+            servo.torque_wanted = True
+        with self._lock:
+            for servo in servos:
+                self._motor_modes[servo.name] = mode
+            if cmd_type == "group":
+                self._group_modes[name] = mode
+        for servo in servos:
+            self._servos.read_all(self._bus, servo)
+            yield
+            yield from self._servos.configure(self._bus, servo)
+        yield from self._prepare_and_energise(servos)
+        return unable
+
+    def _register_steps(self, motors: Sequence[str], values: Mapping[str, int]) -> Steps[list[str]]:
+        servos = self._servos.named(motors)
+        self._require_present(servos)
+        lacking: list[str] = []
+        for register, value in values.items():
+            having = [s for s in servos if register in self._servos.table(s)]
+            lacking += [f"{s.name}.{register}" for s in servos if s not in having]
+            if not having:
+                raise ServiceFailed(f"register '{register}' is unknown")
+            entry = self._servos.table(having[0])[register]
+            if not entry.writable:
+                raise ServiceFailed(f"register '{register}' is read-only")
+            if not entry.minimum <= value <= entry.maximum:
+                raise ServiceFailed(
+                    f"{register} is {value}; expected {entry.minimum}..{entry.maximum}"
+                )
+            if register.startswith("Goal_"):
+                self._goal_by_register(having, register, value)
+                continue
+            targets = having
+            if not entry.eeprom:
+                targets = self._with_shadows([s.name for s in having])
+                self._remember_setting(targets, register, value)
+            for servo in targets:
+                if entry.eeprom:
+                    if servo.known(register) == value:
+                        continue
+                    if servo.torque_wanted:
+                        raise ServiceFailed(
+                            f"{register} is in EEPROM, which torque locks; switch torque of "
+                            f"{servo.name} off first"
+                        )
+                try:
+                    self._servos.write(self._bus, servo, register, value)
+                except Refused as error:
+                    raise ServiceFailed(f"{servo.name}: {error}") from error
+                yield
+        return lacking
+
+    def _remember_setting(self, servos: Sequence[Servo], register: str, value: int) -> None:
+        for servo in servos:
+            if register == "Profile_Velocity":
+                servo.mode = replace(servo.mode, profile_velocity=value)
+            elif register == "Profile_Acceleration":
+                servo.mode = replace(servo.mode, profile_acceleration=value)
+            else:
+                servo.settings[register] = value
+
+    def _goal_by_register(self, servos: Sequence[Servo], register: str, value: int) -> None:
+        """Treat a goal that is written as a register like the command that it is."""
+        for servo in servos:
+            if register == "Goal_Position":
+                low, high = self._servos.position_limits(servo)
+                if not low <= value <= high:
+                    raise ServiceFailed(f"{servo.name}: {register} {value} is not in {low}..{high}")
+            if not servo.torque_wanted:
+                raise ServiceFailed(f"{servo.name} has no torque; call torque_enable")
+        with self._lock:
+            try:
+                self._require_running()
+            except CommandRefused as refusal:
+                raise ServiceFailed(str(refusal)) from refusal
+            self._set_pending({register: {servo.servo_id: value for servo in servos}})
+
+    def _get_steps(self, motors: Sequence[str], register: str) -> Steps[list[int]]:
+        values: list[int] = []
+        for servo in self._servos.named(motors):
+            try:
+                entry = self._servos.table(servo).get(register)
+                if entry is None:
+                    raise ServiceFailed(f"{servo.name} has no register '{register}'")
+                data, _ = self._bus.read(servo.servo_id, entry.address, entry.size)
+            except (NoReply, Refused) as error:
+                self._event("error", f"get_motor_registers: {error}")
+                return values
+            values.append(int.from_bytes(data, "little", signed=entry.signed))
+            yield
+        return values
+
+    def _require_present(self, servos: Sequence[Servo]) -> None:
+        missing = [s.name for s in servos if s.missing]
+        if missing:
+            raise ServiceFailed(f"{missing} do not answer")
+
+    def _forget_goals(self, servos: Sequence[Servo]) -> None:
+        """Drop what was commanded, so that nothing old is sent or missed."""
+        ids = {s.servo_id for s in servos}
+        names = {s.name for s in servos}
+        with self._lock:
+            for goals in (*self._pending.values(), *self._streamed.values()):
+                for servo_id in ids:
+                    goals.pop(servo_id, None)
+            running = self._player.running
+            if running is not None and names & set(running.motors):
+                self._player.cancel()
+        for servo_id in ids:
+            self._expected_goal.pop(servo_id, None)
+            self._goal_misses.pop(servo_id, None)
+
+    # --- bus thread ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        problem = ""
+        while not self._stopping.is_set():
+            try:
+                self._connect()
+                problem = ""
+                self._cycle_until_stopped()
+            except (PortLost, _BusSilent, NoReply, Refused, ServiceFailed) as error:
+                if str(error) != problem:
+                    self._event("error", str(error))
+                    problem = str(error)
+                self._disconnected(str(error))
+                self._stopping.wait(self._settings.reconnect_period_s)
+            except Exception as error:
+                # The thread must outlive a defect: the servos would stop, the node would not know.
+                self._event("error", f"defect in the bus thread: {error!r}")
+                self._disconnected(f"defect: {error!r}")
+                self._stopping.wait(self._settings.reconnect_period_s)
+        self._release()
+
+    def _disconnected(self, reason: str) -> None:
+        self._port.closePort()
+        with self._lock:
+            self._state = DriverState.DISCONNECTED
+            if self._started_once:
+                self._faults.setdefault("bus_lost", f"the bus was lost: {reason}")
+            self._pending.clear()
+            self._player.cancel()
+            jobs, self._jobs = list(self._jobs), deque()
+        self._streamed.clear()
+        self._expected_goal.clear()
+        if self._job is not None:
+            jobs.append(self._job)
+            self._job = None
+        for job in jobs:
+            job.future.set_exception(ServiceFailed(f"the bus was lost: {reason}"))
+        for servo in self._servos.by_name.values():
+            servo.missing = True
+            servo.rebooting = False
+            servo.state = None
+
+    def _connect(self) -> None:
+        """Open the port, find the servos and bring them to what is wanted, without moving them."""
+        self._port.openPort()
+        latency = self._port.latency_timer_ms()
+        if latency is not None and latency > 1:
+            self._event(
+                "warning",
+                f"the adapter's latency timer is {latency} ms; 1 ms is needed for the cycle rate",
+            )
+        problems = []
+        servos = list(self._servos.by_name.values())
+        for servo in servos:
+            problem = _finish(self._servos.find(self._bus, servo))
+            if problem:
+                problems.append(problem)
+            if len(problems) >= 3 and len(problems) == servos.index(servo) + 1:
+                raise _BusSilent(
+                    f"no servo answers on {self._settings.port} at {self._settings.baud_rate} "
+                    "bit/s; check power, cable, port and baud rate"
+                )
+        present = [s for s in servos if not s.missing]
+        faults: dict[str, str] = {
+            f"servo_missing:{s.name}": f"{s.name} (ID {s.servo_id}) does not answer"
+            for s in servos
+            if s.missing
+        }
+        for servo in present:
+            for text in _finish(self._servos.configure(self._bus, servo)):
+                self._event("info", f"wrote EEPROM {text}")
+        for shadow in sorted(self._configuration.calibrated_shadows):
+            servo = self._servos.by_name[shadow]
+            if (
+                not servo.missing
+                and not self._servos.by_name[self._servos.master_of[shadow]].missing
+            ):
+                for text in _finish(self._servos.calibrate(self._bus, servo)):
+                    self._event("info", f"wrote EEPROM {text}")
+        ordered = sorted(present, key=lambda s: s.name not in self._servos.master_of)
+        for servo in ordered:
+            _finish(self._servos.restore_ram(self._bus, servo))
+            fault = self._servos.health_problem(servo)
+            if fault and not fault[0].startswith("torque_lost"):
+                faults[fault[0]] = fault[1]
+        with self._lock:
+            faults = self._faults | faults
+        if not faults:
+            for servo in ordered:
+                _finish(self._servos.energise(self._bus, servo))
+        now = time.monotonic()
+        self._last_answer_s = {s.servo_id: now for s in present}
+        self._misses.clear()
+        self._accepted.clear()
+        self._suspect.clear()
+        with self._lock:
+            self._faults = faults
+            self._state = DriverState.STOPPED if faults else DriverState.RUNNING
+        if self._started_once:
+            self._counters.reconnections += 1
+        self._started_once = True
+        names = ", ".join(s.name for s in present)
+        self._event("info", f"connected to {len(present)} servos on {self._settings.port}: {names}")
+        if faults:
+            self._event("error", "stopped until re-armed: " + "; ".join(faults.values()))
+
+    def _release(self) -> None:
+        """Leave the servos holding still, with their watchdogs off so that others can command."""
+        if self._port.is_open and self._state is not DriverState.DISCONNECTED:
+            with contextlib.suppress(PortLost, NoReply, Refused, ServiceFailed):
+                self._hold_all()
+                for servo in self._servos.by_name.values():
+                    if not servo.missing:
+                        self._servos.write(self._bus, servo, "Bus_Watchdog", 0)
+        self._disconnected("the driver ends")
+
+    def _cycle_until_stopped(self) -> None:
+        due = time.monotonic()
+        while not self._stopping.is_set():
+            self._wait_until(due)
+            start = time.monotonic()
+            if start - due > self._period_s:
+                self._counters.late_cycles += 1
+                due = start
+            self._rate_window.append(start)
+            self._written.clear()
+            self._counters.cycles += 1
+            self._play_trajectory(start)
+            self._repeat_streams(start)
+            self._send_pending()
+            complete = self._read_states(start)
+            if not complete:
+                self._counters.lost_cycles += 1
+            self._send_pending()
+            self._work(due + self._period_s)
+            due += self._period_s
+
+    def _wait_until(self, due: float) -> None:
+        while not self._stopping.is_set():
+            left = due - time.monotonic()
+            if left <= 0.0:
+                return
+            if self._wake.wait(left):
+                self._wake.clear()
+                self._send_pending()
+
+    # --- goals out -----------------------------------------------------------------------------
+
+    def _play_trajectory(self, now: float) -> None:
+        with self._lock:
+            running = self._player.running
+            point = self._player.due(now)
+            if running is None or point is None or self._state is not DriverState.RUNNING:
+                return
+        try:
+            goals = self._goals(running.cmd_type, running.name, running.motors, point.values)
+        except CommandRefused as refusal:
+            with self._lock:
+                self._player.cancel()
+            self._count_refusal(refusal)
+            self._event("error", f"the trajectory ends: {refusal}")
+            return
+        with self._lock:
+            self._set_pending(goals)
+
+    def _repeat_streams(self, now: float) -> None:
+        """Repeat velocity, current and PWM goals; zero those that nobody renews."""
+        with self._lock:
+            if self._state is not DriverState.RUNNING:
+                return
+            for register, goals in self._streamed.items():
+                fresh = self._pending.setdefault(register, {})
+                for servo_id, value in goals.items():
+                    if servo_id in fresh:
+                        continue
+                    gripper = self._servos.by_id[servo_id].name in self._configuration.grippers
+                    age = now - self._stream_time_s.get(servo_id, now)
+                    limit = self._settings.open_loop_timeout_s
+                    fresh[servo_id] = value if gripper or not limit or age <= limit else 0
+
+    def _send_pending(self) -> None:
+        with self._lock:
+            if self._state is not DriverState.RUNNING:
+                self._pending.clear()
+                return
+            ready = {
+                register: self._pending.pop(register)
+                for register in list(self._pending)
+                if register not in self._written and self._pending[register]
+            }
+        for register, goals in ready.items():
+            self._write_goals(register, goals)
+            self._written.add(register)
+            if register == "Goal_Position":
+                self._expected_goal.update(goals)
+                for servo_id in goals:
+                    self._goal_misses.pop(servo_id, None)
+            else:
+                self._streamed.setdefault(register, {}).update(goals)
+
+    def _write_goals(self, register: str, goals: Mapping[int, int]) -> None:
+        first = self._servos.by_id[next(iter(goals))]
+        entry = self._servos.table(first)[register]
+        self._bus.sync_write(
+            entry.address, {servo_id: encode(entry, value) for servo_id, value in goals.items()}
+        )
+
+    def _hold_all(self) -> None:
+        """Stop every servo quickly: a short profile to just ahead of where it is."""
+        table = None
+        positions: dict[int, bytes] = {}
+        zeros: dict[str, dict[int, int]] = {}
+        for servo in self._servos.by_name.values():
+            if servo.missing or servo.name in self._servos.master_of or servo.state is None:
+                continue
+            mode = servo.mode.operating_mode
+            if mode in POSITION_MODES:
+                table = self._servos.table(servo)
+                goal = self._stopping_goal(servo)
+                timed = servo.known("Drive_Mode") & 0x04
+                ramp = _STOP_RAMP_MS if timed else _STOP_ACCELERATION_UNITS
+                span = _STOP_TIME_MS if timed else _STOP_VELOCITY_UNITS
+                positions[servo.servo_id] = (
+                    encode(table["Profile_Acceleration"], ramp)
+                    + encode(table["Profile_Velocity"], span)
+                    + encode(table["Goal_Position"], goal)
+                )
+                self._expected_goal[servo.servo_id] = goal
+            else:
+                zeros.setdefault(STREAM_REGISTERS[mode], {})[servo.servo_id] = 0
+        if positions and table is not None:
+            self._bus.sync_write(table["Profile_Acceleration"].address, positions)
+        for register, goals in zeros.items():
+            self._write_goals(register, goals)
+            self._streamed[register] = dict(goals)
+
+    def _stopping_goal(self, servo: Servo) -> int:
+        assert servo.state is not None
+        ticks_per_s = servo.state.velocity * 0.229 / 60 * TICKS_PER_TURN
+        ahead = servo.state.position + ticks_per_s * _STOP_RAMP_MS * 1e-3
+        low, high = self._servos.position_limits(servo)
+        return min(max(round(ahead), low), high)
+
+    # --- state in ------------------------------------------------------------------------------
+
+    def _read_states(self, start: float) -> bool:
+        """Read every joint and shadow, joints that failed a second time.
+
+        Returns whether all joints were read. Shadows are read for their bus watchdogs' sake too: a
+        packet for the master may or may not feed them.
+        """
+        wanted = [s for s in self._joints if not s.missing and not s.rebooting]
+        joints = [s.servo_id for s in wanted]
+        left = joints + [s.servo_id for s in self._shadows if not s.missing and not s.rebooting]
+        budget = start + 0.75 * self._period_s
+        attempt = 0
+        while any(servo_id in joints for servo_id in left):
+            if attempt >= 2 and time.monotonic() > budget:
+                break
+            if attempt:
+                # A servo that does not answer silences those after it, so it goes last.
+                left = left[1:] + left[:1]
+            answers = self._bus.sync_read(left, STATE_ADDRESS, STATE_LENGTH)
+            now = time.monotonic()
+            for servo_id, data in answers.data.items():
+                state = parse_state(data)
+                if self._plausible(servo_id, state.position, now):
+                    self._servos.by_id[servo_id].state = state
+                    self._last_answer_s[servo_id] = now
+                    self._misses.pop(servo_id, None)
+                    left.remove(servo_id)
+            for servo_id in answers.alerts:
+                self._look_at(servo_id)
+            attempt += 1
+        self._misses.update(left)
+        self._find_missing(time.monotonic())
+        if any(servo_id in joints for servo_id in left) or len(wanted) < len(self._joints):
+            return False
+        self._check_goals()
+        if self._configuration.publish_states:
+            states = tuple(s.state for s in self._joints if s.state is not None)
+            self._on_reading(JointReading(states))
+        return True
+
+    def _plausible(self, servo_id: int, position: int, now: float) -> bool:
+        """Whether a position can follow the last one; if not, it needs a second one like it.
+
+        One damaged packet in 65 536 has a right CRC all the same.
+        """
+        last = self._accepted.get(servo_id)
+        suspect = self._suspect.pop(servo_id, None)
+        if last is None and suspect is None:
+            self._suspect[servo_id] = (now, position)
+            return False
+        for reference in (last, suspect):
+            if reference is None:
+                continue
+            then, before = reference
+            if abs(position - before) <= _MAX_TICKS_PER_S * (now - then) + _PLAUSIBLE_TICKS:
+                self._accepted[servo_id] = (now, position)
+                return True
+        self._counters.implausible_readings += 1
+        self._suspect[servo_id] = (now, position)
+        return False
+
+    def _find_missing(self, now: float) -> None:
+        servos = (*self._joints, *self._shadows)
+        present = [s for s in servos if not s.missing and not s.rebooting]
+        # Both a time and a count: a thread that was not scheduled for long proves nothing.
+        silent = [
+            s
+            for s in present
+            if now - self._last_answer_s.get(s.servo_id, now) > self._settings.missing_after_s
+            and self._misses[s.servo_id] >= _MISSES
+        ]
+        if silent and len(silent) == len(present):
+            raise _BusSilent(f"no servo on {self._settings.port} answers any more")
+        for servo in silent:
+            self._lost(servo)
+
+    def _lost(self, servo: Servo) -> None:
+        servo.missing = True
+        servo.state = None
+        self._forget_goals([servo])
+        self._fault(
+            f"servo_missing:{servo.name}", f"{servo.name} (ID {servo.servo_id}) does not answer"
+        )
+
+    def _check_goals(self) -> None:
+        """Send a goal again to servos that do not have it; nothing acknowledges a sync write."""
+        again: dict[int, int] = {}
+        for servo in self._joints:
+            expected = self._expected_goal.get(servo.servo_id)
+            if expected is None or servo.state is None or servo.state.goal_position == expected:
+                self._goal_misses.pop(servo.servo_id, None)
+                continue
+            again[servo.servo_id] = expected
+            self._goal_misses[servo.servo_id] += 1
+            if self._goal_misses[servo.servo_id] == _GOAL_MISSES_TO_LOOK:
+                self._look_at(servo.servo_id)
+            if self._goal_misses[servo.servo_id] > _GOAL_MISSES_TO_STOP:
+                self._expected_goal.pop(servo.servo_id, None)
+                self._fault(
+                    f"goal_refused:{servo.name}",
+                    f"{servo.name} (ID {servo.servo_id}) does not take the goal {expected}",
+                )
+                return
+        if not again:
+            return
+        self._counters.goals_resent += 1
+        if self._state is DriverState.RUNNING:
+            with self._lock:
+                waiting = self._pending.get("Goal_Position", {})
+            again = {i: goal for i, goal in again.items() if i not in waiting}
+            if again:
+                self._write_goals("Goal_Position", again)
+        else:
+            self._hold_all()
+
+    # --- health and services -------------------------------------------------------------------
+
+    def _look_at(self, servo_id: int) -> None:
+        if servo_id not in self._urgent:
+            self._urgent.append(servo_id)
+
+    def _work(self, until: float) -> None:
+        """Do service steps while there is time; without a service, look after one servo."""
+        stepped = False
+        while self._next_job() is not None:
+            if stepped and time.monotonic() > until - _STEP_ALLOWANCE_S:
+                return
+            self._step_job()
+            stepped = True
+            self._send_pending()
+        if not stepped:
+            self._look_after_one()
+
+    def _next_job(self) -> _Job | None:
+        if self._job is None:
+            with self._lock:
+                if self._jobs:
+                    self._job = self._jobs.popleft()
+        return self._job
+
+    def _step_job(self) -> None:
+        job = self._job
+        assert job is not None
+        try:
+            next(job.steps)
+            return
+        except StopIteration as end:
+            job.future.set_result(end.value)
+        except (NoReply, Refused, ServiceFailed, ValueError, KeyError) as error:
+            job.future.set_exception(
+                error if isinstance(error, ServiceFailed) else ServiceFailed(str(error))
+            )
+        self._job = None
+
+    def _look_after_one(self) -> None:
+        now = time.monotonic()
+        if self._urgent:
+            servo = self._servos.by_id[self._urgent.popleft()]
+        else:
+            self._health_order.rotate(-1)
+            servo = self._servos.by_id[self._health_order[0]]
+        if servo.rebooting:
+            return
+        if servo.missing:
+            self._probe(servo, now)
+            return
+        try:
+            self._servos.read_health(self._bus, servo, attempts=1)
+        except (NoReply, Refused):
+            return
+        problem = self._servos.health_problem(servo)
+        if problem:
+            self._fault(*problem)
+        elif servo.known("Bus_Watchdog") != WATCHDOG_TRIPPED:
+            self._repair(servo)
+
+    def _probe(self, servo: Servo, now: float) -> None:
+        """Look for a missing servo now and then; found, it waits for the re-arm."""
+        if now - self._last_probe_s < self._settings.reconnect_period_s:
+            return
+        self._last_probe_s = now
+        try:
+            self._bus.ping(servo.servo_id, attempts=1)
+            problem = _finish(self._servos.find(self._bus, servo))
+        except (NoReply, Refused):
+            return
+        if problem is None:
+            self._last_answer_s[servo.servo_id] = time.monotonic()
+            self._accepted.pop(servo.servo_id, None)
+            self._event("info", f"{servo.name} answers again; re-arm to go on")
+
+    def _repair(self, servo: Servo) -> None:
+        """Put settings back that a servo lost, as after a brown-out, and goals a shadow missed."""
+        running = self._state is DriverState.RUNNING
+        for name, value in servo.wanted_ram().items():
+            if not running and name in _PROFILE_REGISTERS:
+                continue
+            if servo.known(name) != value:
+                with contextlib.suppress(NoReply, Refused):
+                    self._servos.write(self._bus, servo, name, value)
+                    self._counters.settings_restored += 1
+                return
+        master = self._servos.master_of.get(servo.name)
+        if master is None:
+            return
+        goal = self._expected_goal.get(self._servos.by_name[master].servo_id)
+        if goal is not None and servo.known("Goal_Position") != goal:
+            with contextlib.suppress(NoReply, Refused):
+                self._servos.write(self._bus, servo, "Goal_Position", goal)
+                self._counters.goals_resent += 1
+
+    def _fault(self, code: str, text: str) -> None:
+        """Latch a stop."""
+        with self._lock:
+            known = code in self._faults
+            self._faults[code] = text
+            first = self._state is DriverState.RUNNING
+            self._state = DriverState.STOPPED
+            self._pending.clear()
+            self._player.cancel()
+        if first:
+            self._hold_all()
+        if not known:
+            self._event("error", f"stopped until re-armed: {text}")
+
+    def _event(self, level: str, text: str) -> None:
+        self._on_event(level, text)
+
+
+def _finish(steps: Steps[Any]) -> Any:
+    """Run a procedure to its end at once and return its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def _then(steps: Steps[Any], result: Any) -> Steps[Any]:
+    """Run a procedure and return something else than its result."""
+    yield from steps
+    return result
