@@ -17,7 +17,7 @@ REFUSED_S = 60.0
         (["rate_hz:=1000"], "rate_hz is 1000; expected a number in 0.1 .. 50"),
         (["episodes:=none", "rtf:=0"], "episodes is 'none'; expected a whole number"),
         (["model:=ptr_widowx_simm"], "ptr_widowx_sim"),
-        (["model:=/no/such/bundle"], "no such directory"),
+        (["model:=/no/such/bundle"], "no such bundle"),
         (["viewer:=windows"], "windows"),
         (["sim:=false", "rtf:=2.0"], "rtf is for sim:=true"),
         (["record:=/"], "exists already"),

@@ -64,7 +64,12 @@ def test_the_arm_holds_when_the_policy_is_killed(start, watcher):
     wait_until(arrived.done, START_S, "the arm did not get to its start")
     assert arrived.result().result.code == MoveToNamedPose.Result.CODE_REACHED
 
-    send_goal(watcher, RunEpisode, "/policy_node/run_episode", RunEpisode.Goal(max_steps=100))
+    send_goal(
+        watcher,
+        RunEpisode,
+        "/policy_node/run_episode",
+        RunEpisode.Goal(task="open_drawer", max_steps=100),
+    )
     wait_until(lambda: len(watcher.deltas) >= 5, START_S, "the policy did not act")
     # Die right after a command: the arm then has the longest motion still before it.
     count = len(watcher.deltas)
