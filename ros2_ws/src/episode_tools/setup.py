@@ -21,6 +21,7 @@ setup(
         "console_scripts": [
             "episode_runner = episode_tools.episode_runner:main",
             "monitor = episode_tools.monitor:main",
+            "policy_markers = episode_tools.policy_markers:main",
         ],
     },
 )

@@ -66,7 +66,7 @@ class CameraDriver(LifecycleNode):
             ValueError: an unknown parameter was given.
             rclpy.exceptions.ParameterException: a given value is out of range.
         """
-        super().__init__("camera_driver")
+        super().__init__("camera_driver", automatically_declare_parameters_from_overrides=True)
         self._config: CameraConfig | None = None
         self._camera_name = ""
         self._frame_id = ""

@@ -14,6 +14,8 @@ from camera_drivers.camera_config import (
     Controls,
 )
 
+# Declared by rclpy itself, or meant for it.
+_FOREIGN_PREFIXES = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 _MODE = f"one of {', '.join(CONTROL_MODES)}; device: as the camera has it"
 
 
@@ -86,11 +88,24 @@ RUN_TIME_PARAMETERS = frozenset(p.name for p in PARAMETERS if p.at_run_time)
 def declare_parameters(node: Node) -> None:
     """Declares all parameters on a node.
 
+    Args:
+        node: made with `automatically_declare_parameters_from_overrides`, which shows what names
+            were given: rclpy drops values of undeclared parameters without a word.
+
     Raises:
         ValueError: a parameter was given that does not exist.
-        rclpy.exceptions.InvalidParameterException: a given value is out of range or of a wrong
-            type.
+        rclpy.exceptions.ParameterException: a given value is out of range or of a wrong type.
     """
+    names = {parameter.name for parameter in PARAMETERS}
+    given = set(node.get_parameters_by_prefix(""))
+    unknown = sorted(name for name in given - names if not name.startswith(_FOREIGN_PREFIXES))
+    if unknown:
+        raise ValueError(
+            f"unknown parameters: {', '.join(unknown)}; expected some of "
+            + ", ".join(parameter.name for parameter in PARAMETERS)
+        )
+    for name in given & names:
+        node.undeclare_parameter(name)
     for parameter in PARAMETERS:
         descriptor = ParameterDescriptor(description=parameter.description)
         if parameter.limits is not None:
@@ -103,17 +118,6 @@ def declare_parameters(node: Node) -> None:
                     FloatingPointRange(from_value=low, to_value=high)
                 ]
         node.declare_parameter(parameter.name, parameter.default, descriptor)
-    # rclpy drops overrides of parameters that nobody declares: a typing error would go unnoticed.
-    unknown = sorted(
-        name
-        for name in node._parameter_overrides
-        if not node.has_parameter(name) and not name.startswith("qos_overrides.")
-    )
-    if unknown:
-        raise ValueError(
-            f"unknown parameters: {', '.join(unknown)}; expected some of "
-            + ", ".join(parameter.name for parameter in PARAMETERS)
-        )
 
 
 def parameter_values(node: Node) -> dict[str, Any]:
