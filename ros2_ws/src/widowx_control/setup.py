@@ -17,6 +17,9 @@ setup(
     description="Arm controller of the WidowX 250 6DOF",
     license="Apache-2.0",
     entry_points={
-        "console_scripts": ["arm_controller = widowx_control.arm_controller_node:main"],
+        "console_scripts": [
+            "arm_controller = widowx_control.arm_controller_node:main",
+            "xs_driver = widowx_control.xs_driver.node:main",
+        ],
     },
 )

@@ -45,6 +45,7 @@ from widowx_control.xs_driver.control_table import (
     TICKS_PER_TURN,
     WATCHDOG_MS_PER_UNIT,
     WATCHDOG_TRIPPED,
+    ServoModel,
 )
 from widowx_control.xs_driver.serial_port import PortLost, SerialPort
 from widowx_control.xs_driver.trajectory import (
@@ -299,6 +300,11 @@ class XsDriver:
                 self._port.latency_timer_ms() if self._port.is_open else None,
             )
 
+    def models(self) -> dict[str, ServoModel]:
+        """Return the servo model of every motor that ever answered."""
+        servos = self._servos.by_name.items()
+        return {name: servo.model for name, servo in servos if servo.model is not None}
+
     def mode_of(self, cmd_type: str, name: str) -> Mode:
         """Return the recorded mode of a group or a motor.
 
@@ -506,6 +512,10 @@ class XsDriver:
         """Leave STOPPED, if no cause stands. The future raises ServiceFailed naming what stands."""
         return self._submit(self._rearm_steps())
 
+    def halt(self, reason: str) -> Future[None]:
+        """Stop the arm and refuse commands until re-armed."""
+        return self._submit(self._halt_steps(reason))
+
     def reboot(self, cmd_type: str, name: str, enable: bool, smart: bool) -> Future[list[str]]:
         """Restart motors and their shadows one after the other; returns those restarted.
 
@@ -607,6 +617,10 @@ class XsDriver:
             for servo in servos:
                 servo.torque_wanted = wanted_before[servo.name]
             raise
+
+    def _halt_steps(self, reason: str) -> Steps[None]:
+        self._fault("halted", reason)
+        yield
 
     def _rearm_steps(self) -> Steps[None]:
         problems: list[str] = []
