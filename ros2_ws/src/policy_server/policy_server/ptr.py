@@ -140,7 +140,8 @@ class PtrPolicy:
             except KeyError:
                 found = None
             if found is None or found.dtype != "float32" or found.shape[1:] != (width,):
-                raise _role_error(bundle, "critic", found, f"an input {key} float32 [B, {width}]")
+                shown = f"{found.dtype} {list(found.shape)}" if found else "no such input"
+                raise _role_error(bundle, "critic", shown, f"an input {key} float32 [B, {width}]")
             bound.add(key)
         for tensor in bundle.external_inputs:
             if tensor not in bound:
@@ -165,6 +166,6 @@ def _require_output(bundle: Bundle, key: str, expected: TensorSpec) -> None:
         raise BundleError(
             bundle.file,
             f"models.{key}",
-            found or "no such output",
+            f"{found.dtype} {list(found.shape)}" if found else "no such output",
             f"an output {expected.dtype} {list(expected.shape)}",
         )

@@ -1,0 +1,459 @@
+"""The policy node through its own topics, services, action and parameters, in its own process."""
+
+import array
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import rclpy
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from policy_interfaces.action import RunEpisode
+from policy_interfaces.msg import EndEffectorDelta, EndEffectorState, PolicyStatus
+from policy_interfaces.srv import SetTask
+from rclpy.action import ActionClient
+from rclpy.clock import Clock
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock as ClockMessage
+from sensor_msgs.msg import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import bundle_builder
+
+PERIOD_S = 0.2
+_domains = itertools.count(20 + os.getpid() % 40)
+
+CONFIGURE = Transition.TRANSITION_CONFIGURE
+ACTIVATE = Transition.TRANSITION_ACTIVATE
+DEACTIVATE = Transition.TRANSITION_DEACTIVATE
+CLEANUP = Transition.TRANSITION_CLEANUP
+
+
+class Robot(Node):
+    """A camera at 30 Hz, an arm's state at 50 Hz, and an ear on what the policy commands."""
+
+    def __init__(self, context, simulated_rate=None):
+        super().__init__("robot", context=context, use_global_arguments=False)
+        self.camera_on = True
+        self.camera_offset_s = 0.0
+        self.state_on = True
+        self.z_m = 0.1
+        self.commands = []  # (receive time [s], message)
+        self.statuses = []
+        self.simulated_rate = simulated_rate
+        self.simulated_start_s = time.monotonic()
+        self.images = self.create_publisher(
+            Image,
+            "camera/image_raw",
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+        )
+        self.states = self.create_publisher(EndEffectorState, "end_effector_state", 1)
+        self.create_subscription(EndEffectorDelta, "end_effector_delta", self._on_command, 10)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.create_subscription(PolicyStatus, "policy_node/status", self.statuses.append, latched)
+        self.image = Image(height=24, width=32, encoding="bgr8", step=96)
+        self.image.data = array.array("B", bytes(range(256)) * 9)
+        self.create_timer(1 / 30, self._send_image)
+        self.create_timer(1 / 50, self._send_state)
+        if simulated_rate:
+            self.clock_publisher = self.create_publisher(ClockMessage, "/clock", 10)
+            self.create_timer(1 / 200, self._send_clock)
+
+    def now_ns(self):
+        if self.simulated_rate:
+            elapsed_s = time.monotonic() - self.simulated_start_s
+            return round((1.0 + elapsed_s * self.simulated_rate) * 1e9)
+        return Clock().now().nanoseconds
+
+    def _stamp(self, message, offset_s=0.0):
+        stamp_ns = self.now_ns() + round(offset_s * 1e9)
+        stamp = message.header.stamp
+        stamp.sec, stamp.nanosec = divmod(stamp_ns, 10**9)
+        return message
+
+    def _send_image(self):
+        if self.camera_on:
+            self.images.publish(self._stamp(self.image, self.camera_offset_s))
+
+    def _send_state(self):
+        if self.state_on:
+            message = self._stamp(EndEffectorState())
+            message.state = [0.2, 0.0, self.z_m, 0.0, 0.0, 0.0, 1.0]
+            self.states.publish(message)
+
+    def _send_clock(self):
+        message = ClockMessage()
+        message.clock.sec, message.clock.nanosec = divmod(self.now_ns(), 10**9)
+        self.clock_publisher.publish(message)
+
+    def _on_command(self, message):
+        self.commands.append((time.monotonic(), message))
+
+
+class Rig:
+    """The policy node's process and the robot around it."""
+
+    def __init__(self, model, simulated_rate=None, **parameters):
+        self.domain = next(_domains)
+        self.processes = []
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=self.domain)
+        self.robot = Robot(self.context, simulated_rate)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.robot)
+        self.thread = threading.Thread(target=self._spin, daemon=True)
+        self.thread.start()
+        self.process = self.start_node(model=model, **parameters)
+        self.episodes = ActionClient(self.robot, RunEpisode, "policy_node/run_episode")
+        self.feedback = []
+
+    def _spin(self):
+        # The context ends before the executor does.
+        try:
+            self.executor.spin()
+        except rclpy.executors.ExternalShutdownException:
+            return
+
+    def start_node(self, **parameters):
+        arguments = [part for name in parameters for part in ("-p", f"{name}:={parameters[name]}")]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "policy_server.policy_node", "--ros-args", *arguments],
+            env={**os.environ, "ROS_DOMAIN_ID": str(self.domain)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def call(self, service_type, name, request):
+        client = self.robot.create_client(service_type, name)
+        assert client.wait_for_service(20.0), f"no service {name}"
+        response = self.wait_for(client.call_async(request))
+        self.robot.destroy_client(client)
+        return response
+
+    def wait_for(self, future, timeout_s=20.0):
+        assert wait_until(future.done, timeout_s)
+        return future.result()
+
+    def transition(self, transition):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return self.call(ChangeState, "policy_node/change_state", request).success
+
+    def state(self):
+        return self.call(GetState, "policy_node/get_state", GetState.Request()).current_state.id
+
+    def activate(self):
+        assert self.transition(CONFIGURE)
+        assert self.transition(ACTIVATE)
+
+    def start_episode(self, **goal):
+        goal = {"task": "push_left", "max_steps": 5, "seed": 1, **goal}
+        assert self.episodes.wait_for_server(20.0)
+        future = self.episodes.send_goal_async(
+            RunEpisode.Goal(**goal),
+            feedback_callback=lambda message: self.feedback.append(message.feedback),
+        )
+        handle = self.wait_for(future)
+        assert handle.accepted
+        return handle, handle.get_result_async()
+
+    def run_episode(self, **goal):
+        _, future = self.start_episode(**goal)
+        return self.wait_for(future).result
+
+    def output(self):
+        """End the node; return what it printed."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.communicate(timeout=20.0)[0]
+
+    def close(self):
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+        self.executor.shutdown()
+        self.thread.join(5.0)
+        self.robot.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+
+
+def wait_until(condition, timeout_s=20.0):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return bundle_builder.write_ptr_bundle(tmp_path / "tiny").parent
+
+
+@pytest.fixture
+def make_rig(bundle, monkeypatch):
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    rigs = []
+
+    def make(**arguments):
+        rigs.append(Rig(**{"model": bundle, **arguments}))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.close()
+
+
+def test_an_episode_commands_at_the_rate_with_the_stamps_of_its_images(make_rig):
+    rig = make_rig()
+    rig.activate()
+    time_before_s = time.monotonic()
+    assert not rig.robot.commands, "a node moved by itself"
+    result = rig.run_episode(task="push_right", max_steps=10)
+    assert result.termination_reason == RunEpisode.Result.REASON_HORIZON
+    assert result.steps == 10
+    assert wait_until(lambda: len(rig.robot.commands) == 10)
+    for _, message in rig.robot.commands:
+        assert list(message.names) == bundle_builder.NAMES
+        assert message.step_s == pytest.approx(PERIOD_S)
+        assert message.header.frame_id == "base_link"
+        age_s = (Clock().now().nanoseconds * 1e-9) - (
+            message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
+        )
+        assert 0.0 <= age_s <= time.monotonic() - time_before_s + 1.0
+    stamps = [(m.header.stamp.sec, m.header.stamp.nanosec) for _, m in rig.robot.commands]
+    assert len(set(stamps)) == 10
+    assert [step.step for step in rig.feedback] == list(range(1, 11))
+    assert list(rig.feedback[-1].action) == list(rig.robot.commands[-1][1].values)
+    assert wait_until(lambda: rig.robot.statuses[-1].state == PolicyStatus.STATE_IDLE)
+    status = rig.robot.statuses[-1]
+    assert (status.policy, status.task, status.ticks) == ("tiny", "push_right", 10)
+    assert rig.process.poll() is None
+    assert rig.transition(DEACTIVATE)
+    assert rig.transition(CLEANUP)
+    assert "Traceback" not in rig.output()
+    assert rig.process.returncode == 0
+
+
+def test_the_tick_follows_simulated_time(make_rig):
+    rig = make_rig(simulated_rate=4.0, use_sim_time="true", camera_timeout_s=0.5)
+    rig.activate()
+    assert wait_until(lambda: rig.robot.statuses[-1].header.stamp.sec > 0)
+    start_s = time.monotonic()
+    result = rig.run_episode(max_steps=20)
+    elapsed_s = time.monotonic() - start_s
+    assert result.termination_reason == RunEpisode.Result.REASON_HORIZON, result.message
+    assert result.duration_s == pytest.approx(20 * PERIOD_S, abs=0.4)
+    assert elapsed_s < 20 * PERIOD_S / 2
+
+
+def test_without_camera_the_episode_ends_and_nothing_is_sent(make_rig):
+    rig = make_rig(observation_wait_s=0.5)
+    rig.robot.camera_on = False
+    rig.activate()
+    result = rig.run_episode()
+    assert result.termination_reason == RunEpisode.Result.REASON_STALE_CAMERA
+    assert "no image has arrived" in result.message
+    assert not rig.robot.commands
+    assert wait_until(lambda: rig.robot.statuses[-1].state == PolicyStatus.STATE_FAULT)
+    assert "STALE_CAMERA" in rig.robot.statuses[-1].reason
+    rig.robot.camera_on = True
+    assert rig.run_episode().termination_reason == RunEpisode.Result.REASON_HORIZON
+
+
+@pytest.mark.parametrize("offset_s", [-1.0, 0.5])
+def test_old_and_future_images_are_not_acted_upon(make_rig, offset_s):
+    rig = make_rig(observation_wait_s=0.5)
+    rig.robot.camera_offset_s = offset_s
+    rig.activate()
+    result = rig.run_episode()
+    assert result.termination_reason == RunEpisode.Result.REASON_STALE_CAMERA
+    assert ("future" if offset_s > 0 else "old") in result.message
+    assert not rig.robot.commands
+
+
+@pytest.mark.parametrize(
+    ("sensor", "reason"),
+    [
+        ("camera_on", RunEpisode.Result.REASON_STALE_CAMERA),
+        ("state_on", RunEpisode.Result.REASON_STALE_STATE),
+    ],
+)
+def test_a_sensor_that_dies_stops_the_commands_within_two_ticks(make_rig, sensor, reason):
+    rig = make_rig()
+    rig.activate()
+    _, future = rig.start_episode(max_steps=200)
+    assert wait_until(lambda: len(rig.robot.commands) >= 5)
+    setattr(rig.robot, sensor, False)
+    died_s = time.monotonic()
+    result = rig.wait_for(future).result
+    assert result.termination_reason == reason
+    assert time.monotonic() - died_s < 5 * PERIOD_S
+    assert rig.robot.commands[-1][0] - died_s <= 2 * PERIOD_S
+
+
+def test_cancelling_stops_within_one_tick(make_rig):
+    rig = make_rig()
+    rig.activate()
+    handle, future = rig.start_episode(max_steps=200)
+    assert wait_until(lambda: len(rig.robot.commands) >= 3)
+    cancelled_s = time.monotonic()
+    rig.wait_for(handle.cancel_goal_async())
+    result = rig.wait_for(future).result
+    assert result.termination_reason == RunEpisode.Result.REASON_CANCELLED
+    assert rig.robot.commands[-1][0] - cancelled_s <= PERIOD_S
+    assert result.steps == len(rig.robot.commands)
+
+
+def test_a_second_episode_is_refused_while_one_runs(make_rig):
+    rig = make_rig()
+    rig.activate()
+    handle, future = rig.start_episode(max_steps=200)
+    assert wait_until(lambda: rig.robot.commands)
+    second = rig.run_episode()
+    assert second.termination_reason == RunEpisode.Result.REASON_BUSY
+    assert second.steps == 0
+    assert not future.done()
+    rig.wait_for(handle.cancel_goal_async())
+    rig.wait_for(future)
+
+
+def test_deactivation_ends_the_episode_and_a_new_activation_starts_clean(make_rig):
+    rig = make_rig()
+    assert rig.transition(CONFIGURE)
+    inactive = rig.run_episode()
+    assert inactive.termination_reason == RunEpisode.Result.REASON_INACTIVE
+    assert not rig.robot.commands
+    assert rig.transition(ACTIVATE)
+    _, future = rig.start_episode(max_steps=200)
+    assert wait_until(lambda: len(rig.robot.commands) >= 3)
+    assert rig.transition(DEACTIVATE)
+    deactivated_s = time.monotonic()
+    result = rig.wait_for(future).result
+    assert result.termination_reason == RunEpisode.Result.REASON_INACTIVE
+    assert rig.robot.commands[-1][0] <= deactivated_s
+    assert rig.transition(ACTIVATE)
+    assert wait_until(lambda: rig.robot.statuses[-1].ticks == 0)
+    assert rig.run_episode(max_steps=2).steps == 2
+
+
+def test_tasks_are_chosen_by_name(make_rig):
+    rig = make_rig()
+    rig.activate()
+    result = rig.run_episode(task="push_lft")
+    assert result.termination_reason == RunEpisode.Result.REASON_UNKNOWN_TASK
+    assert "push_right" in result.message
+    assert 'did you mean "push_left"' in result.message
+    refused = rig.call(SetTask, "policy_node/set_task", SetTask.Request(task="fly"))
+    assert not refused.success
+    assert list(refused.known_tasks) == ["push_left", "push_right"]
+    no_task = rig.run_episode(task="")
+    assert no_task.termination_reason == RunEpisode.Result.REASON_UNKNOWN_TASK
+    assert rig.call(SetTask, "policy_node/set_task", SetTask.Request(task="push_left")).success
+    assert rig.run_episode(task="", max_steps=1).steps == 1
+    # The action's fourth entry holds the first entry of the one-hot vector.
+    left = rig.robot.commands[-1][1].values[3]
+    assert rig.run_episode(task="push_right", max_steps=1).steps == 1
+    assert rig.robot.commands[-1][1].values[3] < left
+
+
+def test_an_action_that_is_no_number_is_not_sent(make_rig):
+    rig = make_rig()
+    rig.robot.z_m = 11.0
+    rig.activate()
+    result = rig.run_episode()
+    assert result.termination_reason == RunEpisode.Result.REASON_BAD_ACTION
+    assert not rig.robot.commands
+
+
+def test_a_corrupt_bundle_is_refused_and_a_repaired_one_accepted(make_rig, bundle, tmp_path):
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(bundle, spoilt)
+    (spoilt / "tiny.yaml").rename(spoilt / "spoilt.yaml")
+    model = spoilt / "policy.onnx"
+    content = model.read_bytes()
+    model.write_bytes(content[:-1])
+    rig = make_rig(model=spoilt)
+    assert not rig.transition(CONFIGURE)
+    assert rig.state() == State.PRIMARY_STATE_UNCONFIGURED
+    assert wait_until(lambda: "policy.onnx: SHA-256" in rig.robot.statuses[-1].reason)
+    model.write_bytes(content)
+    rig.activate()
+    assert rig.robot.statuses[-1].reason == ""
+
+
+@pytest.mark.parametrize(
+    ("parameters", "part"),
+    [
+        ({"camera_timout_s": 0.1}, 'did you mean "camera_timeout_s"'),
+        ({"model": "nowhere"}, "no such bundle"),
+        ({"task": "fly"}, "push_left"),
+        ({"rate_hz": 15.0}, "the bundle was made for 5"),
+        ({"policy": "rando"}, 'did you mean "random"'),
+    ],
+)
+def test_bad_parameters_refuse_the_configuration(make_rig, parameters, part):
+    rig = make_rig(**parameters)
+    assert not rig.transition(CONFIGURE)
+    assert rig.state() == State.PRIMARY_STATE_UNCONFIGURED
+    output = rig.output()
+    assert "configure refused" in output
+    assert part in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("parameters", "part"),
+    [
+        ({"threads": 1000}, "threads"),
+        ({"camera_timeout_s": -1.0}, "camera_timeout_s"),
+        ({"provider": "cudaa"}, 'did you mean "cuda"'),
+    ],
+)
+def test_values_out_of_range_end_the_process_with_a_message(make_rig, parameters, part):
+    rig = make_rig(**parameters)
+    output, _ = rig.process.communicate(timeout=20.0)
+    assert rig.process.returncode == 1
+    assert part in output
+    assert "Traceback" not in output
+
+
+def test_a_second_source_of_commands_is_refused(make_rig):
+    rig = make_rig()
+    assert rig.transition(CONFIGURE)
+    publisher = rig.robot.create_publisher(EndEffectorDelta, "end_effector_delta", 1)
+    assert wait_until(lambda: rig.robot.count_publishers("end_effector_delta") == 2)
+    assert not rig.transition(ACTIVATE)
+    assert "/robot publishing /end_effector_delta too" in rig.robot.statuses[-1].reason
+    rig.robot.destroy_publisher(publisher)
+    assert wait_until(lambda: rig.transition(ACTIVATE))
+    publisher = rig.robot.create_publisher(EndEffectorDelta, "end_effector_delta", 1)
+    assert wait_until(
+        lambda: rig.run_episode(max_steps=1).termination_reason == RunEpisode.Result.REASON_BUSY
+    )
+
+
+def test_the_random_baseline_runs_from_a_parameter(make_rig):
+    rig = make_rig(policy="random")
+    rig.activate()
+    actions = []
+    for seed in (3, 3, 4):
+        assert rig.run_episode(max_steps=3, seed=seed).steps == 3
+        assert wait_until(lambda: len(rig.robot.commands) == 3)
+        actions.append([tuple(message.values) for _, message in rig.robot.commands])
+        rig.robot.commands.clear()
+    assert actions[0] == actions[1] != actions[2]

@@ -1,0 +1,139 @@
+"""LEAPP's run rules on models whose outputs are known in closed form."""
+
+import bundle_builder
+import numpy as np
+import pytest
+import yaml
+from policy_server.bundle import load_bundle
+from policy_server.engine import (
+    EngineOptions,
+    InferenceError,
+    Pipeline,
+    ProviderWarning,
+    choose_provider,
+)
+
+CPU = EngineOptions("cpu", 1)
+
+
+@pytest.mark.parametrize("io_binding", [False, True])
+def test_feedback_takes_effect_in_the_next_tick_and_reset_restores_it(tmp_path, io_binding):
+    start = np.arange(7, dtype=np.float32)[None] * 100
+    file = bundle_builder.write_recurrent_bundle(tmp_path / "sum", {"add/total_in": start})
+    pipeline = Pipeline(load_bundle(file), EngineOptions("cpu", 1, io_binding))
+    states = np.random.default_rng(3).normal(size=(6, 1, 7)).astype(np.float32)
+    for _ in range(2):
+        for index, state in enumerate(states):
+            outputs = pipeline.run({"add/state": state})
+            total = start + states[: index + 1].sum(axis=0)
+            np.testing.assert_allclose(outputs["add/total_out"], total, rtol=1e-5)
+            expected = total[:, None] * np.array([1, 2, 3], np.float32)[None, :, None]
+            np.testing.assert_allclose(outputs["chunk/actions"], expected, rtol=1e-5)
+        pipeline.reset()
+
+
+def test_feedback_without_stored_values_starts_at_zero(tmp_path):
+    file = bundle_builder.write_recurrent_bundle(tmp_path / "sum")
+    state = np.full((1, 7), 2.0, np.float32)
+    outputs = Pipeline(load_bundle(file), CPU).run({"add/state": state})
+    np.testing.assert_array_equal(outputs["add/total_out"], state)
+
+
+def test_a_tick_with_bad_inputs_fails_and_leaves_the_memory_alone(tmp_path):
+    pipeline = Pipeline(load_bundle(bundle_builder.write_recurrent_bundle(tmp_path / "sum")), CPU)
+    state = np.ones((1, 7), np.float32)
+    pipeline.run({"add/state": state})
+    for bad, part in [
+        ({}, "no value for the input add/state"),
+        ({"add/state": state, "add/stat": state}, "add/stat"),
+        ({"add/state": np.ones((1, 6), np.float32)}, "add"),
+        ({"add/state": state.astype(np.float64)}, "add"),
+    ]:
+        with pytest.raises(InferenceError, match=part):
+            pipeline.run(bad)
+    outputs = pipeline.run({"add/state": state})
+    np.testing.assert_array_equal(outputs["add/total_out"], 2 * state)
+
+
+def test_models_can_be_run_one_by_one(ptr_file):
+    pipeline = Pipeline(load_bundle(ptr_file), CPU)
+    size = bundle_builder.IMAGE_SIZE
+    image = np.full((1, size, size, 3), 51, np.uint8)
+    outputs = pipeline.run({"encoder/image": image}, ("encoder",))
+    assert list(outputs) == ["encoder/embedding"]
+    np.testing.assert_allclose(outputs["encoder/embedding"], 0.2, rtol=1e-6)
+    assert pipeline.stage_times_s["encoder"] > 0.0
+    assert np.isnan(pipeline.stage_times_s["policy"])
+
+
+def test_models_made_elsewhere_are_bound_by_position(tmp_path):
+    file = bundle_builder.write_recurrent_bundle(tmp_path / "sum")
+    document = yaml.safe_load(file.read_text())
+    record = document["models"]["chunk"]
+    del record["parameters"]["opset_version"]
+    record["inputs"][0]["name"] = "running_total"
+    document["pipeline"]["data_flow"] = {"add/total": ["chunk/running_total"]}
+    file = bundle_builder.write_yaml(file.parent, document)
+    state = np.ones((1, 7), np.float32)
+    outputs = Pipeline(load_bundle(file), CPU).run({"add/state": state})
+    assert outputs["chunk/actions"][0, 2, 0] == 3.0
+
+
+def test_a_provider_that_is_not_installed_is_replaced_with_a_warning(ptr_file, monkeypatch):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert choose_provider("auto") == "CPUExecutionProvider"
+    with pytest.warns(ProviderWarning, match=r'"tensorrt" cannot be used .*running on the CPU'):
+        pipeline = Pipeline(load_bundle(ptr_file), EngineOptions("tensorrt", 1))
+    assert pipeline.provider == "CPUExecutionProvider"
+
+
+def test_unknown_providers_and_thread_counts_are_refused():
+    with pytest.raises(ValueError, match=r"found the provider 'cudaa'.*did you mean \"cuda\""):
+        EngineOptions("cudaa")
+    with pytest.raises(ValueError, match="found -1 threads"):
+        EngineOptions("cpu", -1)
+    assert EngineOptions().thread_count >= 1
+
+
+@pytest.mark.training
+def test_a_recurrent_bundle_written_by_leapp_itself_runs_as_leapp_runs_it(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    leapp = pytest.importorskip("leapp")
+    annotate = leapp.annotate
+    monkeypatch.chdir(tmp_path)
+    weight = torch.randn(7, 7, generator=torch.Generator().manual_seed(5)) * 0.1
+    leapp.start("foreign", save_path=str(tmp_path))
+    memory = torch.zeros(1, 7)
+    for seed in range(3):
+        state = torch.randn(1, 7, generator=torch.Generator().manual_seed(seed))
+        state = annotate.input_tensors("core", {"state": state})
+        memory = annotate.state_tensors("core", {"memory": memory})
+        memory = torch.tanh(memory + state @ weight)
+        action = memory * 0.05
+        annotate.update_state("core", {"memory": memory})
+        annotate.output_tensors("core", {"action": action}, export_with="onnx")
+    leapp.stop()
+    leapp.compile_graph(visualize=False, validate=True, strict=True)
+    file = tmp_path / "foreign" / "foreign.yaml"
+    document = yaml.safe_load(file.read_text())
+    section = bundle_builder.deployment(
+        kind="chunked",
+        action_tensor="core/action",
+        observations=[bundle_builder.state_observation("core/state")],
+        stages={"policy": "core"},
+    )
+    names = [document["models"]["core"]["parameters"]["model_path"]]
+    if document["pipeline"].get("initial_values"):
+        names.append(document["pipeline"]["initial_values"])
+    import hashlib
+
+    section["files"] = {
+        name: hashlib.sha256((file.parent / name).read_bytes()).hexdigest() for name in names
+    }
+    document["deployment"] = section
+    pipeline = Pipeline(load_bundle(bundle_builder.write_yaml(file.parent, document)), CPU)
+    memory = np.zeros((1, 7))
+    for state in np.random.default_rng(1).normal(size=(5, 1, 7)).astype(np.float32):
+        memory = np.tanh(memory + state @ weight.numpy())
+        outputs = pipeline.run({"core/state": state})
+        np.testing.assert_allclose(outputs["core/action"], memory * 0.05, atol=1e-6)

@@ -1,0 +1,209 @@
+"""One episode on a fake clock: what ends it, what is commanded, what is counted."""
+
+import numpy as np
+import pytest
+from policy_server.bundle import load_bundle
+from policy_server.episode import Episode, EpisodeSettings, Reason, StopSignal
+from policy_server.observation_buffer import FreshnessLimits, ObservationBuffer, Problem
+from policy_server.policy import ActionSamples
+
+LIMITS = FreshnessLimits(camera_timeout_s=0.2, state_timeout_s=0.1, future_tolerance_s=0.05)
+PERIOD_S = 0.2
+
+
+class Scene:
+    """A camera and an arm on a clock that advances while the episode waits."""
+
+    def __init__(self, stop, camera_dies_s=np.inf, state_dies_s=np.inf, stamp_offset_s=0.0):
+        self.buffer = ObservationBuffer(("camera", "state"), LIMITS)
+        self.stop = stop
+        self.time_s = 50.0
+        self.start_s = self.time_s
+        self.camera_dies_s = camera_dies_s
+        self.state_dies_s = state_dies_s
+        self.stamp_offset_s = stamp_offset_s
+        self.stamps = {}
+        self.feed()
+
+    def feed(self):
+        elapsed = self.time_s - self.start_s
+        stamp_ns = round((self.time_s + self.stamp_offset_s - 0.02) * 1e9)
+        if elapsed < self.camera_dies_s:
+            self.buffer.put("camera", {"image": np.zeros((2, 2, 3), np.uint8)}, stamp_ns)
+        if elapsed < self.state_dies_s:
+            self.buffer.put("state", {"state": np.zeros(7, np.float32)}, stamp_ns)
+
+    def now(self):
+        return self.time_s
+
+    def now_ns(self):
+        return round(self.time_s * 1e9)
+
+    def wait_until(self, time_s):
+        while self.time_s < time_s:
+            self.time_s = min(self.time_s + 1 / 30, time_s)
+            self.feed()
+        return not self.stop.event.is_set()
+
+
+class ScriptedPolicy:
+    """Returns what it is told to."""
+
+    def __init__(self, spec, act):
+        self.spec = spec
+        self.act = act
+        self.seeds = []
+        self.calls = 0
+
+    def reset(self, seed):
+        self.seeds.append(seed)
+
+    def infer(self, observation, num_samples=1):
+        self.calls += 1
+        return ActionSamples(np.asarray(self.act(self.calls), np.float32)[None])
+
+
+def middle(_call):
+    return [0.01, 0, 0, 0, 0, 0, 0.5]
+
+
+def run(ptr_file, act=middle, max_steps=10, on_step=None, wait_s=0.05, **scene_arguments):
+    stop = StopSignal()
+    scene = Scene(stop, **scene_arguments)
+    policy = ScriptedPolicy(load_bundle(ptr_file).deployment, act)
+    published = []
+    episode = Episode(
+        policy=policy,
+        buffer=scene.buffer,
+        clock=scene,
+        now_ns=scene.now_ns,
+        task=lambda: "push_left",
+        publish=lambda action, stamp_ns: published.append((scene.time_s, action, stamp_ns)),
+        on_step=(lambda step: on_step(step, stop)) if on_step else (lambda step: None),
+        stop=stop,
+    )
+    outcome = episode.run(EpisodeSettings(PERIOD_S, max_steps, 1, 42, wait_s))
+    return outcome, published, scene, policy
+
+
+def test_an_episode_runs_to_its_horizon_at_the_rate(ptr_file):
+    outcome, published, _, policy = run(ptr_file, max_steps=25)
+    assert outcome.reason is Reason.HORIZON
+    assert (outcome.steps, outcome.missed_ticks, len(published)) == (25, 0, 25)
+    assert outcome.rate_hz == pytest.approx(5.0)
+    # The last command has had its period when the episode ends.
+    assert outcome.duration_s == pytest.approx(25 * PERIOD_S)
+    assert policy.seeds == [42]
+    for time_s, _, stamp_ns in published:
+        assert 0.0 <= time_s - stamp_ns * 1e-9 <= 0.06
+
+
+def test_actions_are_kept_within_the_bounds(ptr_file):
+    _, published, _, _ = run(ptr_file, act=lambda _: [9, -9, 0, 0, 0, 0, 3], max_steps=1)
+    action = published[0][1]
+    assert action.tolist() == [0.05, -0.05, 0, 0, 0, 0, 1.0]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_an_action_that_is_no_number_is_never_sent(ptr_file, bad):
+    def act(call):
+        return [bad if call == 4 else 0.0, 0, 0, 0, 0, 0, 0.5]
+
+    outcome, published, _, _ = run(ptr_file, act=act)
+    assert outcome.reason is Reason.BAD_ACTION
+    assert (outcome.steps, len(published)) == (3, 3)
+
+
+def test_an_action_of_the_wrong_length_is_never_sent(ptr_file):
+    outcome, published, _, _ = run(ptr_file, act=lambda _: [0.0] * 6)
+    assert outcome.reason is Reason.BAD_ACTION
+    assert not published
+
+
+def test_a_failing_model_ends_the_episode(ptr_file):
+    def act(call):
+        raise RuntimeError("out of memory")
+
+    outcome, published, _, _ = run(ptr_file, act=act)
+    assert outcome.reason is Reason.INFERENCE_FAILED
+    assert "out of memory" in outcome.message
+    assert not published
+
+
+@pytest.mark.parametrize("dies_s", [1.0, 1.01, 1.1, 1.19])
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [("camera_dies_s", Reason.STALE_CAMERA), ("state_dies_s", Reason.STALE_STATE)],
+)
+def test_commands_cease_within_two_ticks_of_a_sensor_s_death(ptr_file, source, reason, dies_s):
+    outcome, published, scene, _ = run(ptr_file, max_steps=100, **{source: dies_s})
+    assert outcome.reason is reason
+    assert "old, expected at most" in outcome.message
+    last_command_s = published[-1][0] - scene.start_s
+    assert last_command_s <= dies_s + 2 * PERIOD_S
+    assert outcome.missed_ticks == 2
+
+
+def test_one_late_image_costs_a_tick_but_not_the_episode(ptr_file):
+    stop = StopSignal()
+    scene = Scene(stop)
+    original = scene.feed
+
+    def feed():
+        if not 0.95 < scene.time_s - scene.start_s < 1.25:
+            original()
+
+    scene.feed = feed
+    published = []
+    episode = Episode(
+        policy=ScriptedPolicy(load_bundle(ptr_file).deployment, middle),
+        buffer=scene.buffer,
+        clock=scene,
+        now_ns=scene.now_ns,
+        task=lambda: None,
+        publish=lambda action, stamp_ns: published.append(scene.time_s),
+        on_step=lambda step: None,
+        stop=stop,
+    )
+    outcome = episode.run(EpisodeSettings(PERIOD_S, 20, 1, 0, 0.05))
+    assert outcome.reason is Reason.HORIZON
+    assert (outcome.steps, outcome.missed_ticks) == (20, 1)
+
+
+def test_without_camera_nothing_is_sent(ptr_file):
+    outcome, published, _, policy = run(ptr_file, camera_dies_s=0.0)
+    assert outcome.reason is Reason.STALE_CAMERA
+    assert "no image has arrived" in outcome.message
+    assert not published
+    assert policy.calls == 0
+
+
+def test_images_from_the_future_are_a_fault(ptr_file):
+    outcome, published, _, _ = run(ptr_file, stamp_offset_s=0.5)
+    assert outcome.reason is Reason.STALE_CAMERA
+    assert "in the future" in outcome.message
+    assert not published
+
+
+def test_stopping_takes_effect_before_the_next_command(ptr_file):
+    def on_step(step, stop):
+        if step.index == 3:
+            stop.set(Reason.CANCELLED, "enough")
+            stop.set(Reason.INACTIVE, "too late to count")
+
+    outcome, published, _, _ = run(ptr_file, on_step=on_step)
+    assert outcome.reason is Reason.CANCELLED
+    assert outcome.message == "enough"
+    assert len(published) == 3
+
+
+def test_the_buffer_counts_replaced_frames_and_forgets_on_clear():
+    buffer = ObservationBuffer(("camera",), LIMITS)
+    for index in range(6):
+        buffer.put("camera", {"image": np.full((1, 1, 3), index, np.uint8)}, index)
+    assert buffer.take(6).values["image"][0, 0, 0] == 5
+    buffer.put("camera", {"image": np.zeros((1, 1, 3), np.uint8)}, 7)
+    assert (buffer.images_received, buffer.images_dropped) == (7, 5)
+    buffer.clear()
+    assert isinstance(buffer.take(8), Problem)
+    assert (buffer.images_received, buffer.images_dropped) == (0, 0)

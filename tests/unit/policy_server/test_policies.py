@@ -1,0 +1,182 @@
+"""PTR, chunked and random policies on closed-form bundles; the registry; import hygiene."""
+
+import subprocess
+import sys
+
+import bundle_builder
+import numpy as np
+import pytest
+from policy_server.bundle import load_bundle
+from policy_server.engine import EngineOptions, InferenceError
+from policy_server.policy import (
+    Observation,
+    Policy,
+    UnknownTaskError,
+    example_observation,
+)
+from policy_server.registry import load_policy, policy_kinds, register_policy
+from policy_server.strict_yaml import BundleError
+
+CPU = EngineOptions("cpu", 1)
+LOW, HIGH = bundle_builder.LOW, bundle_builder.HIGH
+
+
+def observation(task="push_right", seed=0):
+    random = np.random.default_rng(seed)
+    size = bundle_builder.IMAGE_SIZE
+    image = random.integers(0, 256, (size, size, 3), np.uint8)
+    return Observation(
+        {"image": image, "state": random.normal(size=7).astype(np.float32) * 0.3}, task
+    )
+
+
+def expected_mean(seen):
+    colour = seen.values["image"].mean(axis=(0, 1)) / 255
+    one_hot = np.eye(2)[bundle_builder.TASKS[seen.task]]
+    return np.concatenate([colour, one_hot, [0, 0]]) + seen.values["state"]
+
+
+def physical(squashed):
+    return LOW + (squashed + 1) / 2 * (HIGH - LOW)
+
+
+@pytest.mark.parametrize("task", bundle_builder.TASKS)
+def test_the_action_for_evaluation_is_the_squashed_mean(ptr_file, task):
+    policy = load_policy(ptr_file, CPU)
+    assert isinstance(policy, Policy)
+    seen = observation(task, seed=4)
+    first, second = policy.infer(seen), policy.infer(seen)
+    np.testing.assert_allclose(first.action, physical(np.tanh(expected_mean(seen))), atol=1e-6)
+    np.testing.assert_array_equal(first.actions, second.actions)
+
+
+def test_samples_follow_the_gaussian_and_the_seed(tmp_path):
+    policy = load_policy(bundle_builder.write_ptr_bundle(tmp_path / "tiny"), CPU)
+    seen = observation(seed=1)
+    policy.reset(7)
+    first = policy.infer(seen, 4000)
+    policy.reset(7)
+    again = policy.infer(seen, 4000)
+    policy.reset(8)
+    other = policy.infer(seen, 4000)
+    np.testing.assert_array_equal(first.actions, again.actions)
+    assert not np.array_equal(first.actions, other.actions)
+    assert first.scores is None
+    squashed = (first.actions - LOW) / (HIGH - LOW) * 2 - 1
+    assert np.abs(squashed).max() <= 1.0 + 1e-6
+    before_tanh = np.arctanh(np.clip(squashed, -0.999999, 0.999999))
+    standard_error = np.exp(bundle_builder.LOG_STD) / np.sqrt(4000)
+    np.testing.assert_allclose(
+        before_tanh.mean(axis=0), expected_mean(seen), atol=5 * standard_error
+    )
+    np.testing.assert_allclose(before_tanh.std(axis=0), np.exp(bundle_builder.LOG_STD), rtol=0.1)
+
+
+@pytest.mark.parametrize("batch", [1, 4, "B"])
+def test_the_sample_that_the_critic_likes_best_is_executed(tmp_path, batch):
+    policy = load_policy(bundle_builder.write_ptr_bundle(tmp_path / "tiny", batch), CPU)
+    policy.reset(11)
+    samples = policy.infer(observation(seed=2), 10)
+    squashed = (samples.actions - LOW) / (HIGH - LOW) * 2 - 1
+    cost = ((squashed - bundle_builder.CRITIC_TARGET) ** 2).sum(axis=1)
+    assert samples.scores.shape == (10,)
+    np.testing.assert_allclose(samples.scores, -cost, atol=1e-4)
+    assert samples.chosen == np.argmin(cost)
+    assert set(samples.stage_times_s) == {"encoder", "policy", "critic_encoder", "critic"}
+
+
+def test_unknown_tasks_are_refused_with_the_known_ones(ptr_file):
+    policy = load_policy(ptr_file, CPU)
+    with pytest.raises(UnknownTaskError, match=r"push_lft.*push_left.*did you mean"):
+        policy.infer(Observation(observation().values, "push_lft"))
+    with pytest.raises(UnknownTaskError):
+        policy.infer(Observation(observation().values, None))
+
+
+def test_a_chunk_is_executed_before_the_next_inference(tmp_path):
+    policy = load_policy(bundle_builder.write_recurrent_bundle(tmp_path / "sum"), CPU)
+    states = [np.full(7, value, np.float32) for value in (1.0, 2.0, 3.0, 4.0)]
+    found = [policy.infer(Observation({"state": state})).action[0] for state in states]
+    # Inferences at the first (total 1) and third (total 1 + 3) tick, two steps of each chunk.
+    assert found == [1.0, 2.0, 4.0, 8.0]
+    policy.infer(Observation({"state": states[0]}))
+    policy.reset(0)
+    assert policy.infer(Observation({"state": states[1]})).action[0] == 2.0
+    with pytest.raises(InferenceError, match="found num_samples 3"):
+        policy.infer(Observation({"state": states[0]}), 3)
+
+
+def test_more_steps_than_the_chunk_has_are_refused(tmp_path):
+    file = bundle_builder.write_recurrent_bundle(tmp_path / "sum", execute_steps=4)
+    with pytest.raises(BundleError, match="execute_steps: found 4, expected at most the 3"):
+        load_policy(file, CPU)
+
+
+def test_random_actions_fill_the_bounds_and_follow_the_seed(ptr_file):
+    policy = load_policy(ptr_file, CPU, kind="random")
+    seen = example_observation(policy.spec)
+    policy.reset(3)
+    actions = policy.infer(seen, 2000).actions
+    assert np.all(actions >= LOW - 1e-7)
+    assert np.all(actions <= HIGH + 1e-7)
+    np.testing.assert_allclose(actions.mean(axis=0), (LOW + HIGH) / 2, atol=0.02)
+    assert np.all(np.ptp(actions, axis=0) > 0.99 * (HIGH - LOW))
+    policy.reset(3)
+    np.testing.assert_array_equal(policy.infer(seen, 2000).actions, actions)
+
+
+def test_a_kind_can_be_registered_once():
+    assert {"ptr", "chunked", "random"} <= set(policy_kinds())
+    with pytest.raises(ValueError, match='"ptr" is taken'):
+        register_policy("ptr")(lambda bundle, options: None)
+
+
+def test_a_wrapper_needs_no_more_than_the_interface(ptr_file):
+    class PrefersTheLast:
+        """What a value-guided wrapper does: ask for samples, score them, choose."""
+
+        def __init__(self, base):
+            self.base = base
+            self.spec = base.spec
+
+        def reset(self, seed):
+            self.base.reset(seed)
+
+        def infer(self, observation, num_samples=1):
+            samples = self.base.infer(observation, 8)
+            scores = np.arange(8, dtype=np.float32)
+            return type(samples)(samples.actions, chosen=7, scores=scores)
+
+    wrapper = PrefersTheLast(load_policy(ptr_file, CPU))
+    assert isinstance(wrapper, Policy)
+    samples = wrapper.infer(observation())
+    np.testing.assert_array_equal(samples.action, samples.actions[7])
+
+
+def test_the_core_imports_neither_ros_nor_torch():
+    code = """
+import sys
+class Forbidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {'rclpy', 'torch', 'leapp', 'onnx', 'mujoco', 'policy_interfaces'}:
+            raise ImportError(name + ' is not for the core')
+sys.meta_path.insert(0, Forbidden())
+import policy_server.bundle, policy_server.engine, policy_server.episode
+import policy_server.image_conversion, policy_server.observation_buffer, policy_server.pacing
+import policy_server.preprocessing, policy_server.registry, policy_server.robots
+policy_server.registry.policy_kinds()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_shipped_bundle_loads_when_present():
+    from pathlib import Path
+
+    file = Path(__file__).parents[3] / "models" / "ptr_widowx_sim" / "ptr_widowx_sim.yaml"
+    if not file.exists():
+        pytest.skip("no bundle is shipped yet")
+    policy = load_policy(file, CPU)
+    assert len(policy.spec.tasks) >= 8
+    action = policy.infer(example_observation(policy.spec)).action
+    assert np.all((action >= LOW - 1e-6) & (action <= HIGH + 1e-6))
+    assert load_bundle(file).deployment.horizon > 0
