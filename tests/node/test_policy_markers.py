@@ -146,8 +146,14 @@ def test_action_that_makes_no_sense_is_not_drawn_and_harms_nothing(graph):
 
     messages = itertools.cycle(bad)
     seen = set()
+    graph.wait_for(
+        lambda: (
+            "status" in graph.markers
+            and graph.state.get_subscription_count()
+            and graph.delta.get_subscription_count()
+        )
+    )
     deadline_s = time.monotonic() + 1.0
-    graph.wait_for(lambda: "status" in graph.markers)
     while time.monotonic() < deadline_s:
         work()
         time.sleep(0.02)
