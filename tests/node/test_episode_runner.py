@@ -1,8 +1,6 @@
 """The episode runner against stand-ins for the arm controller, the policy and the simulator."""
 
-import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,7 +22,6 @@ from std_srvs.srv import SetBool
 TASKS = ["put_red_cube_in_pot", "open_drawer"]
 STEP_S = 0.02
 RESULT = RunEpisode.Result
-_domains = itertools.count()
 
 
 class StandIns(Node):
@@ -114,12 +111,11 @@ class StandIns(Node):
 
 
 @pytest.fixture
-def graph(monkeypatch):
-    domain = 1 + (os.getpid() * 13 + next(_domains)) % 200
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+def graph(free_domain, monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     context = Context()
-    rclpy.init(context=context, domain_id=domain)
+    rclpy.init(context=context, domain_id=free_domain)
     executor = MultiThreadedExecutor(num_threads=4, context=context)
     threads = []
 

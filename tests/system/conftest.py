@@ -1,7 +1,6 @@
 """One isolated ROS domain per test, and a watcher of the arm's command topics."""
 
 import itertools
-import os
 import sys
 import threading
 import time
@@ -18,8 +17,6 @@ from rclpy.node import Node
 sys.path.insert(0, str(Path(__file__).parent))
 
 from launched import Launched
-
-_domains = itertools.count()
 
 
 def pytest_collection_modifyitems(items):
@@ -65,15 +62,10 @@ class Watcher(Node):
 
 
 @pytest.fixture
-def domain():
-    return 1 + (os.getpid() * 13 + next(_domains)) % 200
-
-
-@pytest.fixture
-def watcher(domain, monkeypatch):
+def watcher(free_domain, monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     context = Context()
-    rclpy.init(context=context, domain_id=domain)
+    rclpy.init(context=context, domain_id=free_domain)
     node = Watcher(context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
@@ -86,7 +78,7 @@ def watcher(domain, monkeypatch):
 
 
 @pytest.fixture
-def start(domain):
+def start(free_domain):
     """Start a `ros2` command; everything started is stopped at the end of the test."""
     started = []
 
@@ -94,7 +86,7 @@ def start(domain):
         launched = Launched(
             ["ros2", *map(str, command)],
             {
-                "ROS_DOMAIN_ID": str(domain),
+                "ROS_DOMAIN_ID": str(free_domain),
                 "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
                 "PYTHONUNBUFFERED": "1",
             },

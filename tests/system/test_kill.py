@@ -81,8 +81,8 @@ def test_the_arm_holds_when_the_policy_is_killed(start, watcher):
     assert arm.process.poll() is None, arm.output
 
 
-def test_the_policy_stops_when_the_camera_dies(start, watcher, domain, monkeypatch):
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+def test_the_policy_stops_when_the_camera_dies(start, watcher, free_domain, monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain))
     camera = subprocess.Popen([sys.executable, Path(__file__).with_name("camera_relay.py")])
     try:
         launch = start(

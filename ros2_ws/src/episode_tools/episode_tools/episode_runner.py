@@ -204,6 +204,7 @@ class EpisodeRunner(Node):
         known = self._known_tasks()
         tasks = select_tasks(self._values["tasks"], known)
         self._planned = plan_episodes(tasks, self._values["episodes"], self._values["seed"])
+        tasks = list(dict.fromkeys(planned.task for planned in self._planned))
         self._report = Report(context=self._report_context(tasks))
         total = len(self._planned)
         self._say(f"running {total} episode{'s' * (total > 1)} of {', '.join(tasks)}")

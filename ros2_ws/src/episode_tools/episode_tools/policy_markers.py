@@ -1,5 +1,6 @@
 """Node `policy_markers`: shows in RViz what a policy asks of the arm, and how it is doing."""
 
+import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -235,6 +236,8 @@ def main() -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        # A launch passes on the interruption that the terminal has sent already.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         node.destroy_node()
         rclpy.try_shutdown()
     return 0

@@ -13,13 +13,21 @@ from policy_server.bundle import find_bundle
 from widowx_bringup.arm import (
     ARM_ARGUMENTS,
     arm_actions,
+    arm_controller,
     arm_namespace,
     clock_parameters,
     config_file,
 )
 from widowx_bringup.launch_arguments import ArgumentError, LaunchArgument, check_arguments
 from widowx_bringup.model_path import model_search_path
-from widowx_bringup.supervision import bring_up, declare, run, run_to_end, when_all
+from widowx_bringup.supervision import (
+    bring_up,
+    deactivate_and_end,
+    declare,
+    run,
+    run_to_end,
+    when_all,
+)
 
 from launch import LaunchContext, LaunchDescription
 
@@ -137,11 +145,13 @@ def start_graph(context: LaunchContext) -> list:
             }
         ],
     )
-    is_active = when_all(["arm", "policy"], run_to_end(runner, "episode_runner"))
+    controller = arm_controller(values)
+    all_done = deactivate_and_end(controller, "all episodes are done")
+    is_active = when_all(["arm", "policy"], run_to_end(runner, "episode_runner", all_done))
     return [
         *(record_actions(values, arm) if values["record"] else []),
         *(monitor_actions(values, arm) if values["viewer"] == "web" else []),
-        *arm_actions(values, when_active=is_active("arm")),
+        *arm_actions(values, controller, when_active=is_active("arm")),
         *bring_up(policy, "policy_node", when_active=is_active("policy")),
     ]
 

@@ -47,11 +47,25 @@ def clock_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"use_sim_time": bool(values["sim"]) and values["rtf"] != 1.0}
 
 
-def arm_actions(values: Mapping[str, Any], when_active: list[Action]) -> list[Action]:
+def arm_controller(values: Mapping[str, Any]) -> LifecycleNode:
+    """The arm's controller, not started yet; `values` as for `arm_actions`."""
+    return LifecycleNode(
+        package="widowx_control",
+        executable="arm_controller",
+        name="arm_controller",
+        namespace=arm_namespace(values),
+        parameters=[config_file("arm_controller.yaml"), clock_parameters(values)],
+    )
+
+
+def arm_actions(
+    values: Mapping[str, Any], controller: LifecycleNode, when_active: list[Action]
+) -> list[Action]:
     """Bring up the arm controller and, for `sim:=true`, the simulated arm and camera.
 
     Args:
         values: checked values of `ARM_ARGUMENTS`.
+        controller: from `arm_controller`.
         when_active: actions for when the controller takes commands.
     """
     actions: list[Action] = []
@@ -70,11 +84,4 @@ def arm_actions(values: Mapping[str, Any], when_active: list[Action]) -> list[Ac
             ],
         )
         actions += run(simulation, "robot_sim")
-    controller = LifecycleNode(
-        package="widowx_control",
-        executable="arm_controller",
-        name="arm_controller",
-        namespace=arm_namespace(values),
-        parameters=[config_file("arm_controller.yaml"), clock_parameters(values)],
-    )
     return actions + bring_up(controller, "arm_controller", when_active)

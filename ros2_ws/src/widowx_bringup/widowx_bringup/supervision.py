@@ -14,6 +14,7 @@ from launch.actions import (
     OpaqueFunction,
     RegisterEventHandler,
     Shutdown,
+    TimerAction,
 )
 from launch.event_handlers import OnProcessExit, OnProcessStart
 from launch.events import matches_action
@@ -25,6 +26,8 @@ from lifecycle_msgs.msg import Transition
 
 from launch import Action, LaunchContext
 from widowx_bringup.launch_arguments import LaunchArgument
+
+_DEACTIVATION_TIMEOUT_S = 5.0
 
 
 class GraphError(RuntimeError):
@@ -57,38 +60,44 @@ def fail(message: str) -> OpaqueFunction:
     return OpaqueFunction(function=raise_error)
 
 
+def _change_state(node: LifecycleNode, transition: int) -> EmitEvent:
+    return EmitEvent(
+        event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
+    )
+
+
+def _on_transition(
+    node: LifecycleNode, start: str, goal: str, actions: list[Action]
+) -> RegisterEventHandler:
+    return RegisterEventHandler(
+        OnStateTransition(
+            target_lifecycle_node=node, start_state=start, goal_state=goal, entities=actions
+        )
+    )
+
+
 def bring_up(node: LifecycleNode, name: str, when_active: list[Action]) -> list[Action]:
     """Start a lifecycle node, configure and activate it, then do `when_active`.
 
     A refused transition or the death of the node ends the launch with a non-zero exit status.
     """
 
-    def change_state(transition: int) -> EmitEvent:
-        return EmitEvent(
-            event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
-        )
-
-    def on_transition(start: str, goal: str, actions: list[Action]) -> RegisterEventHandler:
-        return RegisterEventHandler(
-            OnStateTransition(
-                target_lifecycle_node=node, start_state=start, goal_state=goal, entities=actions
-            )
-        )
-
     def refused(transition: str) -> list[Action]:
         return [fail(f"{name} refused to {transition}; its own message above says why")]
 
     return [
-        on_transition("configuring", "inactive", [change_state(Transition.TRANSITION_ACTIVATE)]),
-        on_transition("configuring", "unconfigured", refused("configure")),
-        on_transition("configuring", "errorprocessing", refused("configure")),
-        on_transition("activating", "active", when_active),
-        on_transition("activating", "inactive", refused("activate")),
-        on_transition("activating", "errorprocessing", refused("activate")),
+        _on_transition(
+            node, "configuring", "inactive", [_change_state(node, Transition.TRANSITION_ACTIVATE)]
+        ),
+        _on_transition(node, "configuring", "unconfigured", refused("configure")),
+        _on_transition(node, "configuring", "errorprocessing", refused("configure")),
+        _on_transition(node, "activating", "active", when_active),
+        _on_transition(node, "activating", "inactive", refused("activate")),
+        _on_transition(node, "activating", "errorprocessing", refused("activate")),
         RegisterEventHandler(
             OnProcessStart(
                 target_action=node,
-                on_start=[change_state(Transition.TRANSITION_CONFIGURE)],
+                on_start=[_change_state(node, Transition.TRANSITION_CONFIGURE)],
             )
         ),
         *run(node, name),
@@ -104,15 +113,25 @@ def run(process: Action, name: str) -> list[Action]:
     return [RegisterEventHandler(OnProcessExit(target_action=process, on_exit=on_exit)), process]
 
 
-def run_to_end(process: Action, name: str) -> list[Action]:
-    """Start the process whose end is the end of the launch, and whose success is its success."""
+def run_to_end(process: Action, name: str, when_done: list[Action]) -> list[Action]:
+    """Start the process whose success is that of the launch; after it do `when_done`."""
 
     def on_exit(event: ProcessExited, _context: LaunchContext) -> list[Action]:
         if event.returncode == 0:
-            return [Shutdown(reason=f"{name} is done")]
+            return when_done
         return [fail(f"{name} failed (exit code {event.returncode}); its message above says why")]
 
     return [RegisterEventHandler(OnProcessExit(target_action=process, on_exit=on_exit)), process]
+
+
+def deactivate_and_end(node: LifecycleNode, reason: str) -> list[Action]:
+    """Deactivate a node while the others still serve it, then end the launch."""
+    end = Shutdown(reason=reason)
+    return [
+        _on_transition(node, "deactivating", "inactive", [end]),
+        _change_state(node, Transition.TRANSITION_DEACTIVATE),
+        TimerAction(period=_DEACTIVATION_TIMEOUT_S, actions=[end]),
+    ]
 
 
 def when_all(names: Iterable[str], actions: list[Action]) -> Callable[[str], list[Action]]:

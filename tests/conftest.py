@@ -1,0 +1,34 @@
+"""Fixtures of all tests."""
+
+import itertools
+import os
+import random
+import socket
+
+import pytest
+
+# RTPS: UDP port of a domain's first participant for discovery, 7400 + 250 domain + 10.
+_FIRST_PARTICIPANT_PORT = 7410
+_PORTS_PER_DOMAIN = 250
+# Ports of domains above 101 may be given to other programs by the kernel.
+_DOMAINS = range(1, 102)
+_calls = itertools.count()
+
+
+def _is_unused(domain):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", _FIRST_PARTICIPANT_PORT + _PORTS_PER_DOMAIN * domain))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture
+def free_domain():
+    """ROS_DOMAIN_ID that no process of this machine uses now."""
+    generator = random.Random(os.getpid() * 1_000_003 + next(_calls))
+    for domain in generator.sample(_DOMAINS, len(_DOMAINS)):
+        if _is_unused(domain):
+            return domain
+    pytest.fail("every ROS domain is in use on this machine")
