@@ -33,6 +33,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-timing", action="store_true", help="answer at once")
     parser.add_argument("--factory-settings", action="store_true", help="unconfigured EEPROM")
     parser.add_argument("--seed", type=int, default=0, help="of the line noise")
+    parser.add_argument(
+        "--realtime-priority",
+        type=int,
+        default=30,
+        help="of the bus, where the system allows it; 0: none",
+    )
     arguments, _ = parser.parse_known_args(argv)
     return arguments
 
@@ -82,7 +88,10 @@ def main(argv: list[str] | None = None) -> int:
         factory_settings=arguments.factory_settings,
     )
     signal.signal(signal.SIGTERM, _interrupt)
-    with contextlib.suppress(KeyboardInterrupt), BusServer(bus, arguments.link) as server:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        BusServer(bus, arguments.link, arguments.realtime_priority) as server,
+    ):
         print(f"servo_bus_emulator: {len(bus.servos)} servos on {server.port}", flush=True)
         if arguments.control is not None:
             _serve_commands(server, arguments.control)

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
 
+from widowx_control.xs_driver.realtime import request_realtime
+
 from servo_bus_emulator.bus import EmulatedBus, Reply
 
 _TICK_S: Final = 0.008
@@ -32,10 +34,15 @@ class BusServer:
         bus: the bus; this object's thread owns it from `start` on.
         link: a symbolic link to the pseudo-terminal, as udev makes for a real adapter; a
             relative or absolute path, replaced if it is a link. None makes no link.
+        realtime_priority: of the serving thread, where the system allows it; 0 for none. Real
+            servos do not wait for a busy computer.
     """
 
-    def __init__(self, bus: EmulatedBus, link: Path | None = None) -> None:
+    def __init__(
+        self, bus: EmulatedBus, link: Path | None = None, realtime_priority: int = 0
+    ) -> None:
         """Prepare; nothing is opened yet."""
+        self._realtime_priority = realtime_priority
         self._bus = bus
         self._link = link
         self._master = -1
@@ -140,6 +147,7 @@ class BusServer:
         os.write(self._wake_write, b"x")
 
     def _run(self) -> None:
+        request_realtime(self._realtime_priority)
         while not self._stop.is_set():
             now = self._now()
             wait = _TICK_S

@@ -20,7 +20,7 @@ RIGID_JOINTS: Final = MappingProxyType(
     {
         "waist": RigidJoint(inertia_kg_m2=0.08),
         "shoulder": RigidJoint(
-            inertia_kg_m2=0.15, load_nm=1.1, lower_rad=-1.88, upper_rad=1.99, start_rad=-1.80
+            inertia_kg_m2=0.15, load_nm=-1.1, lower_rad=-1.85, upper_rad=1.99, start_rad=-1.80
         ),
         "elbow": RigidJoint(
             inertia_kg_m2=0.08, load_nm=1.2, lower_rad=-2.15, upper_rad=1.61, start_rad=1.55

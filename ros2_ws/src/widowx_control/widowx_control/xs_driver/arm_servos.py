@@ -87,6 +87,8 @@ class Servo:
     registers: dict[str, int] = field(default_factory=dict)
     """Last value read of every register."""
     state: ServoState | None = None
+    energised: bool = False
+    """Whether torque was on when the driver last switched or found it."""
     missing: bool = True
     rebooting: bool = False
     eeprom_writes: int = 0
@@ -198,11 +200,11 @@ class ArmServos:
 
     # --- procedures ----------------------------------------------------------------------------
 
-    def find(self, bus: ServoBus, servo: Servo) -> Steps[str | None]:
+    def find(self, bus: ServoBus, servo: Servo, attempts: int = 3) -> Steps[str | None]:
         """Look for a servo on the bus and read it. Returns what is wrong, or None."""
         servo.missing = True
         try:
-            number = bus.ping(servo.servo_id)
+            number = bus.ping(servo.servo_id, attempts)
         except NoReply:
             return f"{servo.name} (ID {servo.servo_id}) does not answer"
         yield
@@ -220,6 +222,7 @@ class ArmServos:
         except (NoReply, Refused) as error:
             return f"{servo.name}: {error}"
         yield
+        servo.energised = bool(servo.known("Torque_Enable"))
         servo.missing = False
         return None
 
@@ -323,6 +326,7 @@ class ArmServos:
         if servo.known("Torque_Enable") != wanted:
             self.write(bus, servo, "Torque_Enable", wanted)
             yield
+        servo.energised = bool(wanted)
 
     def _hold(self, bus: ServoBus, servo: Servo) -> Steps[None]:
         """Make the goal mean: stay here."""
@@ -363,7 +367,7 @@ class ArmServos:
                 f"watchdog:{servo.name}",
                 f"{where} stopped because it heard nothing for longer than its bus watchdog",
             )
-        if servo.torque_wanted and not servo.registers.get("Torque_Enable"):
+        if servo.energised and servo.torque_wanted and not servo.registers.get("Torque_Enable"):
             return (f"torque_lost:{servo.name}", f"{where} lost its torque; it restarted")
         return None
 

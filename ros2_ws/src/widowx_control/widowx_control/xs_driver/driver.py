@@ -47,6 +47,7 @@ from widowx_control.xs_driver.control_table import (
     WATCHDOG_TRIPPED,
     ServoModel,
 )
+from widowx_control.xs_driver.realtime import request_realtime
 from widowx_control.xs_driver.serial_port import PortLost, SerialPort
 from widowx_control.xs_driver.trajectory import (
     Trajectory,
@@ -78,6 +79,7 @@ _STOP_VELOCITY_UNITS: Final = 131
 _MAX_TICKS_PER_S: Final = 6.5 * 1.5 / RAD_PER_TICK
 """No-load speed of the fastest servo at 12 V, with a margin for 14.8 V and for being dragged."""
 _PLAUSIBLE_TICKS: Final = 8
+_START_ATTEMPTS: Final = 10
 _MISSES: Final = 8
 """Cycles in a row without an answer before a servo counts as missing."""
 _GOAL_MISSES_TO_LOOK: Final = 3
@@ -128,7 +130,7 @@ class DriverSettings:
     port: str
     baud_rate: int = 1_000_000
     load_configs: bool = True
-    bus_watchdog_ms: int = 160
+    bus_watchdog_ms: int = 200
     """0..2540 in steps of 20; 0 switches the servos' bus watchdog off."""
     reply_margin_s: float = 0.005
     open_loop_timeout_s: float = 1.0
@@ -138,6 +140,8 @@ class DriverSettings:
     missing_after_s: float = 0.1
     """A servo that does not answer for this long is missing."""
     reconnect_period_s: float = 0.25
+    realtime_priority: int = 20
+    """Of the bus thread, where the system allows it; 0 leaves it as it is."""
     limit_tolerance_rad: float = 0.02
     """Goals beyond a servo's limit by less than this are clipped; beyond that, refused."""
 
@@ -598,7 +602,7 @@ class XsDriver:
         self._require_present(servos)
         if not enable:
             for servo in servos:
-                servo.torque_wanted = False
+                servo.torque_wanted = servo.energised = False
             self._forget_goals(servos)
             # Masters first would switch their shadows with them; either order ends the same.
             for servo in servos:
@@ -830,6 +834,9 @@ class XsDriver:
     # --- bus thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
+        limitation = request_realtime(self._settings.realtime_priority)
+        if limitation:
+            self._event("info", limitation)
         problem = ""
         while not self._stopping.is_set():
             try:
@@ -882,7 +889,7 @@ class XsDriver:
         problems = []
         servos = list(self._servos.by_name.values())
         for servo in servos:
-            problem = _finish(self._servos.find(self._bus, servo))
+            problem = _finish(self._servos.find(self._bus, servo, _START_ATTEMPTS))
             if problem:
                 problems.append(problem)
             if len(problems) >= 3 and len(problems) == servos.index(servo) + 1:
@@ -1298,7 +1305,9 @@ class XsDriver:
             self._event("error", f"stopped until re-armed: {text}")
 
     def _event(self, level: str, text: str) -> None:
-        self._on_event(level, text)
+        # A log that fails must not end the thread that keeps the servos alive.
+        with contextlib.suppress(Exception):
+            self._on_event(level, text)
 
 
 def _finish(steps: Steps[Any]) -> Any:

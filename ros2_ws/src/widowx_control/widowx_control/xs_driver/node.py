@@ -113,6 +113,7 @@ class XsDriverNode(Node):
                 bus_watchdog_ms=self.get_parameter("bus_watchdog_ms").value,
                 reply_margin_s=self.get_parameter("reply_margin_ms").value * 1e-3,
                 open_loop_timeout_s=self.get_parameter("open_loop_timeout_s").value,
+                realtime_priority=self.get_parameter("realtime_priority").value,
                 preempt_trajectories=self.get_parameter("preempt_trajectories").value,
             )
         except ValueError as error:
@@ -157,7 +158,7 @@ class XsDriverNode(Node):
         add("port", "", "serial port; empty: as in the YAML files")
         add(
             "bus_watchdog_ms",
-            160,
+            200,
             "servos stop when they hear nothing for this long; 0 switches it off",
             integer_range=[IntegerRange(from_value=0, to_value=2540, step=20)],
         )
@@ -172,6 +173,12 @@ class XsDriverNode(Node):
             1.0,
             "velocity, current and PWM goals of joints fall to 0 when not repeated; 0: never",
             floating_point_range=[FloatingPointRange(from_value=0.0, to_value=60.0)],
+        )
+        add(
+            "realtime_priority",
+            20,
+            "of the bus thread, where the system allows it; 0: none",
+            integer_range=[IntegerRange(from_value=0, to_value=99, step=1)],
         )
         add("preempt_trajectories", False, "a new trajectory replaces the one that runs")
         add(
@@ -218,7 +225,13 @@ class XsDriverNode(Node):
 
     def _report(self, level: str, text: str) -> None:
         """Log an event of the driver. Runs in any thread."""
-        getattr(self.get_logger(), level)(text)
+        # One call per level: rclpy ties the place of a call to its level.
+        if level == "error":
+            self.get_logger().error(text)
+        elif level == "warning":
+            self.get_logger().warning(text)
+        else:
+            self.get_logger().info(text)
         self._changed.set()
 
     def _diagnose(self) -> None:
@@ -400,6 +413,8 @@ def _points(trajectory: JointTrajectory) -> dict[str, list[tuple[float, list[flo
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is shut down. Returns the exit status."""
     rclpy.init(args=args)
+    # The bus thread waits for the interpreter at most this long behind a callback.
+    sys.setswitchinterval(0.0005)
     try:
         node = XsDriverNode()
     except (ConfigurationError, ParameterException) as error:
