@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rosbags.interfaces import Connection, ConnectionExtRosbag2
 from rosbags.rosbag2 import Reader, ReaderError
 
 from .graph import non_negative_int, positive_float
@@ -108,6 +109,11 @@ def open_bag(path: str) -> Iterator[Reader]:
         yield reader
     finally:
         reader.close()
+
+
+def _encoding(connection: Connection) -> str:
+    assert isinstance(connection.ext, ConnectionExtRosbag2)
+    return connection.ext.serialization_format
 
 
 def _size_text(size: float) -> str:

@@ -63,7 +63,7 @@ def play(arguments: argparse.Namespace) -> None:
                 due = start + (stamp_ns - first_ns) * 1e-9 / arguments.rate
                 if clock is not None:
                     clock.run_until(due, stamp_ns, arguments.rate)
-                _sleep_until(due)
+                node.spin_until_time(due)
                 if connection.id in publishers:
                     publishers[connection.id].publish(data)
             if not arguments.loop:
@@ -74,12 +74,6 @@ def play(arguments: argparse.Namespace) -> None:
 
 def _absolute(topic: str) -> str:
     return topic if topic.startswith("/") else f"/{topic}"
-
-
-def _sleep_until(due: float) -> None:
-    left_s = due - time.monotonic()
-    if left_s > 0.0:
-        time.sleep(left_s)
 
 
 def _qos(connection: Any) -> QoSProfile:
@@ -98,6 +92,7 @@ class _ClockPublisher:
     """Publishes the bag's time on /clock."""
 
     def __init__(self, node: CommandNode, rate_hz: float) -> None:
+        self._node = node
         self._publisher = node.node.create_publisher(ClockMessage, "/clock", QoSProfile(depth=1))
         self._period_s = 1.0 / rate_hz
         self._following = time.monotonic()
@@ -105,7 +100,7 @@ class _ClockPublisher:
     def run_until(self, due: float, stamp_ns: int, rate: float) -> None:
         """Publish the ticks until a message with this time is due."""
         while self._following <= due:
-            _sleep_until(self._following)
+            self._node.spin_until_time(self._following)
             time_ns = stamp_ns - round((due - self._following) * rate * 1e9)
             stamp = Time(nanoseconds=time_ns).to_msg()
             self._publisher.publish(ClockMessage(clock=stamp))

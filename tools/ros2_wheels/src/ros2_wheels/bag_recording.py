@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import re
 import signal
@@ -61,28 +62,22 @@ def record(arguments: argparse.Namespace) -> None:
             f"Output folder '{output}' already exists: choose another one with -o"
         ) from error
 
-    # An exception in the middle of a write would spoil the bag, so signals only set a flag.
-    stopping = False
-
-    def stop(number: int, frame: Any) -> None:
-        nonlocal stopping
-        stopping = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
     try:
         with command_node(arguments, "rosbag2_recorder") as node:
+            signal.signal(signal.SIGTERM, node.interrupt)
             recorder = _Recorder(node, writer, _topic_filter(arguments, named))
             recorder.logger.info("Listening for topics...")
             polling_period_s = arguments.polling_interval * 1e-3
             following = time.monotonic()
-            while not stopping:
-                if time.monotonic() >= following:
-                    recorder.subscribe_to_new_topics()
-                    following = time.monotonic() + polling_period_s
-                node.spin_once()
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    if time.monotonic() >= following:
+                        recorder.subscribe_to_new_topics()
+                        following = time.monotonic() + polling_period_s
+                    node.spin_once()
             recorder.logger.info("Recording stopped")
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not spoil the bag
         writer.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -65,7 +66,7 @@ def non_negative_int(text: str) -> int:
 @contextmanager
 def command_node(arguments: argparse.Namespace, name: str | None = None) -> Iterator[CommandNode]:
     """Create a node for the duration of a command."""
-    # Without handlers Ctrl-C stays a KeyboardInterrupt, with the node still usable to clean up.
+    # rclpy's handlers would shut the context down, with which a goal could still be cancelled.
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node(
         name or f"_ros2cli_{os.getpid()}",
@@ -74,9 +75,12 @@ def command_node(arguments: argparse.Namespace, name: str | None = None) -> Iter
         ],
         start_parameter_services=False,
     )
+    result = CommandNode(node, getattr(arguments, "spin_time", None))
+    previous = signal.signal(signal.SIGINT, result.interrupt)
     try:
-        yield CommandNode(node, getattr(arguments, "spin_time", None))
+        yield result
     finally:
+        signal.signal(signal.SIGINT, previous)
         node.destroy_node()
         rclpy.try_shutdown()
 
@@ -89,14 +93,31 @@ class CommandNode:
         self._spin_time_s = spin_time_s
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(node)
+        self._interrupted = False
+
+    def interrupt(self, *_: Any) -> None:
+        """Signal handler that makes the next check for it raise KeyboardInterrupt.
+
+        Raised at any moment, it could arise in the middle of rclpy's native code, which turns it
+        into other errors.
+        """
+        self._interrupted = True
 
     def spin_once(self, timeout_s: float = _POLL_PERIOD_S) -> None:
-        """Execute one callback, or none within the timeout."""
+        """Execute one callback, or none within the timeout; KeyboardInterrupt after Ctrl-C."""
         self._executor.spin_once(timeout_sec=timeout_s)
+        if self._interrupted:
+            self._interrupted = False
+            raise KeyboardInterrupt
 
     def spin_for(self, duration_s: float) -> None:
         """Execute callbacks for some time."""
         self.spin_until(lambda: False, duration_s)
+
+    def spin_until_time(self, end: float) -> None:
+        """Execute callbacks until a time of time.monotonic(), at least those that wait already."""
+        self.spin_once(0.0)
+        self.spin_for(end - time.monotonic())
 
     def spin_until(self, condition: Callable[[], bool], timeout_s: float | None = None) -> bool:
         """Execute callbacks until the condition holds; return whether it does."""

@@ -1,0 +1,244 @@
+"""The `ros2` command for wheel installations against a running node."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("ros2_wheels")
+
+from rosbags.highlevel import AnyReader
+
+ROBOT = Path(__file__).with_name("ros2_cli_robot.py")
+ROS2 = [sys.executable, "-m", "ros2_wheels.main"]
+MOVE = ["/lab/move", "policy_interfaces/action/MoveToNamedPose"]
+
+
+class Cli:
+    """Runs `ros2` commands beside a robot, in a ROS domain of their own."""
+
+    def __init__(self, domain):
+        self.environment = {**os.environ, "ROS_DOMAIN_ID": str(domain), "PYTHONUNBUFFERED": "1"}
+        self.robot = subprocess.Popen(
+            [sys.executable, str(ROBOT), "--ros-args", "-r", "__ns:=/lab"],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, *arguments, **options):
+        return subprocess.Popen(
+            [*ROS2, *map(str, arguments)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def run(self, *arguments, status=0, timeout_s=40.0):
+        """Run a command to its end and return its output; check the exit status."""
+        process = self.start(*arguments)
+        try:
+            output, errors = process.communicate(timeout=timeout_s)
+        finally:
+            process.kill()
+        assert process.returncode == status, output + errors
+        return output if status == 0 else output + errors
+
+
+@pytest.fixture(scope="module")
+def cli():
+    result = Cli(1 + (os.getpid() * 13 + 7) % 200)
+    yield result
+    result.robot.kill()
+    result.robot.wait()
+
+
+def read_until(process, text, timeout_s=40.0):
+    """Return the lines of a process's output up to one with `text`."""
+    lines = []
+    end = time.monotonic() + timeout_s
+    while not lines or text not in lines[-1]:
+        assert time.monotonic() < end, lines
+        line = process.stdout.readline()
+        assert line, f"ended without '{text}': {lines} {process.stderr.read()}"
+        lines.append(line)
+    return lines
+
+
+def test_lists_name_what_the_robot_offers(cli):
+    assert "/lab/robot\n" in cli.run("node", "list")
+    assert "/lab/joint_states [sensor_msgs/msg/JointState]\n" in cli.run("topic", "list", "-t")
+    assert "/lab/enable [std_srvs/srv/SetBool]\n" in cli.run("service", "list", "-t")
+    assert cli.run("action", "list", "-t") == f"{MOVE[0]} [{MOVE[1]}]\n"
+    assert cli.run("lifecycle", "nodes") == "/lab/robot\n"
+    info = cli.run("node", "info", "/lab/robot")
+    assert "  Publishers:\n    /lab/joint_states: sensor_msgs/msg/JointState\n" in info
+    assert f"  Action Servers:\n    {MOVE[0]}: {MOVE[1]}\n" in info
+
+
+def test_echo_prints_messages_of_a_best_effort_publisher(cli):
+    text = cli.run("topic", "echo", "--once", "/lab/joint_states")
+    document, end, _ = text.partition("---\n")
+    assert end
+    message = yaml.safe_load(document)
+    assert message["name"] == ["waist", "wrist"]
+    assert message["position"][1] == 0.25
+    assert message["velocity"] == []
+    count = message["position"][0]
+    line = cli.run("topic", "echo", "--once", "--csv", "--field", "header", "lab/joint_states")
+    seconds, nanoseconds, frame = line.strip().split(",")
+    assert frame == "base"
+    stamp = message["header"]["stamp"]
+    assert int(seconds) + int(nanoseconds) * 1e-9 > stamp["sec"] + stamp["nanosec"] * 1e-9
+    chosen = ["--filter", f"m[0] > {count + 60}", "--field", "position"]
+    selected = cli.run("topic", "echo", "--once", *chosen, "/lab/joint_states")
+    assert yaml.safe_load(selected.partition("---")[0])[0] > count + 60
+
+
+def test_rate_is_measured(cli):
+    process = cli.start("topic", "hz", "/lab/joint_states")
+    lines = read_until(process, "average rate:")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10.0)
+    assert 15.0 < float(lines[-1].split()[-1]) < 25.0
+
+
+def test_published_messages_arrive_with_current_stamps(cli):
+    echo = cli.start("topic", "echo", "/goal", "geometry_msgs/msg/PoseStamped", "--flow-style")
+    before = time.time()
+    values = "{header: auto, pose: {position: {x: 1, y: -2.5}}}"
+    cli.run("topic", "pub", "-t", "3", "-r", "20", "/goal", "geometry_msgs/PoseStamped", values)
+    lines = read_until(echo, "---")
+    echo.kill()
+    message = yaml.safe_load(lines[-2])
+    assert message["pose"]["position"] == {"x": 1.0, "y": -2.5, "z": 0.0}
+    assert before - 1.0 < message["header"]["stamp"]["sec"] <= time.time()
+    refused = cli.run("topic", "pub", "/goal", "geometry_msgs/PoseStamped", "{poze: 1}", status=1)
+    assert "has no field 'poze', it has: header, pose" in refused
+    assert "type is invalid: 'geometry_msgs/Poze'" in cli.run(
+        "topic", "pub", "/goal", "geometry_msgs/Poze", status=1
+    )
+
+
+def test_parameters_are_read_set_and_refused(cli, tmp_path):
+    assert cli.run("param", "get", "/lab/robot", "arm.limits") == "Double values are: [0.5, 1.5]\n"
+    assert (
+        cli.run("param", "set", "/lab/robot", "speed_m_s", "1.25") == "Set parameter successful\n"
+    )
+    assert "Setting parameter failed" in cli.run(
+        "param", "set", "/lab/robot", "speed_m_s", "9.0", status=1
+    )
+    file = tmp_path / "robot.yaml"
+    file.write_text(cli.run("param", "dump", "lab/robot"))
+    content = yaml.safe_load(file.read_text())["/lab/robot"]["ros__parameters"]
+    assert content["speed_m_s"] == 1.25
+    assert content["arm"] == {"joints": ["waist", "wrist"], "limits": [0.5, 1.5]}
+    file.write_text("/**:\n  ros__parameters:\n    name: loaded\n    speed_m_s: 0.75\n")
+    cli.run("param", "load", "/lab/robot", file)
+    assert cli.run("param", "get", "--hide-type", "/lab/robot", "name") == "loaded\n"
+    assert "  speed_m_s (type: double)\n" in cli.run("param", "list", "lab/robot", "--param-type")
+    described = cli.run("param", "describe", "/lab/robot", "speed_m_s")
+    assert "  Description: Speed.\n" in described
+    assert "    Max value: 2.0\n" in described
+    assert "Parameter not set" in cli.run("param", "get", "/lab/robot", "spead", status=1)
+
+
+def test_services_and_actions_are_called(cli):
+    response = cli.run("service", "call", "/lab/enable", "std_srvs/srv/SetBool", "{data: true}")
+    assert "SetBool_Response(success=True, message='enabled')" in response
+    goal = "{pose: home, duration_s: 0.2}"
+    output = cli.run("action", "send_goal", "--feedback", *MOVE, goal)
+    assert "Feedback:\n    progress: 0.5" in output
+    assert "message: at home" in output
+    assert output.endswith("Goal finished with status: SUCCEEDED\n")
+
+
+def test_ctrl_c_cancels_the_goal(cli):
+    process = cli.start("action", "send_goal", *MOVE, "{duration_s: 60.0}")
+    read_until(process, "Goal accepted")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20.0)
+    assert "Goal canceled." in output
+    assert cli.robot.stdout.readline() == "goal cancelled\n"
+
+
+def test_lifecycle_states_are_read_and_changed(cli):
+    assert cli.run("lifecycle", "get", "/lab/robot") == "unconfigured [1]\n"
+    assert cli.run("lifecycle", "set", "/lab/robot", "configure") == "Transitioning successful\n"
+    unknown = cli.run("lifecycle", "set", "/lab/robot", "configure", status=1)
+    assert "available ones are:\n- cleanup [2]\n- activate [3]\n- shutdown [6]" in unknown
+    assert "Transitioning failed" in cli.run("lifecycle", "set", "/lab/robot", "activate", status=1)
+    assert cli.run("lifecycle", "get") == "/lab/robot: inactive [2]\n"
+
+
+def test_interfaces_and_packages_of_wheels_and_of_the_workspace(cli):
+    shown = cli.run("interface", "show", "--no-comments", "policy_interfaces/msg/EndEffectorDelta")
+    assert shown.startswith(
+        "std_msgs/Header header\n\tbuiltin_interfaces/Time stamp\n\t\tint32 sec"
+    )
+    assert "#" not in shown
+    listed = cli.run("interface", "list", "-s")
+    assert "    std_srvs/srv/SetBool\n" in listed
+    assert "    policy_interfaces/srv/ResetScene\n" in listed
+    packages = cli.run("pkg", "list").split()
+    assert {"std_msgs", "policy_interfaces"} <= set(packages)
+    assert "policy_interfaces" in cli.run("pkg", "prefix", "policy_interfaces")
+    assert "Could not find the interface" in cli.run(
+        "interface", "show", "std_msgs/msg/Strong", status=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("storage", "stop"), [("mcap", signal.SIGINT), ("sqlite3", signal.SIGTERM)]
+)
+def test_recorded_bags_are_complete_and_can_be_played(cli, tmp_path, storage, stop):
+    bag = tmp_path / "bag"
+    options = ["--storage", storage, "-o", bag, "--topics", "/lab/joint_states"]
+    recording = subprocess.Popen(
+        [*ROS2, "bag", "record", *map(str, options)],
+        env=cli.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while "Subscribed to topic '/lab/joint_states'" not in recording.stderr.readline():
+        assert recording.poll() is None
+    time.sleep(1.5)
+    recording.send_signal(stop)
+    assert recording.wait(20.0) == 0
+    # The definitions in the bag suffice to read it.
+    with AnyReader([bag]) as reader:
+        (connection,) = reader.connections
+        messages = [reader.deserialize(raw, connection.msgtype) for _, _, raw in reader.messages()]
+        assert connection.digest.startswith("RIHS01_")
+    counts = np.array([message.position[0] for message in messages])
+    assert len(counts) >= 20
+    assert np.all(np.diff(counts) == 1.0)
+    assert list(messages[0].name) == ["waist", "wrist"]
+
+    info = cli.run("bag", "info", bag)
+    assert f"Storage id:        {storage}\n" in info
+    assert (
+        f"Topic: /lab/joint_states | Type: sensor_msgs/msg/JointState | Count: {len(counts)}"
+        in info
+    )
+    assert "already exists" in cli.run("bag", "record", "-a", "-o", bag, status=1)
+
+    echo = cli.start(
+        "topic", "echo", "/played", "sensor_msgs/msg/JointState", "--field", "position"
+    )
+    playing = cli.start(
+        "bag", "play", bag, "--loop", "--rate", "4.0", "--remap", "/lab/joint_states:=/played"
+    )
+    lines = read_until(echo, ".")
+    echo.kill()
+    playing.send_signal(signal.SIGINT)
+    playing.communicate(timeout=10.0)
+    assert counts[0] <= yaml.safe_load(lines[-1])[0] <= counts[-1]
