@@ -20,7 +20,6 @@ def _version(distribution: str) -> str:
 def _ros() -> str:
     rclpy = importlib.import_module("rclpy")
     origin = os.environ.get("ROS_DISTRO", "wheels")
-    origin = os.environ.get("ROS_DISTRO", "wheels")
     return f"{origin}, rclpy from {Path(str(rclpy.__file__)).parent}"
 
 
