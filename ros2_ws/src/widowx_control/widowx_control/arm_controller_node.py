@@ -92,8 +92,12 @@ class _Motion:
 class ArmController(LifecycleNode):
     """See the package README for topics, parameters and the behaviour in each state."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, interrupted: threading.Event | None = None, **kwargs: Any) -> None:
         """Declare the parameters.
+
+        Args:
+            interrupted: set from outside when the process is to end; ends waits for the driver.
+            kwargs: passed on to the lifecycle node.
 
         Raises:
             ParameterError: a parameter is unknown or out of range.
@@ -130,6 +134,7 @@ class ArmController(LifecycleNode):
         )
         self._entities: list[Any] = []
         self._client: XsClient | None = None
+        self._interrupted = interrupted or threading.Event()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # On the steady clock: a simulator that dies takes the clock of use_sim_time with it.
@@ -144,7 +149,7 @@ class ArmController(LifecycleNode):
             time.sleep(max(0.0, self._created_s + self._config.discovery_s - time.monotonic()))
             self._check_alone()
             control = ArmControl(self._config.control, ArmKinematics())
-            self._client = XsClient(self, self._config.driver_timeout_s)
+            self._client = XsClient(self, self._config.driver_timeout_s, self._interrupted.is_set)
             self._client.wait()
             self._client.check_robot()
         except (DriverError, ValueError, FileNotFoundError) as error:
@@ -618,7 +623,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        node = ArmController()
+        node = ArmController(interrupted=stop)
     except ParameterError as error:
         print(f"arm_controller: {error}", file=sys.stderr)
         rclpy.shutdown()

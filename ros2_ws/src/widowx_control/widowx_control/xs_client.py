@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from interbotix_xs_msgs.srv import RegisterValues, RobotInfo
@@ -16,6 +17,7 @@ from widowx_control.kinematics import JOINT_LOWER_RAD, JOINT_NAMES, JOINT_UPPER_
 
 ARM_GROUP = "arm"
 GRIPPER = "gripper"
+_POLL_S = 0.2
 _ANSWER_TIMEOUT_S = 2.0
 """A driver that is there answers at once. Shutting down beside one that has just ended must not
 take longer than a launch waits before it kills."""
@@ -32,9 +34,16 @@ class XsClient:
     has its own executor, which runs only during a call.
     """
 
-    def __init__(self, node: Node, timeout_s: float) -> None:
-        """Create the clients, with the names that `node` would use."""
+    def __init__(self, node: Node, timeout_s: float, interrupted: Callable[[], bool]) -> None:
+        """Create the clients, with the names that `node` would use.
+
+        Args:
+            node: the node that the calls are for.
+            timeout_s: how long to wait for a driver that is starting [s].
+            interrupted: whether the process has been asked to end; ends every long wait.
+        """
         self._timeout_s = timeout_s
+        self._interrupted = interrupted
         self._node = Node(
             f"_{node.get_name()}_driver_client",
             namespace=node.get_namespace(),
@@ -61,7 +70,11 @@ class XsClient:
         self._node.destroy_node()
 
     def next_joint_states(self, timeout_s: float) -> JointState | None:
-        """Return a message that arrived after the call began; None after the timeout."""
+        """Return a message that arrived after the call began; None after the timeout.
+
+        Raises:
+            DriverError: interrupted.
+        """
         future: Future[JointState] = Future(executor=self._executor)
 
         def take(message: JointState) -> None:
@@ -69,8 +82,12 @@ class XsClient:
                 future.set_result(message)
 
         subscription = self._node.create_subscription(JointState, self._joint_states, take, 1)
+        deadline = time.monotonic() + timeout_s
         try:
-            self._executor.spin_until_future_complete(future, timeout_sec=timeout_s)
+            while not future.done() and (left_s := deadline - time.monotonic()) > 0:
+                if self._interrupted():
+                    raise DriverError("interrupted while waiting for joint_states")
+                self._executor.spin_until_future_complete(future, min(left_s, _POLL_S))
         finally:
             self._node.destroy_subscription(subscription)
         return future.result() if future.done() else None
@@ -83,7 +100,11 @@ class XsClient:
         """
         deadline = time.monotonic() + self._timeout_s
         for client in (self._info, self._get, self._set):
-            if not client.wait_for_service(timeout_sec=max(0.0, deadline - time.monotonic())):
+            while not client.wait_for_service(timeout_sec=_POLL_S):
+                if self._interrupted():
+                    raise DriverError("interrupted while waiting for the arm's driver")
+                if time.monotonic() < deadline:
+                    continue
                 raise DriverError(
                     f"no service {client.service_name} after {self._timeout_s} s: "
                     "is the arm's driver (xs_sdk) or the simulator running in this namespace?"
