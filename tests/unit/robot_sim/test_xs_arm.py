@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from robot_sim.kitchen import Kitchen
-from robot_sim.xs_arm import JOINT_STATE_NAMES, XsArm, XsArmError
+from robot_sim.xs_arm import XsArm, XsArmError
 from widowx_control.kinematics import JOINT_NAMES, NAMED_POSES
 
 START = list(NAMED_POSES["start"])
@@ -25,19 +25,19 @@ def measured(arm):
 def test_robot_info_is_the_stock_table(arm):
     info = arm.robot_info("group", "arm")
     assert (info.mode, info.profile_type) == ("position", "time")
-    assert info.joint_ids == (1, 2, 4, 6, 7, 8)
-    assert info.joint_names == JOINT_NAMES
-    assert info.joint_state_indices == (0, 1, 2, 3, 4, 5)
-    assert info.joint_sleep_positions == pytest.approx((0, -1.8, 1.55, 0, 0.8, 0))
+    assert info.joint_ids == [1, 2, 4, 6, 7, 8]
+    assert info.joint_names == list(JOINT_NAMES)
+    assert info.joint_state_indices == [0, 1, 2, 3, 4, 5]
+    assert info.joint_sleep_positions == pytest.approx([0, -1.8, 1.55, 0, 0.8, 0])
     assert info.joint_lower_limits[1] == pytest.approx(-1.8849556)
     gripper = arm.robot_info("single", "gripper")
-    assert (gripper.mode, gripper.joint_names) == ("pwm", ("left_finger",))
-    assert (gripper.joint_ids, gripper.joint_state_indices) == ((9,), (7,))
-    assert gripper.joint_lower_limits == (0.015,)
-    assert gripper.joint_upper_limits == (0.037,)
+    assert (gripper.mode, gripper.joint_names) == ("pwm", ["left_finger"])
+    assert (gripper.joint_ids, gripper.joint_state_indices) == ([9], [7])
+    assert gripper.joint_lower_limits == [0.015]
+    assert gripper.joint_upper_limits == [0.037]
     assert gripper.joint_sleep_positions[0] == pytest.approx(0.0194936, abs=1e-6)
     everything = arm.robot_info("group", "all")
-    assert everything.joint_state_indices == (0, 1, 2, 3, 4, 5, 7)
+    assert everything.joint_state_indices == [0, 1, 2, 3, 4, 5, 7]
     assert sorted(everything.name) == ["all", "arm"]
 
 
@@ -63,7 +63,7 @@ def test_profile_registers_change_the_next_move(arm):
 
 @pytest.mark.parametrize("pwm", [250.0, -250.0])
 def test_gripper_pwm_moves_the_fingers_both_ways_until_zero(arm, pwm):
-    names = JOINT_STATE_NAMES
+    names = arm.joint_names
     start = arm.joint_state()[0][names.index("left_finger")]
     if pwm > 0:
         arm.command_single("gripper", -250.0)
@@ -136,7 +136,7 @@ def test_trajectory_uses_full_durations_across_whole_seconds(arm):
     arm.write_registers("group", "arm", "Profile_Acceleration", 100)
     times = [0.4 * k for k in range(7)]
     waist = [0.1 * k for k in range(7)]
-    points = [{"positions": [w, *START[1:]], "velocities": [], "effort": []} for w in waist]
+    points = [[w, *START[1:]] for w in waist]
     arm.start_trajectory("group", "arm", times, points)
     with pytest.raises(XsArmError, match="running"):
         arm.start_trajectory("group", "arm", times, points)
@@ -163,12 +163,14 @@ def test_trajectory_uses_full_durations_across_whole_seconds(arm):
         lambda a: a.set_operating_modes("group", "arm", "current", "time", 0, 0),
         lambda a: a.robot_info("group", "legs"),
         lambda a: a.set_torque("team", "arm", False),
-        lambda a: a.start_trajectory("group", "arm", [0.0], [{"positions": START}]),
+        lambda a: a.start_trajectory("group", "arm", [0.0], [START]),
     ],
 )
 def test_bad_requests_name_the_fault_and_change_nothing(arm, request_):
     before = {s: dict(r) for s, r in arm._registers.items()}
-    with pytest.raises(XsArmError, match=r"found|read-only|locked|no mode|has no|running"):
+    with pytest.raises(
+        XsArmError, match=r"found|read-only|locked|no mode|has no|wrong|unknown|expected"
+    ):
         request_(arm)
     assert arm._registers == before
     run(arm, 0.3)

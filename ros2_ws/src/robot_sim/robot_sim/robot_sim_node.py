@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -42,11 +43,13 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from robot_sim.scene_model import CAMERA_FOVY_DEG, IMAGE_HEIGHT, IMAGE_WIDTH
 from robot_sim.simulation_loop import CYCLE_S, CycleState, SimulationLoop
 from robot_sim.tasks import TASKS, find_task
-from robot_sim.xs_arm import JOINT_STATE_NAMES, XsArmError
+from robot_sim.xs_arm import XsArmError
 
 CAMERA_FRAME = "camera"
 _STATUS_CYCLES = round(0.05 / CYCLE_S)
 _RIVAL_WAIT_S = 1.0
+_RIVAL_WATCH_S = 5.0
+_RIVAL_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 _MAX_SEED = 2**31 - 1
 _FOREIGN_PREFIXES = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 
@@ -77,6 +80,7 @@ class RobotSim(Node):
         self._refuse_rivals()
         self._cycles = 0
         self._failure = ""
+        self._own_stamps: deque[tuple[int, int]] = deque(maxlen=1000)
         reliable = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._joint_states = self.create_publisher(JointState, "joint_states", reliable)
@@ -106,7 +110,10 @@ class RobotSim(Node):
                 "parameter viewer: found 'window', but there is no display (DISPLAY is not set); "
                 "use viewer:=none or watch /camera/image_raw"
             )
+        with self.loop.arm() as arm:
+            self._joint_names = list(arm.joint_names)
         self._serve()
+        self._watch_for_rivals()
         self.loop.start()
         if self._failure:
             raise StartError(self._failure)
@@ -169,9 +176,10 @@ class RobotSim(Node):
 
     def _refuse_rivals(self) -> None:
         """Give discovery a moment, and refuse to drive an arm that is driven already."""
-        topic = self.resolve_topic_name("joint_states")
         heard = threading.Event()
-        listener = self.create_subscription(JointState, topic, lambda _: heard.set(), 10)
+        listener = self.create_subscription(
+            JointState, "joint_states", lambda _: heard.set(), _RIVAL_QOS
+        )
         executor = SingleThreadedExecutor()
         executor.add_node(self)
         deadline = time.monotonic() + _RIVAL_WAIT_S
@@ -181,12 +189,37 @@ class RobotSim(Node):
         executor.shutdown()
         self.destroy_subscription(listener)
         if heard.is_set():
-            others = self.get_publishers_info_by_topic(topic)
-            names = ", ".join(f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in others)
-            raise StartError(
-                f"{topic} is already published by {names}: another driver or simulator serves "
-                "this namespace; stop it or choose another namespace"
-            )
+            raise StartError(self._rival_text())
+
+    def _rival_text(self) -> str:
+        others = {
+            f"{i.node_namespace.rstrip('/')}/{i.node_name}"
+            for i in self.get_publishers_info_by_topic("joint_states")
+        }
+        return (
+            f"{self.resolve_topic_name('joint_states')} is already published by "
+            f"{', '.join(sorted(others))}: another driver or simulator serves this namespace; "
+            "stop it or choose another namespace"
+        )
+
+    def _watch_for_rivals(self) -> None:
+        """Keep listening for a while: on a busy machine discovery outlasts the first look."""
+        since = time.monotonic()
+        own = self._own_stamps
+
+        def check(message: JointState) -> None:
+            stamp = (message.header.stamp.sec, message.header.stamp.nanosec)
+            if stamp not in own:
+                self._fail(self._rival_text())
+
+        listener = self.create_subscription(JointState, "joint_states", check, _RIVAL_QOS)
+
+        def end() -> None:
+            if time.monotonic() - since > _RIVAL_WATCH_S:
+                timer.cancel()
+                self.destroy_subscription(listener)
+
+        timer = self.create_timer(1.0, end)
 
     def _serve(self) -> None:
         depth = 10
@@ -228,19 +261,14 @@ class RobotSim(Node):
     def _on_trajectory(self, message: JointTrajectoryCommand) -> None:
         points = message.traj.points
         times = [p.time_from_start.sec + 1e-9 * p.time_from_start.nanosec for p in points]
-        values = [
-            {
-                "positions": list(p.positions),
-                "velocities": list(p.velocities),
-                "effort": list(p.effort),
-            }
-            for p in points
-        ]
+
+        def start() -> None:
+            key = arm.values_key(message.cmd_type, message.name)
+            values = [list(getattr(p, key)) for p in points]
+            arm.start_trajectory(message.cmd_type, message.name, times, values)
+
         with self.loop.arm() as arm:
-            self._try(
-                "joint_trajectory",
-                lambda: arm.start_trajectory(message.cmd_type, message.name, times, values),
-            )
+            self._try("joint_trajectory", start)
 
     def _serve_torque(
         self, q: TorqueEnable.Request, answer: TorqueEnable.Response
@@ -262,13 +290,13 @@ class RobotSim(Node):
             info = self._try("get_robot_info", lambda: arm.robot_info(q.cmd_type, q.name))
         if info is not None:
             answer.mode, answer.profile_type = info.mode, info.profile_type
-            answer.joint_names, answer.name = list(info.joint_names), list(info.name)
-            answer.joint_ids = list(info.joint_ids)
-            answer.joint_lower_limits = list(info.joint_lower_limits)
-            answer.joint_upper_limits = list(info.joint_upper_limits)
-            answer.joint_velocity_limits = list(info.joint_velocity_limits)
-            answer.joint_sleep_positions = list(info.joint_sleep_positions)
-            answer.joint_state_indices = list(info.joint_state_indices)
+            answer.joint_names, answer.name = info.joint_names, info.name
+            answer.joint_ids = info.joint_ids
+            answer.joint_lower_limits = info.joint_lower_limits
+            answer.joint_upper_limits = info.joint_upper_limits
+            answer.joint_velocity_limits = info.joint_velocity_limits
+            answer.joint_sleep_positions = info.joint_sleep_positions
+            answer.joint_state_indices = info.joint_state_indices
             answer.num_joints = len(info.joint_names)
         return answer
 
@@ -345,10 +373,11 @@ class RobotSim(Node):
             self._clock_messages.publish(Clock(clock=stamp))
         message = JointState()
         message.header.stamp = stamp
-        message.name = list(JOINT_STATE_NAMES)
+        message.name = self._joint_names
         message.position = state.positions
         message.velocity = state.velocities
         message.effort = state.efforts
+        self._own_stamps.append((stamp.sec, stamp.nanosec))
         self._joint_states.publish(message)
         self._cycles += 1
         if self._cycles % _STATUS_CYCLES == 0:
@@ -378,8 +407,9 @@ class RobotSim(Node):
         self._camera_infos.publish(self._camera_info)
 
     def _fail(self, reason: str) -> None:
-        self._failure = reason
-        self._on_failure(reason)
+        if not self._failure:
+            self._failure = reason
+            self._on_failure(reason)
 
 
 def _camera_info() -> CameraInfo:
@@ -441,7 +471,7 @@ def main(arguments: list[str] | None = None) -> int:
         node.destroy_node()
         rclpy.try_shutdown()
     for reason in failures:
-        print(f"robot_sim: the simulation stopped: {reason}", file=sys.stderr)
+        print(f"robot_sim: {reason}", file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -262,10 +262,10 @@ def _cabinet() -> str:
     return f"""
     <body name="cabinet">
       <geom {side} size="{depth} {width} {wall}" pos="0 0 {height - wall}" rgba="{wood}"/>
-      <geom {side} size="{depth} {wall} {height / 2}" pos="0 {width - wall} {height / 2}"
-            rgba="{wood}"/>
-      <geom {side} size="{depth} {wall} {height / 2}" pos="0 {wall - width} {height / 2}"
-            rgba="{wood}"/>
+      <geom {side} size="{depth - 0.0005} {wall} {height / 2 - wall}"
+            pos="0 {width - wall} {height / 2 - wall}" rgba="{wood}"/>
+      <geom {side} size="{depth - 0.0005} {wall} {height / 2 - wall}"
+            pos="0 {wall - width} {height / 2 - wall}" rgba="{wood}"/>
       <geom class="visual" type="box" size="{wall / 2} {width - 2 * wall} {height / 2 - wall}"
             pos="{wall - depth} 0 {height / 2}" rgba="{dark}"/>
       <geom class="visual" type="box" size="{depth - 0.001} {width - wall} 0.002" pos="0 0 0.002"
