@@ -105,7 +105,9 @@ class RobotSim(Node):
         except KeyError as error:
             raise StartError(f"parameter task: {error.args[0]}") from error
         self.viewer_wanted = parameters["viewer"] == "window"
-        if self.viewer_wanted and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        if self.viewer_wanted and not (
+            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        ):
             raise StartError(
                 "parameter viewer: found 'window', but there is no display (DISPLAY is not set); "
                 "use viewer:=none or watch /camera/image_raw"
