@@ -77,6 +77,14 @@ def test_an_unknown_task_lists_the_known_ones(start, watcher):
     launch.assert_nothing_left()
 
 
+def test_without_a_camera_the_arm_does_not_move(start, watcher):
+    launch = start(*PTR, "camera_topic:=/no/camera")
+    assert launch.wait(REFUSED_S) != 0
+    assert "no image on /no/camera" in launch.output
+    assert watcher.last_motion_s is None
+    launch.assert_nothing_left()
+
+
 def test_a_second_arm_on_the_same_namespace_is_refused(start, watcher):
     first = start("launch", "widowx_bringup", "arm.launch.py")
     first.wait_for_line("the arm takes commands", REFUSED_S)

@@ -31,8 +31,10 @@ from rclpy.client import Client
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
+from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
 from episode_tools.episode_plan import (
@@ -60,6 +62,7 @@ _NEW_SCENE_AGE_S = 0.1
 several images of it, so the policy does not act on one of the scene before."""
 
 _POLL_S = 0.05
+_IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 _EPISODE_REASONS = {
     getattr(RunEpisode.Result, name): name.removeprefix("REASON_").lower()
     for name in dir(RunEpisode.Result)
@@ -98,6 +101,9 @@ _PARAMETERS = {
     "arm_namespace": _ParameterSpec("/wx250s", "Namespace of the arm controller."),
     "policy_node": _ParameterSpec("/policy_node", "Full name of the policy node."),
     "simulator_node": _ParameterSpec("/robot_sim", "Where the simulator's task interface is."),
+    "camera_topic": _ParameterSpec(
+        "", "Images that must be there before the arm moves; empty: do not look."
+    ),
     "start_pose": _ParameterSpec("start", "Named pose of the arm at the start of an episode."),
     "success_hold_s": _ParameterSpec(
         0.6, "How long the success condition must hold without a break [s].", 0.0, 60.0
@@ -207,6 +213,8 @@ class EpisodeRunner(Node):
         tasks = list(dict.fromkeys(planned.task for planned in self._planned))
         self._report = Report(context=self._report_context(tasks))
         total = len(self._planned)
+        if self._values["camera_topic"]:
+            self._wait_for_camera(self._values["camera_topic"])
         self._say(f"running {total} episode{'s' * (total > 1)} of {', '.join(tasks)}")
         try:
             for number, planned in enumerate(self._planned, start=1):
@@ -341,6 +349,16 @@ class EpisodeRunner(Node):
             self._reset_client, ResetScene.Request(task=""), "the simulator"
         ).known_tasks
         return [task for task in policy_tasks if task in scene_tasks]
+
+    def _wait_for_camera(self, topic: str) -> None:
+        received: list[Image] = []
+        subscription = self.create_subscription(Image, topic, received.append, _IMAGE_QOS)
+        self._wait_until(
+            lambda: bool(received),
+            self._values["silence_timeout_s"],
+            f"no image on {topic}: is the camera running, and is this its topic?",
+        )
+        self.destroy_subscription(subscription)
 
     def _call(self, client: Client, request: Any, who: str) -> Any:
         self._wait_until(

@@ -17,6 +17,7 @@ from widowx_bringup.arm import (
     arm_namespace,
     clock_parameters,
     config_file,
+    text,
 )
 from widowx_bringup.launch_arguments import ArgumentError, LaunchArgument, check_arguments
 from widowx_bringup.model_path import model_search_path
@@ -103,12 +104,13 @@ def start_graph(context: LaunchContext) -> list:
     arm = arm_namespace(values)
     clock = clock_parameters(values)
 
-    policy_parameters = {"model": str(bundle), **clock}
+    policy_parameters = {"model": text(str(bundle)), **clock}
     if values["policy"] != "ptr":
-        policy_parameters["policy"] = values["policy"]
-    for name in ("rate_hz", "provider"):
-        if values[name] is not None:
-            policy_parameters[name] = values[name]
+        policy_parameters["policy"] = text(values["policy"])
+    if values["rate_hz"] is not None:
+        policy_parameters["rate_hz"] = values["rate_hz"]
+    if values["provider"] is not None:
+        policy_parameters["provider"] = text(values["provider"])
     policy = LifecycleNode(
         package="policy_server",
         executable="policy_node",
@@ -128,19 +130,20 @@ def start_graph(context: LaunchContext) -> list:
         output="screen",
         parameters=[
             {
-                "tasks": values["task"],
+                "tasks": text(values["task"]),
                 "episodes": values["episodes"],
                 "seed": values["seed"],
                 "max_steps": values["max_steps"],
                 "simulated": values["sim"],
                 "ask_operator": values["ask_operator"],
-                "arm_namespace": arm,
+                "arm_namespace": text(arm),
                 "policy_node": POLICY_NODE,
-                "report": values["report"] or "",
-                "model": str(bundle),
-                "policy": values["policy"],
+                "camera_topic": text(values["camera_topic"]),
+                "report": text(values["report"] or ""),
+                "model": text(str(bundle)),
+                "policy": text(values["policy"]),
                 "rtf": values["rtf"],
-                "command_line": shlex.join(["ros2", *sys.argv[1:]]),
+                "command_line": text(shlex.join(["ros2", *sys.argv[1:]])),
                 **clock,
             }
         ],

@@ -8,6 +8,7 @@ from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 from launch_ros.actions import LifecycleNode, Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import Action
 from widowx_bringup.launch_arguments import LaunchArgument
@@ -35,6 +36,11 @@ ARM_ARGUMENTS = (
 def config_file(name: str) -> str:
     """Path of an installed configuration file."""
     return str(Path(get_package_share_directory("widowx_bringup")) / "config" / name)
+
+
+def text(value: str) -> ParameterValue:
+    """A string parameter; without this launch_ros reads texts as YAML: `5` would be a number."""
+    return ParameterValue(value, value_type=str)
 
 
 def arm_namespace(values: Mapping[str, Any]) -> str:
