@@ -49,7 +49,7 @@ STREAM_REGISTERS: Final = {
 """Modes whose goal is repeated every cycle, since repeating it changes nothing."""
 
 _STATE: Final = struct.Struct("<iHBBhhii")
-_HOLD_TOLERANCE_TICKS: Final = 100
+HOLD_TOLERANCE_TICKS: Final = 100
 """A torqued servo further than this from its goal is on its way somewhere, so it is stopped."""
 _OFFSET_TOLERANCE_TICKS: Final = 3
 """Shadow and master may differ by this before Homing_Offset, an EEPROM register, is written."""
@@ -311,7 +311,7 @@ class ArmServos:
         torque = servo.known("Torque_Enable")
         if servo.mode.operating_mode in POSITION_MODES:
             distance = abs(servo.known("Goal_Position") - servo.known("Present_Position"))
-            if not torque or servo.known("Moving") or distance > _HOLD_TOLERANCE_TICKS:
+            if not torque or servo.known("Moving") or distance > HOLD_TOLERANCE_TICKS:
                 yield from self._hold(bus, servo)
         else:
             yield from self._hold(bus, servo)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from widowx_control.xs_driver.control_table import hardware_error_text
-from widowx_control.xs_driver.driver import DriverState, DriverStatus
+from widowx_control.xs_driver.driver_types import DriverState, DriverStatus
 from widowx_control.xs_driver.units import rad_from_ticks
 
 
@@ -47,8 +47,9 @@ def _bus(status: DriverStatus) -> Entry:
         DriverState.DISCONNECTED: Level.ERROR,
     }[status.state]
     message = status.state.value
-    if status.faults:
-        message += ": " + "; ".join(status.faults.values())
+    reasons = [*status.faults.values(), *([status.problem] if status.problem else [])]
+    if reasons:
+        message += ": " + "; ".join(reasons)
     elif status.latency_timer_ms is not None and status.latency_timer_ms > 1:
         level, message = Level.WARN, f"latency timer is {status.latency_timer_ms} ms; set it to 1"
     values = {"state": status.state.value, "faults": ", ".join(sorted(status.faults))}

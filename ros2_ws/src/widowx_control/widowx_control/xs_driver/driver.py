@@ -9,76 +9,62 @@ and only an explicit re-arm leaves.
 from __future__ import annotations
 
 import contextlib
-import enum
-import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from widowx_control.gripper import servo_angle_rad
 from widowx_control.xs_driver.arm_servos import (
+    HOLD_TOLERANCE_TICKS,
     STATE_ADDRESS,
     STATE_LENGTH,
     STREAM_REGISTERS,
     ArmServos,
     Servo,
-    ServoState,
     Steps,
     parse_state,
-    start_modes,
 )
-from widowx_control.xs_driver.bus import BusCounters, NoReply, Refused, ServoBus
+from widowx_control.xs_driver.bus import NoReply, Refused, ServoBus
 from widowx_control.xs_driver.configuration import (
-    OPERATING_MODES,
     POSITION_MODES,
     ArmConfiguration,
     Mode,
     mode_problem,
 )
 from widowx_control.xs_driver.control_table import (
-    CENTRE_TICKS,
+    DRIVE_TIME_PROFILE,
+    RAD_PER_S_PER_UNIT,
     RAD_PER_TICK,
-    TICKS_PER_TURN,
     WATCHDOG_MS_PER_UNIT,
     WATCHDOG_TRIPPED,
     ServoModel,
+    hardware_error_text,
 )
+from widowx_control.xs_driver.driver_types import (
+    CommandRefused,
+    DriverSettings,
+    DriverState,
+    DriverStatus,
+    JointReading,
+    LoopCounters,
+    ServiceFailed,
+)
+from widowx_control.xs_driver.goals import GoalTranslator, ModeRecords
+from widowx_control.xs_driver.position_filter import PositionFilter
+from widowx_control.xs_driver.procedures import Procedures
 from widowx_control.xs_driver.realtime import request_realtime
 from widowx_control.xs_driver.serial_port import PortLost, SerialPort
-from widowx_control.xs_driver.trajectory import (
-    Trajectory,
-    TrajectoryPlayer,
-    TrajectoryPoint,
-    trajectory_problem,
-)
-from widowx_control.xs_driver.units import (
-    current_units,
-    encode,
-    ticks_from_rad,
-    velocity_units,
-)
-
-__all__ = [
-    "CommandRefused",
-    "DriverSettings",
-    "DriverState",
-    "JointReading",
-    "ServiceFailed",
-    "XsDriver",
-]
+from widowx_control.xs_driver.trajectory import TrajectoryPlayer
+from widowx_control.xs_driver.units import encode
 
 _STOP_RAMP_MS: Final = 50
 _STOP_TIME_MS: Final = 100
 _STOP_ACCELERATION_UNITS: Final = 40
 """15 rad/s^2, for servos in a velocity profile."""
 _STOP_VELOCITY_UNITS: Final = 131
-_MAX_TICKS_PER_S: Final = 6.5 * 1.5 / RAD_PER_TICK
-"""No-load speed of the fastest servo at 12 V, with a margin for 14.8 V and for being dragged."""
-_PLAUSIBLE_TICKS: Final = 8
 _START_ATTEMPTS: Final = 10
 _MISSES: Final = 8
 """Cycles in a row without an answer before a servo counts as missing."""
@@ -97,98 +83,6 @@ _OWNED_REGISTERS: Final = {
     "Operating_Mode": "use set_operating_modes",
     "Drive_Mode": "use set_operating_modes",
 }
-
-
-class CommandRefused(ValueError):
-    """A command was not carried out. `code` is a short key for counting."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        """Keep both."""
-        super().__init__(reason)
-        self.code = code
-
-
-class ServiceFailed(RuntimeError):
-    """A service could not be carried out (fully); the text says why."""
-
-
-class DriverState(enum.Enum):
-    """What the driver does with commands."""
-
-    DISCONNECTED = "disconnected"
-    """No bus, or no servo on it; it is looked for."""
-    STOPPED = "stopped"
-    """The bus works, motion is refused until re-armed."""
-    RUNNING = "running"
-    """Commands are carried out."""
-
-
-@dataclass(frozen=True)
-class DriverSettings:
-    """What may be chosen. Times in s unless the name says otherwise."""
-
-    port: str
-    baud_rate: int = 1_000_000
-    load_configs: bool = True
-    bus_watchdog_ms: int = 200
-    """0..2540 in steps of 20; 0 switches the servos' bus watchdog off."""
-    reply_margin_s: float = 0.005
-    open_loop_timeout_s: float = 1.0
-    """Velocity, current and PWM goals of joints other than grippers fall to 0 when not repeated
-    for this long; 0 keeps them for ever, as Interbotix does."""
-    preempt_trajectories: bool = False
-    missing_after_s: float = 0.1
-    """A servo that does not answer for this long is missing."""
-    reconnect_period_s: float = 0.25
-    realtime_priority: int = 20
-    """Of the bus thread, where the system allows it; 0 leaves it as it is."""
-    limit_tolerance_rad: float = 0.02
-    """Goals beyond a servo's limit by less than this are clipped; beyond that, refused."""
-
-    def __post_init__(self) -> None:
-        ms = self.bus_watchdog_ms
-        if ms % WATCHDOG_MS_PER_UNIT or not 0 <= ms <= 127 * WATCHDOG_MS_PER_UNIT:
-            raise ValueError(f"bus_watchdog_ms is {ms}; expected a multiple of 20 in 0..2540")
-
-
-@dataclass(frozen=True)
-class JointReading:
-    """One complete reading of all joints in joint_order, raw, from one cycle."""
-
-    states: tuple[ServoState, ...]
-
-
-@dataclass
-class LoopCounters:
-    """What the cycle did since the start."""
-
-    cycles: int = 0
-    lost_cycles: int = 0
-    """Cycles without a complete reading; nothing was published for them."""
-    late_cycles: int = 0
-    """Cycles that began more than one period late."""
-    goals_resent: int = 0
-    implausible_readings: int = 0
-    settings_restored: int = 0
-    reconnections: int = 0
-    eeprom_writes: int = 0
-
-
-@dataclass(frozen=True)
-class DriverStatus:
-    """A consistent copy of what a person should know."""
-
-    state: DriverState
-    faults: Mapping[str, str]
-    cycle_rate_hz: float
-    loop: LoopCounters
-    bus: BusCounters
-    refused: Mapping[str, int]
-    servos: Mapping[str, Mapping[str, int]]
-    """Registers last read, by motor; empty for a servo that was never read."""
-    missing: tuple[str, ...]
-    trajectory_running: bool
-    latency_timer_ms: int | None
 
 
 @dataclass
@@ -244,14 +138,15 @@ class XsDriver:
         self._refused: Counter[str] = Counter()
         self._player = TrajectoryPlayer()
         self._stream_time_s: dict[int, float] = {}
-        motor_modes = start_modes(configuration)
-        self._group_modes: dict[str, Mode] = {
-            name: configuration.group_modes.get(name, Mode()) for name in configuration.groups
-        }
-        self._motor_modes: dict[str, Mode] = motor_modes
+        self._problem = ""
+        self._modes = ModeRecords(configuration)
+        self._translator = GoalTranslator(
+            configuration, self._servos, self._modes, settings.limit_tolerance_rad
+        )
+        self._procedures = Procedures(configuration, self._servos, self._modes, self)
         # Only the bus thread.
         self._port = SerialPort(settings.port, settings.baud_rate, settings.reply_margin_s)
-        self._bus = ServoBus(self._port)
+        self.bus = ServoBus(self._port)
         self._started_once = False
         self._job: _Job | None = None
         self._expected_goal: dict[int, int] = {}
@@ -260,8 +155,8 @@ class XsDriver:
         self._written: set[str] = set()
         self._last_answer_s: dict[int, float] = {}
         self._misses: Counter[int] = Counter()
-        self._accepted: dict[int, tuple[float, int]] = {}
-        self._suspect: dict[int, tuple[float, int]] = {}
+        self._filter = PositionFilter()
+        self._known_errors: dict[int, int] = {}
         self._health_order: deque[int] = deque(self._servos.by_id)
         self._urgent: deque[int] = deque()
         self._last_probe_s = 0.0
@@ -291,12 +186,14 @@ class XsDriver:
             return DriverStatus(
                 self._state,
                 dict(self._faults),
+                self._problem,
                 rate,
                 replace(
                     self._counters,
+                    implausible_readings=self._filter.rejected,
                     eeprom_writes=sum(s.eeprom_writes for s in self._servos.by_name.values()),
                 ),
-                replace(self._bus.counters),
+                replace(self.bus.counters),
                 dict(self._refused),
                 {name: dict(s.registers) for name, s in self._servos.by_name.items()},
                 tuple(name for name, s in self._servos.by_name.items() if s.missing),
@@ -315,9 +212,7 @@ class XsDriver:
         Raises:
             KeyError: unknown cmd_type or name.
         """
-        self._configuration.motors_of(cmd_type, name)
-        with self._lock:
-            return self._group_modes[name] if cmd_type == "group" else self._motor_modes[name]
+        return self._modes.of(cmd_type, name)
 
     # --- commands ------------------------------------------------------------------------------
 
@@ -331,14 +226,14 @@ class XsDriver:
             CommandRefused: nothing of the command was carried out.
         """
         try:
-            motors = self._targets(cmd_type, name)
-            goals = self._goals(cmd_type, name, motors, values)
+            motors = self._translator.targets(cmd_type, name)
+            goals = self._translator.goals(cmd_type, name, motors, values)
             with self._lock:
                 self._require_running()
                 running = self._player.running
                 if running is not None and set(running.motors) & set(motors):
                     self._player.cancel()
-                    self._event("warning", "a command for the same joints ended the trajectory")
+                    self.event("warning", "a command for the same joints ended the trajectory")
                 self._set_pending(goals)
         except CommandRefused as refusal:
             self._count_refusal(refusal)
@@ -365,7 +260,7 @@ class XsDriver:
             CommandRefused: it is not valid, or another one runs and may not be replaced.
         """
         try:
-            trajectory = self._trajectory(cmd_type, name, joint_names, points)
+            trajectory = self._translator.trajectory(cmd_type, name, joint_names, points)
             with self._lock:
                 self._require_running()
                 if self._player.running is not None and not self._settings.preempt_trajectories:
@@ -389,110 +284,6 @@ class XsDriver:
             reasons = "; ".join(self._faults.values()) or "the bus is not connected"
             raise CommandRefused(self._state.value, f"the driver is {self._state.value}: {reasons}")
 
-    def _targets(self, cmd_type: str, name: str) -> tuple[str, ...]:
-        try:
-            return self._configuration.motors_of(cmd_type, name)
-        except KeyError as error:
-            raise CommandRefused("unknown_name", str(error.args[0])) from error
-
-    def _goals(
-        self, cmd_type: str, name: str, motors: Sequence[str], values: Sequence[float]
-    ) -> dict[str, dict[int, int]]:
-        if len(values) != len(motors):
-            raise CommandRefused(
-                "wrong_length",
-                f"command for '{name}' has {len(values)} values; expected {len(motors)} for "
-                f"{list(motors)}",
-            )
-        if not all(map(math.isfinite, values)):
-            raise CommandRefused(
-                "not_finite", f"command for '{name}' has a value that is not finite: {values}"
-            )
-        mode = self.mode_of(cmd_type, name).operating_mode
-        goals: dict[str, dict[int, int]] = {}
-        for motor, value in zip(motors, values, strict=True):
-            servo = self._servos.by_name[motor]
-            if OPERATING_MODES[self._motor_modes[motor].operating_mode] != OPERATING_MODES[mode]:
-                continue
-            if servo.missing or servo.rebooting:
-                raise CommandRefused("servo_missing", f"{motor} does not answer")
-            if not servo.torque_wanted:
-                raise CommandRefused("torque_off", f"{motor} has no torque; call torque_enable")
-            register, raw = self._goal(servo, mode, value)
-            goals.setdefault(register, {})[servo.servo_id] = raw
-        if not goals:
-            raise CommandRefused("wrong_mode", f"no joint of '{name}' is in mode '{mode}'")
-        return goals
-
-    def _goal(self, servo: Servo, mode: str, value: float) -> tuple[str, int]:
-        """Return (register, raw value), clipped within the tolerance."""
-        if mode in POSITION_MODES:
-            if mode == "linear_position":
-                try:
-                    value = servo_angle_rad(value)
-                except ValueError as error:
-                    raise CommandRefused("out_of_limits", f"{servo.name}: {error}") from error
-            if abs(value) > 1e4:
-                raise CommandRefused("out_of_limits", f"{servo.name}: {value} rad is no angle")
-            ticks = ticks_from_rad(value)
-            low, high = self._servos.position_limits(servo)
-            slack = self._settings.limit_tolerance_rad / RAD_PER_TICK
-            if not low - slack <= ticks <= high + slack:
-                raise CommandRefused(
-                    "out_of_limits",
-                    f"{servo.name}: goal {value:.4f} rad is outside the servo's limits "
-                    f"{(low - CENTRE_TICKS) * RAD_PER_TICK:.4f}.."
-                    f"{(high - CENTRE_TICKS) * RAD_PER_TICK:.4f} rad",
-                )
-            return "Goal_Position", min(max(ticks, low), high)
-        if abs(value) > 1e6:
-            raise CommandRefused("out_of_limits", f"{servo.name}: {value} is out of any range")
-        if mode == "velocity":
-            raw, limit_register = velocity_units(value), "Velocity_Limit"
-        elif mode == "current":
-            raw, limit_register = current_units(value), "Current_Limit"
-        else:
-            raw, limit_register = int(value), "PWM_Limit"
-        limit = servo.known(limit_register)
-        if abs(raw) > limit:
-            raise CommandRefused(
-                "out_of_limits",
-                f"{servo.name}: {mode} goal {value} is {raw} in raw units; {limit_register} is "
-                f"{limit}",
-            )
-        return STREAM_REGISTERS[mode], raw
-
-    def _trajectory(
-        self,
-        cmd_type: str,
-        name: str,
-        joint_names: Sequence[str],
-        points: Mapping[str, Sequence[tuple[float, Sequence[float]]]],
-    ) -> Trajectory:
-        motors = self._targets(cmd_type, name)
-        mode = self.mode_of(cmd_type, name).operating_mode
-        kind = {"velocity": "velocities", "pwm": "effort", "current": "effort"}.get(
-            mode, "positions"
-        )
-        chosen = [TrajectoryPoint(t, tuple(map(float, values))) for t, values in points[kind]]
-        problem = trajectory_problem(chosen, len(motors))
-        if problem:
-            raise CommandRefused("bad_trajectory", f"trajectory for '{name}', {kind}: {problem}")
-        if joint_names:
-            if sorted(joint_names) != sorted(motors):
-                raise CommandRefused(
-                    "unknown_name",
-                    f"trajectory for '{name}' names {list(joint_names)}; expected {list(motors)}",
-                )
-            order = [list(joint_names).index(motor) for motor in motors]
-            chosen = [
-                TrajectoryPoint(p.time_from_start_s, tuple(p.values[i] for i in order))
-                for p in chosen
-            ]
-        for point in chosen[1:]:
-            self._goals(cmd_type, name, motors, point.values)
-        return Trajectory(cmd_type, name, tuple(motors), tuple(chosen))
-
     def _set_pending(self, goals: Mapping[str, Mapping[int, int]]) -> None:
         now = time.monotonic()
         for register, values in goals.items():
@@ -509,16 +300,16 @@ class XsDriver:
         Raises:
             KeyError: unknown cmd_type or name. The future raises ServiceFailed.
         """
-        servos = self._with_shadows(self._configuration.motors_of(cmd_type, name))
-        return self._submit(self._torque_steps(servos, enable))
+        servos = self._procedures.with_shadows(self._configuration.motors_of(cmd_type, name))
+        return self._submit(self._procedures.torque(servos, enable))
 
     def rearm(self) -> Future[None]:
         """Leave STOPPED, if no cause stands. The future raises ServiceFailed naming what stands."""
-        return self._submit(self._rearm_steps())
+        return self._submit(self._procedures.rearm())
 
     def halt(self, reason: str) -> Future[None]:
         """Stop the arm and refuse commands until re-armed."""
-        return self._submit(self._halt_steps(reason))
+        return self._submit(self._procedures.halt(reason))
 
     def reboot(self, cmd_type: str, name: str, enable: bool, smart: bool) -> Future[list[str]]:
         """Restart motors and their shadows one after the other; returns those restarted.
@@ -532,8 +323,8 @@ class XsDriver:
         Raises:
             KeyError: unknown cmd_type or name. The future raises ServiceFailed.
         """
-        servos = self._with_shadows(self._configuration.motors_of(cmd_type, name))
-        return self._submit(self._reboot_steps(servos, enable, smart))
+        servos = self._procedures.with_shadows(self._configuration.motors_of(cmd_type, name))
+        return self._submit(self._procedures.reboot(servos, enable, smart))
 
     def set_operating_modes(self, cmd_type: str, name: str, mode: Mode) -> Future[list[str]]:
         """Change mode and profile; returns the motors that cannot do the mode and keep theirs.
@@ -550,7 +341,7 @@ class XsDriver:
             wrong = [m for m in motors if m not in self._configuration.grippers]
             if wrong:
                 raise ServiceFailed(f"{wrong} are not grippers, so they have no linear_position")
-        return self._submit(self._mode_steps(cmd_type, name, motors, mode))
+        return self._submit(self._procedures.set_modes(cmd_type, name, motors, mode))
 
     def set_registers(
         self, cmd_type: str, name: str, values: Mapping[str, int]
@@ -570,9 +361,9 @@ class XsDriver:
                 raise ServiceFailed(f"{register} is not written: {_OWNED_REGISTERS[register]}")
         if set(values) == {"Torque_Enable"}:
             enable = bool(values["Torque_Enable"])
-            servos = self._with_shadows(motors)
-            return self._submit(_then(self._torque_steps(servos, enable), []))
-        return self._submit(self._register_steps(motors, values))
+            servos = self._procedures.with_shadows(motors)
+            return self._submit(_then(self._procedures.torque(servos, enable), []))
+        return self._submit(self._procedures.set_registers(motors, values))
 
     def get_registers(self, cmd_type: str, name: str, register: str) -> Future[list[int]]:
         """Read one register of every motor; the list ends before the first that failed.
@@ -581,10 +372,7 @@ class XsDriver:
             KeyError: unknown cmd_type or name.
         """
         motors = self._configuration.motors_of(cmd_type, name)
-        return self._submit(self._get_steps(motors, register))
-
-    def _with_shadows(self, motors: Iterable[str]) -> list[Servo]:
-        return self._servos.named(self._configuration.with_shadows(motors))
+        return self._submit(self._procedures.get_registers(motors, register))
 
     def _submit(self, steps: Steps[Any]) -> Future[Any]:
         future: Future[Any] = Future()
@@ -596,227 +384,9 @@ class XsDriver:
         self._wake.set()
         return future
 
-    # --- procedures in the bus thread ----------------------------------------------------------
+    # --- what procedures use (see procedures.Host), in the bus thread ---------------------------
 
-    def _torque_steps(self, servos: Sequence[Servo], enable: bool) -> Steps[None]:
-        self._require_present(servos)
-        if not enable:
-            for servo in servos:
-                servo.torque_wanted = servo.energised = False
-            self._forget_goals(servos)
-            # Masters first would switch their shadows with them; either order ends the same.
-            for servo in servos:
-                self._servos.write(self._bus, servo, "Torque_Enable", 0)
-                yield
-            return
-        wanted_before = {servo.name: servo.torque_wanted for servo in servos}
-        for servo in servos:
-            servo.torque_wanted = True
-        try:
-            if self._faults:
-                yield from self._rearm_steps()
-            else:
-                yield from self._prepare_and_energise(servos)
-        except ServiceFailed:
-            for servo in servos:
-                servo.torque_wanted = wanted_before[servo.name]
-            raise
-
-    def _halt_steps(self, reason: str) -> Steps[None]:
-        self._fault("halted", reason)
-        yield
-
-    def _rearm_steps(self) -> Steps[None]:
-        problems: list[str] = []
-        for servo in self._servos.by_name.values():
-            if servo.missing:
-                problem = yield from self._servos.find(self._bus, servo)
-                if problem:
-                    problems.append(problem)
-                    continue
-                yield from self._servos.configure(self._bus, servo)
-            self._servos.read_health(self._bus, servo, attempts=3)
-            yield
-            status = servo.known("Hardware_Error_Status") & servo.known("Shutdown")
-            if status:
-                fault = self._servos.health_problem(servo)
-                assert fault is not None
-                problems.append(fault[1])
-        if problems:
-            raise ServiceFailed("not re-armed: " + "; ".join(problems))
-        yield from self._prepare_and_energise(list(self._servos.by_name.values()))
-        with self._lock:
-            self._faults.clear()
-            self._state = DriverState.RUNNING
-        self._event("info", "re-armed")
-
-    def _prepare_and_energise(self, servos: Sequence[Servo]) -> Steps[None]:
-        self._forget_goals(servos)
-        # Shadows first: energising a master energises its shadows, whose goals must be set by then.
-        ordered = sorted(servos, key=lambda s: s.name not in self._servos.master_of)
-        for servo in ordered:
-            yield from self._servos.restore_ram(self._bus, servo)
-            yield from self._servos.energise(self._bus, servo)
-
-    def _reboot_steps(self, servos: Sequence[Servo], enable: bool, smart: bool) -> Steps[list[str]]:
-        restarted: list[str] = []
-        failed: list[str] = []
-        for servo in servos:
-            if smart:
-                try:
-                    self._servos.read_health(self._bus, servo, attempts=3)
-                    yield
-                    if not servo.known("Hardware_Error_Status"):
-                        continue
-                except (NoReply, Refused):
-                    pass
-            servo.rebooting = True
-            self._forget_goals([servo])
-            try:
-                self._bus.reboot(servo.servo_id)
-                yield from self._await_return(servo)
-                problem = yield from self._servos.find(self._bus, servo)
-                if problem:
-                    failed.append(problem)
-                    continue
-                servo.torque_wanted = enable
-                yield from self._servos.configure(self._bus, servo)
-                yield from self._servos.restore_ram(self._bus, servo)
-                yield from self._servos.energise(self._bus, servo)
-                restarted.append(servo.name)
-            except (NoReply, Refused) as error:
-                failed.append(str(error))
-            finally:
-                servo.rebooting = False
-                self._last_answer_s[servo.servo_id] = time.monotonic()
-        if enable and self._faults:
-            yield from self._rearm_steps()
-        if failed:
-            raise ServiceFailed(f"restarted {restarted}, but: " + "; ".join(failed))
-        return restarted
-
-    def _await_return(self, servo: Servo) -> Steps[None]:
-        deadline = time.monotonic() + 2.0
-        while time.monotonic() < deadline:
-            yield
-            with contextlib.suppress(NoReply):
-                self._bus.ping(servo.servo_id, attempts=1)
-                return
-
-    def _mode_steps(
-        self, cmd_type: str, name: str, motors: Sequence[str], mode: Mode
-    ) -> Steps[list[str]]:
-        number = OPERATING_MODES[mode.operating_mode]
-        able: list[str] = []
-        unable: list[str] = []
-        for motor in motors:
-            model = self._servos.by_name[motor].model
-            (able if model is None or number in model.operating_modes else unable).append(motor)
-        if not able:
-            raise ServiceFailed(f"{unable} have no mode '{mode.operating_mode}'")
-        servos = self._with_shadows(able)
-        self._require_present(servos)
-        self._forget_goals(servos)
-        for servo in servos:
-            servo.mode = mode
-            servo.torque_wanted = True
-        with self._lock:
-            for servo in servos:
-                self._motor_modes[servo.name] = mode
-            if cmd_type == "group":
-                self._group_modes[name] = mode
-        for servo in servos:
-            self._servos.read_all(self._bus, servo)
-            yield
-            yield from self._servos.configure(self._bus, servo)
-        yield from self._prepare_and_energise(servos)
-        return unable
-
-    def _register_steps(self, motors: Sequence[str], values: Mapping[str, int]) -> Steps[list[str]]:
-        servos = self._servos.named(motors)
-        self._require_present(servos)
-        lacking: list[str] = []
-        for register, value in values.items():
-            having = [s for s in servos if register in self._servos.table(s)]
-            lacking += [f"{s.name}.{register}" for s in servos if s not in having]
-            if not having:
-                raise ServiceFailed(f"register '{register}' is unknown")
-            entry = self._servos.table(having[0])[register]
-            if not entry.writable:
-                raise ServiceFailed(f"register '{register}' is read-only")
-            if not entry.minimum <= value <= entry.maximum:
-                raise ServiceFailed(
-                    f"{register} is {value}; expected {entry.minimum}..{entry.maximum}"
-                )
-            if register.startswith("Goal_"):
-                self._goal_by_register(having, register, value)
-                continue
-            targets = having
-            if not entry.eeprom:
-                targets = self._with_shadows([s.name for s in having])
-                self._remember_setting(targets, register, value)
-            for servo in targets:
-                if entry.eeprom:
-                    if servo.known(register) == value:
-                        continue
-                    if servo.torque_wanted:
-                        raise ServiceFailed(
-                            f"{register} is in EEPROM, which torque locks; switch torque of "
-                            f"{servo.name} off first"
-                        )
-                try:
-                    self._servos.write(self._bus, servo, register, value)
-                except Refused as error:
-                    raise ServiceFailed(f"{servo.name}: {error}") from error
-                yield
-        return lacking
-
-    def _remember_setting(self, servos: Sequence[Servo], register: str, value: int) -> None:
-        for servo in servos:
-            if register == "Profile_Velocity":
-                servo.mode = replace(servo.mode, profile_velocity=value)
-            elif register == "Profile_Acceleration":
-                servo.mode = replace(servo.mode, profile_acceleration=value)
-            else:
-                servo.settings[register] = value
-
-    def _goal_by_register(self, servos: Sequence[Servo], register: str, value: int) -> None:
-        """Treat a goal that is written as a register like the command that it is."""
-        for servo in servos:
-            if register == "Goal_Position":
-                low, high = self._servos.position_limits(servo)
-                if not low <= value <= high:
-                    raise ServiceFailed(f"{servo.name}: {register} {value} is not in {low}..{high}")
-            if not servo.torque_wanted:
-                raise ServiceFailed(f"{servo.name} has no torque; call torque_enable")
-        with self._lock:
-            try:
-                self._require_running()
-            except CommandRefused as refusal:
-                raise ServiceFailed(str(refusal)) from refusal
-            self._set_pending({register: {servo.servo_id: value for servo in servos}})
-
-    def _get_steps(self, motors: Sequence[str], register: str) -> Steps[list[int]]:
-        values: list[int] = []
-        for servo in self._servos.named(motors):
-            try:
-                entry = self._servos.table(servo).get(register)
-                if entry is None:
-                    raise ServiceFailed(f"{servo.name} has no register '{register}'")
-                data, _ = self._bus.read(servo.servo_id, entry.address, entry.size)
-            except (NoReply, Refused) as error:
-                self._event("error", f"get_motor_registers: {error}")
-                return values
-            values.append(int.from_bytes(data, "little", signed=entry.signed))
-            yield
-        return values
-
-    def _require_present(self, servos: Sequence[Servo]) -> None:
-        missing = [s.name for s in servos if s.missing]
-        if missing:
-            raise ServiceFailed(f"{missing} do not answer")
-
-    def _forget_goals(self, servos: Sequence[Servo]) -> None:
+    def forget_goals(self, servos: Sequence[Servo]) -> None:
         """Drop what was commanded, so that nothing old is sent or missed."""
         ids = {s.servo_id for s in servos}
         names = {s.name for s in servos}
@@ -831,12 +401,63 @@ class XsDriver:
             self._expected_goal.pop(servo_id, None)
             self._goal_misses.pop(servo_id, None)
 
+    def fault(self, code: str, text: str) -> None:
+        """Latch a stop."""
+        with self._lock:
+            known = code in self._faults
+            self._faults[code] = text
+            first = self._state is DriverState.RUNNING
+            self._state = DriverState.STOPPED
+            self._pending.clear()
+            self._player.cancel()
+        if first:
+            self._hold_all()
+        if not known:
+            self.event("error", f"stopped until re-armed: {text}")
+
+    def event(self, level: str, text: str) -> None:
+        """Report something to the owner of the driver."""
+        # A log that fails must not end the thread that keeps the servos alive.
+        with contextlib.suppress(Exception):
+            self._on_event(level, text)
+
+    def command_goals(self, goals: Mapping[str, Mapping[int, int]]) -> None:
+        """Command goals in raw units.
+
+        Raises:
+            ServiceFailed: the driver is not running.
+        """
+        with self._lock:
+            try:
+                self._require_running()
+            except CommandRefused as refusal:
+                raise ServiceFailed(str(refusal)) from refusal
+            self._set_pending(goals)
+
+    def answered(self, servo: Servo) -> None:
+        """Note that a servo is there."""
+        self._last_answer_s[servo.servo_id] = time.monotonic()
+        self._misses.pop(servo.servo_id, None)
+        self._filter.forget(servo.servo_id)
+
+    def fault_codes(self) -> frozenset[str]:
+        """Return the faults that stand."""
+        with self._lock:
+            return frozenset(self._faults)
+
+    def clear_faults(self) -> None:
+        """Leave STOPPED."""
+        with self._lock:
+            self._faults.clear()
+            self._state = DriverState.RUNNING
+        self.event("info", "re-armed")
+
     # --- bus thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
         limitation = request_realtime(self._settings.realtime_priority)
         if limitation:
-            self._event("info", limitation)
+            self.event("info", limitation)
         problem = ""
         while not self._stopping.is_set():
             try:
@@ -845,13 +466,13 @@ class XsDriver:
                 self._cycle_until_stopped()
             except (PortLost, _BusSilent, NoReply, Refused, ServiceFailed) as error:
                 if str(error) != problem:
-                    self._event("error", str(error))
+                    self.event("error", str(error))
                     problem = str(error)
                 self._disconnected(str(error))
                 self._stopping.wait(self._settings.reconnect_period_s)
             except Exception as error:
                 # The thread must outlive a defect: the servos would stop, the node would not know.
-                self._event("error", f"defect in the bus thread: {error!r}")
+                self.event("error", f"defect in the bus thread: {error!r}")
                 self._disconnected(f"defect: {error!r}")
                 self._stopping.wait(self._settings.reconnect_period_s)
         self._release()
@@ -859,6 +480,7 @@ class XsDriver:
     def _disconnected(self, reason: str) -> None:
         self._port.closePort()
         with self._lock:
+            self._problem = reason
             self._state = DriverState.DISCONNECTED
             if self._started_once:
                 self._faults.setdefault("bus_lost", f"the bus was lost: {reason}")
@@ -882,14 +504,14 @@ class XsDriver:
         self._port.openPort()
         latency = self._port.latency_timer_ms()
         if latency is not None and latency > 1:
-            self._event(
+            self.event(
                 "warning",
                 f"the adapter's latency timer is {latency} ms; 1 ms is needed for the cycle rate",
             )
         problems = []
         servos = list(self._servos.by_name.values())
         for servo in servos:
-            problem = _finish(self._servos.find(self._bus, servo, _START_ATTEMPTS))
+            problem = _finish(self._servos.find(self.bus, servo, _START_ATTEMPTS))
             if problem:
                 problems.append(problem)
             if len(problems) >= 3 and len(problems) == servos.index(servo) + 1:
@@ -904,19 +526,19 @@ class XsDriver:
             if s.missing
         }
         for servo in present:
-            for text in _finish(self._servos.configure(self._bus, servo)):
-                self._event("info", f"wrote EEPROM {text}")
+            for text in _finish(self._servos.configure(self.bus, servo)):
+                self.event("info", f"wrote EEPROM {text}")
         for shadow in sorted(self._configuration.calibrated_shadows):
             servo = self._servos.by_name[shadow]
             if (
                 not servo.missing
                 and not self._servos.by_name[self._servos.master_of[shadow]].missing
             ):
-                for text in _finish(self._servos.calibrate(self._bus, servo)):
-                    self._event("info", f"wrote EEPROM {text}")
+                for text in _finish(self._servos.calibrate(self.bus, servo)):
+                    self.event("info", f"wrote EEPROM {text}")
         ordered = sorted(present, key=lambda s: s.name not in self._servos.master_of)
         for servo in ordered:
-            _finish(self._servos.restore_ram(self._bus, servo))
+            _finish(self._servos.restore_ram(self.bus, servo))
             fault = self._servos.health_problem(servo)
             if fault and not fault[0].startswith("torque_lost"):
                 faults[fault[0]] = fault[1]
@@ -924,22 +546,22 @@ class XsDriver:
             faults = self._faults | faults
         if not faults:
             for servo in ordered:
-                _finish(self._servos.energise(self._bus, servo))
+                _finish(self._servos.energise(self.bus, servo))
         now = time.monotonic()
         self._last_answer_s = {s.servo_id: now for s in present}
         self._misses.clear()
-        self._accepted.clear()
-        self._suspect.clear()
+        self._filter.clear()
         with self._lock:
+            self._problem = ""
             self._faults = faults
             self._state = DriverState.STOPPED if faults else DriverState.RUNNING
         if self._started_once:
             self._counters.reconnections += 1
         self._started_once = True
         names = ", ".join(s.name for s in present)
-        self._event("info", f"connected to {len(present)} servos on {self._settings.port}: {names}")
+        self.event("info", f"connected to {len(present)} servos on {self._settings.port}: {names}")
         if faults:
-            self._event("error", "stopped until re-armed: " + "; ".join(faults.values()))
+            self.event("error", "stopped until re-armed: " + "; ".join(faults.values()))
 
     def _release(self) -> None:
         """Leave the servos holding still, with their watchdogs off so that others can command."""
@@ -948,7 +570,7 @@ class XsDriver:
                 self._hold_all()
                 for servo in self._servos.by_name.values():
                     if not servo.missing:
-                        self._servos.write(self._bus, servo, "Bus_Watchdog", 0)
+                        self._servos.write(self.bus, servo, "Bus_Watchdog", 0)
         self._disconnected("the driver ends")
 
     def _cycle_until_stopped(self) -> None:
@@ -990,12 +612,14 @@ class XsDriver:
             if running is None or point is None or self._state is not DriverState.RUNNING:
                 return
         try:
-            goals = self._goals(running.cmd_type, running.name, running.motors, point.values)
+            goals = self._translator.goals(
+                running.cmd_type, running.name, running.motors, point.values
+            )
         except CommandRefused as refusal:
             with self._lock:
                 self._player.cancel()
             self._count_refusal(refusal)
-            self._event("error", f"the trajectory ends: {refusal}")
+            self.event("error", f"the trajectory ends: {refusal}")
             return
         with self._lock:
             self._set_pending(goals)
@@ -1038,42 +662,55 @@ class XsDriver:
     def _write_goals(self, register: str, goals: Mapping[int, int]) -> None:
         first = self._servos.by_id[next(iter(goals))]
         entry = self._servos.table(first)[register]
-        self._bus.sync_write(
+        self.bus.sync_write(
             entry.address, {servo_id: encode(entry, value) for servo_id, value in goals.items()}
         )
 
     def _hold_all(self) -> None:
-        """Stop every servo quickly: a short profile to just ahead of where it is."""
-        table = None
-        positions: dict[int, bytes] = {}
+        """Stop what moves, quickly; leave what stands, so that a loaded joint does not sag."""
+        goals: dict[int, int] = {}
         zeros: dict[str, dict[int, int]] = {}
         for servo in self._servos.by_name.values():
             if servo.missing or servo.name in self._servos.master_of or servo.state is None:
                 continue
-            mode = servo.mode.operating_mode
-            if mode in POSITION_MODES:
-                table = self._servos.table(servo)
-                goal = self._stopping_goal(servo)
-                timed = servo.known("Drive_Mode") & 0x04
-                ramp = _STOP_RAMP_MS if timed else _STOP_ACCELERATION_UNITS
-                span = _STOP_TIME_MS if timed else _STOP_VELOCITY_UNITS
-                positions[servo.servo_id] = (
-                    encode(table["Profile_Acceleration"], ramp)
-                    + encode(table["Profile_Velocity"], span)
-                    + encode(table["Goal_Position"], goal)
-                )
-                self._expected_goal[servo.servo_id] = goal
+            if servo.mode.operating_mode not in POSITION_MODES:
+                register = STREAM_REGISTERS[servo.mode.operating_mode]
+                zeros.setdefault(register, {})[servo.servo_id] = 0
+                continue
+            distance = abs(servo.state.goal_position - servo.state.position)
+            if servo.state.moving or distance > HOLD_TOLERANCE_TICKS:
+                goals[servo.servo_id] = self._stopping_goal(servo)
             else:
-                zeros.setdefault(STREAM_REGISTERS[mode], {})[servo.servo_id] = 0
-        if positions and table is not None:
-            self._bus.sync_write(table["Profile_Acceleration"].address, positions)
-        for register, goals in zeros.items():
-            self._write_goals(register, goals)
-            self._streamed[register] = dict(goals)
+                goal = servo.state.goal_position
+                if self._expected_goal.get(servo.servo_id, goal) != goal:
+                    # A newer goal is on its way to it.
+                    goals[servo.servo_id] = goal
+        self._write_stop(goals)
+        for register, values in zeros.items():
+            self._write_goals(register, values)
+            self._streamed[register] = dict(values)
+
+    def _write_stop(self, goals: Mapping[int, int]) -> None:
+        """Write a short profile and the goal, which lie side by side, in one packet."""
+        data: dict[int, bytes] = {}
+        for servo_id, goal in goals.items():
+            servo = self._servos.by_id[servo_id]
+            table = self._servos.table(servo)
+            timed = servo.known("Drive_Mode") & DRIVE_TIME_PROFILE
+            ramp = _STOP_RAMP_MS if timed else _STOP_ACCELERATION_UNITS
+            span = _STOP_TIME_MS if timed else _STOP_VELOCITY_UNITS
+            data[servo_id] = (
+                encode(table["Profile_Acceleration"], ramp)
+                + encode(table["Profile_Velocity"], span)
+                + encode(table["Goal_Position"], goal)
+            )
+            self._expected_goal[servo_id] = goal
+        if data:
+            self.bus.sync_write(table["Profile_Acceleration"].address, data)
 
     def _stopping_goal(self, servo: Servo) -> int:
         assert servo.state is not None
-        ticks_per_s = servo.state.velocity * 0.229 / 60 * TICKS_PER_TURN
+        ticks_per_s = servo.state.velocity * RAD_PER_S_PER_UNIT / RAD_PER_TICK
         ahead = servo.state.position + ticks_per_s * _STOP_RAMP_MS * 1e-3
         low, high = self._servos.position_limits(servo)
         return min(max(round(ahead), low), high)
@@ -1097,17 +734,18 @@ class XsDriver:
             if attempt:
                 # A servo that does not answer silences those after it, so it goes last.
                 left = left[1:] + left[:1]
-            answers = self._bus.sync_read(left, STATE_ADDRESS, STATE_LENGTH)
+            answers = self.bus.sync_read(left, STATE_ADDRESS, STATE_LENGTH)
             now = time.monotonic()
             for servo_id, data in answers.data.items():
                 state = parse_state(data)
-                if self._plausible(servo_id, state.position, now):
+                if self._filter.accept(servo_id, state.position, now):
                     self._servos.by_id[servo_id].state = state
                     self._last_answer_s[servo_id] = now
                     self._misses.pop(servo_id, None)
                     left.remove(servo_id)
             for servo_id in answers.alerts:
-                self._look_at(servo_id)
+                if not self._servos.by_id[servo_id].registers.get("Hardware_Error_Status"):
+                    self._look_at(servo_id)
             attempt += 1
         self._misses.update(left)
         self._find_missing(time.monotonic())
@@ -1116,29 +754,11 @@ class XsDriver:
         self._check_goals()
         if self._configuration.publish_states:
             states = tuple(s.state for s in self._joints if s.state is not None)
-            self._on_reading(JointReading(states))
+            try:
+                self._on_reading(JointReading(states))
+            except Exception as error:
+                self.event("error", f"a reading could not be published: {error!r}")
         return True
-
-    def _plausible(self, servo_id: int, position: int, now: float) -> bool:
-        """Whether a position can follow the last one; if not, it needs a second one like it.
-
-        One damaged packet in 65 536 has a right CRC all the same.
-        """
-        last = self._accepted.get(servo_id)
-        suspect = self._suspect.pop(servo_id, None)
-        if last is None and suspect is None:
-            self._suspect[servo_id] = (now, position)
-            return False
-        for reference in (last, suspect):
-            if reference is None:
-                continue
-            then, before = reference
-            if abs(position - before) <= _MAX_TICKS_PER_S * (now - then) + _PLAUSIBLE_TICKS:
-                self._accepted[servo_id] = (now, position)
-                return True
-        self._counters.implausible_readings += 1
-        self._suspect[servo_id] = (now, position)
-        return False
 
     def _find_missing(self, now: float) -> None:
         servos = (*self._joints, *self._shadows)
@@ -1158,8 +778,8 @@ class XsDriver:
     def _lost(self, servo: Servo) -> None:
         servo.missing = True
         servo.state = None
-        self._forget_goals([servo])
-        self._fault(
+        self.forget_goals([servo])
+        self.fault(
             f"servo_missing:{servo.name}", f"{servo.name} (ID {servo.servo_id}) does not answer"
         )
 
@@ -1177,7 +797,7 @@ class XsDriver:
                 self._look_at(servo.servo_id)
             if self._goal_misses[servo.servo_id] > _GOAL_MISSES_TO_STOP:
                 self._expected_goal.pop(servo.servo_id, None)
-                self._fault(
+                self.fault(
                     f"goal_refused:{servo.name}",
                     f"{servo.name} (ID {servo.servo_id}) does not take the goal {expected}",
                 )
@@ -1192,7 +812,7 @@ class XsDriver:
             if again:
                 self._write_goals("Goal_Position", again)
         else:
-            self._hold_all()
+            self._write_stop(again)
 
     # --- health and services -------------------------------------------------------------------
 
@@ -1227,10 +847,14 @@ class XsDriver:
             return
         except StopIteration as end:
             job.future.set_result(end.value)
-        except (NoReply, Refused, ServiceFailed, ValueError, KeyError) as error:
-            job.future.set_exception(
-                error if isinstance(error, ServiceFailed) else ServiceFailed(str(error))
-            )
+        except ServiceFailed as error:
+            job.future.set_exception(error)
+        except (NoReply, Refused, ValueError) as error:
+            job.future.set_exception(ServiceFailed(str(error)))
+        except PortLost:
+            raise
+        except Exception as error:
+            job.future.set_exception(ServiceFailed(f"defect: {error!r}"))
         self._job = None
 
     def _look_after_one(self) -> None:
@@ -1246,12 +870,16 @@ class XsDriver:
             self._probe(servo, now)
             return
         try:
-            self._servos.read_health(self._bus, servo, attempts=1)
+            self._servos.read_health(self.bus, servo, attempts=1)
         except (NoReply, Refused):
             return
+        error = servo.known("Hardware_Error_Status")
+        if error & ~self._known_errors.get(servo.servo_id, 0):
+            self.event("error", f"{servo.name}: hardware error: {hardware_error_text(error)}")
+        self._known_errors[servo.servo_id] = error
         problem = self._servos.health_problem(servo)
         if problem:
-            self._fault(*problem)
+            self.fault(*problem)
         elif servo.known("Bus_Watchdog") != WATCHDOG_TRIPPED:
             self._repair(servo)
 
@@ -1261,14 +889,13 @@ class XsDriver:
             return
         self._last_probe_s = now
         try:
-            self._bus.ping(servo.servo_id, attempts=1)
-            problem = _finish(self._servos.find(self._bus, servo))
+            self.bus.ping(servo.servo_id, attempts=1)
+            problem = _finish(self._servos.find(self.bus, servo))
         except (NoReply, Refused):
             return
         if problem is None:
-            self._last_answer_s[servo.servo_id] = time.monotonic()
-            self._accepted.pop(servo.servo_id, None)
-            self._event("info", f"{servo.name} answers again; re-arm to go on")
+            self.answered(servo)
+            self.event("info", f"{servo.name} answers again; re-arm to go on")
 
     def _repair(self, servo: Servo) -> None:
         """Put settings back that a servo lost, as after a brown-out, and goals a shadow missed."""
@@ -1278,7 +905,7 @@ class XsDriver:
                 continue
             if servo.known(name) != value:
                 with contextlib.suppress(NoReply, Refused):
-                    self._servos.write(self._bus, servo, name, value)
+                    self._servos.write(self.bus, servo, name, value)
                     self._counters.settings_restored += 1
                 return
         master = self._servos.master_of.get(servo.name)
@@ -1287,27 +914,8 @@ class XsDriver:
         goal = self._expected_goal.get(self._servos.by_name[master].servo_id)
         if goal is not None and servo.known("Goal_Position") != goal:
             with contextlib.suppress(NoReply, Refused):
-                self._servos.write(self._bus, servo, "Goal_Position", goal)
+                self._servos.write(self.bus, servo, "Goal_Position", goal)
                 self._counters.goals_resent += 1
-
-    def _fault(self, code: str, text: str) -> None:
-        """Latch a stop."""
-        with self._lock:
-            known = code in self._faults
-            self._faults[code] = text
-            first = self._state is DriverState.RUNNING
-            self._state = DriverState.STOPPED
-            self._pending.clear()
-            self._player.cancel()
-        if first:
-            self._hold_all()
-        if not known:
-            self._event("error", f"stopped until re-armed: {text}")
-
-    def _event(self, level: str, text: str) -> None:
-        # A log that fails must not end the thread that keeps the servos alive.
-        with contextlib.suppress(Exception):
-            self._on_event(level, text)
 
 
 def _finish(steps: Steps[Any]) -> Any:

@@ -52,12 +52,12 @@ from widowx_control.xs_driver.configuration import (
 )
 from widowx_control.xs_driver.control_table import MA_PER_UNIT
 from widowx_control.xs_driver.diagnostics import entries
-from widowx_control.xs_driver.driver import (
+from widowx_control.xs_driver.driver import XsDriver
+from widowx_control.xs_driver.driver_types import (
     CommandRefused,
     DriverSettings,
     JointReading,
     ServiceFailed,
-    XsDriver,
 )
 from widowx_control.xs_driver.package_files import default_modes, default_motors
 from widowx_control.xs_driver.robot_info import limits_from_urdf, robot_info
