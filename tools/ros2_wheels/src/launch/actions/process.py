@@ -310,7 +310,7 @@ class ExecuteLocal(Action):
             await asyncio.sleep(timeout_s)
             waited_s += timeout_s
             self._logger.error(
-                f"process[{self._details['name']}] failed to terminate '{waited_s:g}' seconds "
+                f"process[{self._details['name']}] failed to terminate '{waited_s}' seconds "
                 f"after receiving '{last.name}', escalating to '{following.name}'"
             )
             self._send(following)
