@@ -84,11 +84,11 @@ class StandIns(Node):
         return result
 
     def _set_task(self, _request, response):
-        response.known_tasks = TASKS
+        response.known_tasks = [*reversed(TASKS), "only_in_the_policy"]
         return response
 
     def _reset_scene(self, request, response):
-        response.known_tasks = [*reversed(TASKS), "only_in_the_simulator"]
+        response.known_tasks = [*TASKS, "only_in_the_simulator"]
         response.success = request.task in response.known_tasks
         if response.success:
             self.log.append(("reset", request.task, request.seed))

@@ -329,7 +329,7 @@ class EpisodeRunner(Node):
     # --- the other nodes -------------------------------------------------------------------------
 
     def _known_tasks(self) -> list[str]:
-        """Tasks that the policy and, if there is one, the simulator know, in the policy's order."""
+        """Tasks that the policy and, if there is one, the simulator know, in the latter's order."""
         for client, node in (
             (self._move_client, f"arm controller in {self._values['arm_namespace']}"),
             (self._episode_client, f"policy node {self._values['policy_node']}"),
@@ -348,7 +348,7 @@ class EpisodeRunner(Node):
         scene_tasks = self._call(
             self._reset_client, ResetScene.Request(task=""), "the simulator"
         ).known_tasks
-        return [task for task in policy_tasks if task in scene_tasks]
+        return [task for task in scene_tasks if task in policy_tasks]
 
     def _wait_for_camera(self, topic: str) -> None:
         received: list[Image] = []
