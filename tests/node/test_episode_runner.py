@@ -106,7 +106,7 @@ class StandIns(Node):
         message = TaskStatus(task=self._scene[0], seed=self._scene[1], episode=self._scenes)
         message.header.stamp = self.get_clock().now().to_msg()
         message.success = succeeds
-        message.success_s = now_s - self._success_since_s if succeeds else 0.0
+        message.success_s = now_s - (self._success_since_s or now_s) if succeeds else 0.0
         self._status.publish(message)
 
 

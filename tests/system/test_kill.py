@@ -34,12 +34,13 @@ def change_state(node, transition, goal):
 
 
 def send_goal(node, action_type, name, goal):
-    client = ActionClient(node, action_type, name)
+    client: ActionClient = ActionClient(node, action_type, name)
     assert client.wait_for_server(timeout_sec=START_S), name
     sent = client.send_goal_async(goal)
     wait_until(sent.done, START_S, f"{name} did not answer")
-    assert sent.result().accepted
-    return sent.result()
+    handle = sent.result()
+    assert handle is not None and handle.accepted
+    return handle
 
 
 def test_the_arm_holds_when_the_policy_is_killed(start, watcher):

@@ -53,7 +53,9 @@ def test_streams_each_new_image_and_notices_when_the_viewer_leaves(served):
             if line.startswith(b"Content-Length"):
                 length = int(line.split(b":")[1])
         jpeg = np.frombuffer(response.fp.read(length), np.uint8)
-        shown = cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        decoded = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        shown = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
         assert np.abs(shown.astype(int) - image).max() < 12
         response.fp.readline()
     assert state.viewers == 1
