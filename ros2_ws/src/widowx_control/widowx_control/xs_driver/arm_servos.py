@@ -53,6 +53,7 @@ HOLD_TOLERANCE_TICKS: Final = 100
 """A torqued servo further than this from its goal is on its way somewhere, so it is stopped."""
 _OFFSET_TOLERANCE_TICKS: Final = 3
 """Shadow and master may differ by this before Homing_Offset, an EEPROM register, is written."""
+_STILL_ATTEMPTS: Final = 100
 _MAX_HOMING_OFFSET: Final = 1024
 """Beyond a quarter turn the servo ignores the offset in position mode."""
 
@@ -260,7 +261,7 @@ class ArmServos:
     def calibrate(self, bus: ServoBus, shadow: Servo) -> Steps[list[str]]:
         """Make a shadow's position agree with its master's by its Homing_Offset, if it does not."""
         master = self.by_name[self.master_of[shadow.name]]
-        difference = master.known("Present_Position") - shadow.known("Present_Position")
+        difference = yield from self._difference(bus, master, shadow)
         if abs(difference) <= _OFFSET_TOLERANCE_TICKS:
             return []
         before = shadow.known("Homing_Offset")
@@ -277,10 +278,7 @@ class ArmServos:
         yield from self._without_torque(bus, shadow)
         self.write(bus, shadow, "Homing_Offset", offset)
         yield
-        self.read_all(bus, shadow)
-        self.read_all(bus, master)
-        yield
-        rest = master.known("Present_Position") - shadow.known("Present_Position")
+        rest = yield from self._difference(bus, master, shadow)
         if abs(rest) > abs(difference) / 2 + _OFFSET_TOLERANCE_TICKS:
             raise Refused(
                 shadow.servo_id,
@@ -288,6 +286,20 @@ class ArmServos:
                 1,
             )
         return [f"{shadow.name}.Homing_Offset: {before} -> {offset}"]
+
+    def _difference(self, bus: ServoBus, master: Servo, shadow: Servo) -> Steps[int]:
+        """Return master's position minus shadow's, in ticks, measured while they stand still."""
+        for _ in range(_STILL_ATTEMPTS):
+            self.read_health(bus, master, attempts=3)
+            before = master.known("Present_Position")
+            self.read_health(bus, shadow, attempts=3)
+            self.read_health(bus, master, attempts=3)
+            yield
+            if abs(master.known("Present_Position") - before) <= 1:
+                return before - shadow.known("Present_Position")
+        raise Refused(
+            shadow.servo_id, f"be compared with {master.name}: the joint does not rest", 1
+        )
 
     def restore_ram(self, bus: ServoBus, servo: Servo) -> Steps[list[str]]:
         """Bring profile, gains, goals and watchdog to what is wanted. Moves nothing, stops what

@@ -12,17 +12,15 @@ from dynamixel_sdk.protocol2_packet_handler import (
     PKT_LENGTH_H,
     PKT_LENGTH_L,
     PKT_PARAMETER0,
-    Protocol2PacketHandler,
 )
-from dynamixel_sdk.robotis_def import COMM_RX_CORRUPT, COMM_SUCCESS, INST_WRITE
+from dynamixel_sdk.robotis_def import COMM_RX_CORRUPT, COMM_SUCCESS, INST_READ, INST_WRITE
 
+from widowx_control.xs_driver.packet_handler import PacketHandler
 from widowx_control.xs_driver.serial_port import SerialPort
 
 _ALERT: Final = 0x80
 _CRC_ERROR: Final = 3
 _STATUS_OVERHEAD: Final = 11
-_ACKNOWLEDGEMENT_LENGTH: Final = 4
-"""Length field of a status packet without data."""
 _ERRORS: Final = {
     1: "the servo could not do it",
     2: "instruction error",
@@ -84,7 +82,7 @@ class ServoBus:
         """Use the port; nothing is sent yet."""
         self.port = port
         self.counters = BusCounters()
-        self._handler: Any = Protocol2PacketHandler()
+        self._handler: Any = PacketHandler()
         self._attempts = attempts
 
     def ping(self, servo_id: int, attempts: int | None = None) -> int:
@@ -110,23 +108,10 @@ class ServoBus:
             Refused: the servo answered with an error.
             PortLost: the port is gone.
         """
-        for _ in self._tries(attempts):
-            data, result, error = self._guard(
-                self._handler.readTxRx, self.port, servo_id, address, length
-            )
-            if not self._succeeded(result):
-                continue
-            code = error & ~_ALERT
-            if code == _CRC_ERROR:
-                self.counters.corrupt += 1
-                continue
-            if code:
-                self.counters.errors += 1
-                raise Refused(servo_id, f"read {length} bytes at {address}", code)
-            if len(data) == length:
-                return bytes(data), bool(error & _ALERT)
-            self.counters.corrupt += 1
-        raise NoReply(f"servo {servo_id} does not answer to a read at {address}")
+        parameters = address.to_bytes(2, "little") + length.to_bytes(2, "little")
+        return self._ask(
+            servo_id, INST_READ, parameters, length, f"read {length} bytes at {address}", attempts
+        )
 
     def write(self, servo_id: int, address: int, data: bytes) -> None:
         """Write bytes and wait for the acknowledgement. Repeated writes must be harmless.
@@ -136,35 +121,9 @@ class ServoBus:
             Refused: the servo answered with an error.
             PortLost: the port is gone.
         """
-        for _ in self._tries(None):
-            # Not writeTxRx: it takes any packet of this servo, such as a late answer to a read, for
-            # the acknowledgement.
-            head = [
-                0,
-                0,
-                0,
-                0,
-                servo_id,
-                len(data) + 5,
-                0,
-                INST_WRITE,
-                address & 0xFF,
-                address >> 8,
-            ]
-            packet, result, error = self._guard(
-                self._handler.txRxPacket, self.port, [*head, *data, 0, 0]
-            )
-            if not self._succeeded(result):
-                continue
-            code = error & ~_ALERT
-            if packet[PKT_LENGTH_L] != _ACKNOWLEDGEMENT_LENGTH or code == _CRC_ERROR:
-                self.counters.corrupt += 1
-                continue
-            if code:
-                self.counters.errors += 1
-                raise Refused(servo_id, f"write {data.hex(' ')} at {address}", code)
-            return
-        raise NoReply(f"servo {servo_id} does not acknowledge a write at {address}")
+        parameters = address.to_bytes(2, "little") + data
+        action = f"write {data.hex(' ')} at {address}"
+        self._ask(servo_id, INST_WRITE, parameters, 0, action, None)
 
     def sync_write(self, address: int, values: Mapping[int, bytes]) -> None:
         """Write values of equal length to many servos in one packet. Nothing acknowledges it.
@@ -205,9 +164,7 @@ class ServoBus:
                 self.counters.timeouts += 1
                 break
             servo_id, error = packet[PKT_ID], packet[PKT_ERROR]
-            # The SDK leaves rubbish behind a packet that it has unstuffed.
-            end = PKT_LENGTH_H + packet[PKT_LENGTH_L] + (packet[PKT_LENGTH_H] << 8) - 1
-            data = bytes(packet[PKT_PARAMETER0 + 1 : end])
+            data = _data(packet)
             if servo_id not in pending or error & ~_ALERT or len(data) != length:
                 self.counters.errors += 1
                 continue
@@ -225,6 +182,42 @@ class ServoBus:
         """
         self.counters.transactions += 1
         self._guard(self._handler.reboot, self.port, servo_id)
+
+    def _ask(
+        self,
+        servo_id: int,
+        instruction: int,
+        parameters: bytes,
+        answer_length: int,
+        action: str,
+        attempts: int | None,
+    ) -> tuple[bytes, bool]:
+        """Send an instruction and return (data of the answer, alert).
+
+        Not with the SDK's readTxRx and writeTxRx: they take any packet of the servo for the answer,
+        such as a late one to an earlier question, and cut the wanted length out of it.
+        """
+        for attempt in self._tries(attempts):
+            head = [0, 0, 0, 0, servo_id, len(parameters) + 3, 0, instruction]
+            packet, result, error = self._guard(
+                self._handler.txRxPacket, self.port, [*head, *parameters, 0, 0]
+            )
+            if not self._succeeded(result):
+                continue
+            data = _data(packet)
+            code = error & ~_ALERT
+            if code == _CRC_ERROR or (not code and len(data) != answer_length):
+                self.counters.corrupt += 1
+                continue
+            if attempt:
+                # The answer to the first attempt may only be late; it must not answer the next
+                # question.
+                self.port.drain()
+            if code:
+                self.counters.errors += 1
+                raise Refused(servo_id, action, code)
+            return data, bool(error & _ALERT)
+        raise NoReply(f"servo {servo_id} does not answer to: {action}")
 
     # --- SDK -----------------------------------------------------------------------------------
 
@@ -252,6 +245,12 @@ class ServoBus:
         else:
             self.counters.timeouts += 1
         return False
+
+
+def _data(packet: list[int]) -> bytes:
+    """Return the data of a status packet; the SDK leaves rubbish behind one that it unstuffed."""
+    end = PKT_LENGTH_H + packet[PKT_LENGTH_L] + (packet[PKT_LENGTH_H] << 8) - 1
+    return bytes(packet[PKT_PARAMETER0 + 1 : end])
 
 
 def _damaged(function: str) -> tuple[object, ...]:

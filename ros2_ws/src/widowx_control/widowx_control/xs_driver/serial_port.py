@@ -124,6 +124,11 @@ class SerialPort(PortHandler):
         """Return bytes that the SDK took although they may belong to the next packet."""
         self._received[:0] = data
 
+    def drain(self) -> None:
+        """Wait as long as a reply may be late, and forget what came."""
+        time.sleep(self._reply_margin_s)
+        self.clearPort()
+
     def latency_timer_ms(self) -> int | None:
         """Return the USB adapter's latency timer, or None where there is none."""
         device = Path(self.port_name).resolve().name
