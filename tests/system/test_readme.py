@@ -1,0 +1,43 @@
+"""The commands of the README work as written."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+_BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+COMMANDS = [line for block in _BLOCKS for line in block.splitlines() if line.strip()]
+# The test command would run this test again: it only has to find the tests.
+_INSTEAD = {"./run test": "./run test --collect-only --quiet"}
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("command", COMMANDS)
+def test_readme_command(command, free_domain):
+    done = subprocess.run(
+        shlex.split(_INSTEAD.get(command, command)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=400.0,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_readme_has_commands():
+    assert any(command.startswith("./run ros2 launch") for command in COMMANDS)
+    assert "./run test" in COMMANDS
+
+
+def test_readme_names_existing_paths():
+    rows = re.findall(r"^\| (`[^|]*) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    paths = [path for row in rows for path in re.findall(r"`([^`]+)`", row)]
+    missing = [
+        path
+        for path in paths
+        if not (ROOT / path).exists() and not (ROOT / "ros2_ws" / "src" / path).exists()
+    ]
+    assert not missing
