@@ -383,3 +383,24 @@ def test_device_that_is_not_there_is_an_error_in_the_diagnostics(client):
     wait_until(lambda: client.latest_condition()[0] == ERROR)
     assert "/dev/video63 cannot be opened" in client.latest_condition()[1]
     assert client.change(Transition.TRANSITION_DEACTIVATE)
+
+
+def test_launch_file_brings_a_camera_up(client, video):
+    command = ["ros2", "launch", "camera_drivers", "camera.launch.py", f"source:={video}"]
+    command += ["image_width:=32", "image_height:=24", "frame_id:=lens"]
+    client.process = subprocess.Popen(
+        command, env=client.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_until(lambda: client.images, timeout_s=40.0)
+    message = client.images[0]
+    assert (message.width, message.height, message.header.frame_id) == (32, 24, "lens")
+    assert "Traceback" not in client.end()
+
+
+def test_launch_file_fails_when_the_driver_refuses(client):
+    command = ["ros2", "launch", "camera_drivers", "camera.launch.py", "source:=/no/such.mp4"]
+    result = subprocess.run(
+        command, env=client.environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode != 0
+    assert "/no/such.mp4" in result.stdout + result.stderr

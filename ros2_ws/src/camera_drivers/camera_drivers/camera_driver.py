@@ -1,5 +1,6 @@
 """Node `camera_driver`: publishes what one camera sees."""
 
+import signal
 import sys
 import threading
 import time
@@ -376,6 +377,8 @@ def main() -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        # A launch passes on the interruption that the terminal has sent already.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         node.destroy_node()
         rclpy.try_shutdown()
     return 0

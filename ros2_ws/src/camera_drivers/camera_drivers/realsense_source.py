@@ -65,7 +65,7 @@ class RealSenseSource:
             rs.format.bgr8,
             round(config.frame_rate_hz),
         )
-        pipeline = rs.pipeline(self._context) if self._context else rs.pipeline()
+        pipeline = rs.pipeline(self._context) if self._context is not None else rs.pipeline()
         try:
             self._profile = pipeline.start(request)
         except RuntimeError as error:

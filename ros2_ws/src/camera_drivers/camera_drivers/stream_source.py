@@ -52,7 +52,7 @@ class StreamSource:
         if not capture.isOpened():
             capture.release()
             raise SourceError(
-                f"{config.url.label} cannot be opened within {config.open_timeout_s:g} s; "
+                f"{config.url.label} refused, or said nothing for {config.open_timeout_s:g} s; "
                 "check the address, the server, and user name and password"
             )
         self._capture = capture

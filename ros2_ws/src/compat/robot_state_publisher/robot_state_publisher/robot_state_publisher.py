@@ -1,6 +1,7 @@
 """Node `robot_state_publisher`: joint states and a URDF become `/tf` and `/tf_static`."""
 
 import math
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -162,6 +163,8 @@ def main() -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        # A launch passes on the interruption that the terminal has sent already.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         node.destroy_node()
         rclpy.try_shutdown()
     return 0
