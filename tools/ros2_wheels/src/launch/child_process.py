@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+StartCallback = Callable[["ChildProcess"], None]
 OutputCallback = Callable[[int, bytes], None]
 
 _PR_SET_PDEATHSIG = 1
@@ -80,7 +81,8 @@ class LineSplitter:
 
 
 class _Protocol(asyncio.SubprocessProtocol):
-    def __init__(self, on_output: OutputCallback) -> None:
+    def __init__(self, on_started: StartCallback, on_output: OutputCallback) -> None:
+        self.on_started = on_started
         self.on_output = on_output
         loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[None] = loop.create_future()
@@ -88,6 +90,11 @@ class _Protocol(asyncio.SubprocessProtocol):
 
     def add_output(self, descriptor: int) -> None:
         self.open_outputs[descriptor] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self.process = ChildProcess(transport, self)
+        self.on_started(self.process)
 
     def pipe_data_received(self, fd: int, data: bytes | str) -> None:
         assert isinstance(data, bytes)
@@ -128,23 +135,23 @@ class ChildProcess:
         self._terminals: list[asyncio.BaseTransport] = []
         self.pid = transport.get_pid()
 
-    @classmethod
+    @staticmethod
     async def start(
-        cls,
         cmd: Sequence[str],
         *,
         cwd: str | None,
         env: Mapping[str, str] | None,
         shell: bool,
         emulate_tty: bool,
+        on_started: StartCallback,
         on_output: OutputCallback,
     ) -> ChildProcess:
-        """Start `cmd`; `on_output(1 or 2, data)` gets its output.
+        """Start `cmd`; `on_started(process)` is called first, `on_output(1 or 2, data)` with output.
 
         Raises OSError when the program or the directory does not exist or may not be used.
         """
         loop = asyncio.get_running_loop()
-        protocol = _Protocol(on_output)
+        protocol = _Protocol(on_started, on_output)
         parent_pid = os.getpid()
         options: dict[str, Any] = {
             "cwd": cwd,
@@ -162,7 +169,7 @@ class ChildProcess:
                 started = loop.subprocess_shell(lambda: protocol, " ".join(cmd), **options)
             else:
                 started = loop.subprocess_exec(lambda: protocol, *cmd, **options)
-            transport, _ = await started
+            await started
         except BaseException:
             for master, _ in terminals:
                 os.close(master)
@@ -170,7 +177,7 @@ class ChildProcess:
         finally:
             for _, slave in terminals:
                 os.close(slave)
-        process = cls(transport, protocol)
+        process = protocol.process
         for descriptor, (master, _) in zip((1, 2), terminals, strict=False):
             terminal, _ = await loop.connect_read_pipe(
                 lambda descriptor=descriptor: _TerminalProtocol(protocol, descriptor),

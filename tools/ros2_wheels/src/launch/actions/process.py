@@ -246,6 +246,12 @@ class ExecuteLocal(Action):
             )
         splitters = {fd: LineSplitter() for fd in _OUTPUT_EVENTS}
 
+        def on_started(process: ChildProcess) -> None:
+            self._process = process
+            details["pid"] = process.pid
+            self._logger.info(f"process started with pid [{process.pid}]")
+            context.emit_event_sync(ProcessStarted(**details))
+
         def on_output(descriptor: int, data: bytes) -> None:
             if self._cached is not None:
                 self._cached[descriptor] += data
@@ -261,16 +267,12 @@ class ExecuteLocal(Action):
                 env=details["env"],
                 shell=self.shell,
                 emulate_tty=self._wants_tty(context),
+                on_started=on_started,
                 on_output=on_output,
             )
         except (OSError, ValueError) as error:
             self._logger.error(f"exception occurred while executing process:\n{error}")
             return False
-        self._process = process
-        details["pid"] = process.pid
-        self._logger.info(f"process started with pid [{process.pid}]")
-        context.emit_event_sync(ProcessStarted(**details))
-
         shutdown = asyncio.ensure_future(self._shut_down_when_asked(process))
         returncode = await process.wait()
         shutdown.cancel()
