@@ -169,7 +169,7 @@ def main() -> int:
     if options.role == "subscribe":
         subscribe(options.reliability, options.duration_s)
         return 0
-    rows = []
+    rows: list[Row] = []
     print(f"{'setting':28} {'QoS':12} {'lost':>12} {'p50 ms':>8} {'p99 ms':>8}")
     for setting in SETTINGS:
         for reliability in RELIABILITY:

@@ -36,8 +36,8 @@ class Scene:
     def now(self):
         return self.time_s
 
-    def now_ns(self):
-        return round(self.time_s * 1e9)
+    def observe(self):
+        return self.buffer.take(round(self.time_s * 1e9))
 
     def wait_until(self, time_s):
         while self.time_s < time_s:
@@ -74,9 +74,8 @@ def run(ptr_file, act=middle, max_steps=10, on_step=None, wait_s=0.05, **scene_a
     published = []
     episode = Episode(
         policy=policy,
-        buffer=scene.buffer,
+        observe=scene.observe,
         clock=scene,
-        now_ns=scene.now_ns,
         task=lambda: "push_left",
         publish=lambda action, stamp_ns: published.append((scene.time_s, action, stamp_ns)),
         on_step=(lambda step: on_step(step, stop)) if on_step else (lambda step: None),
@@ -157,9 +156,8 @@ def test_one_late_image_costs_a_tick_but_not_the_episode(ptr_file):
     published = []
     episode = Episode(
         policy=ScriptedPolicy(load_bundle(ptr_file).deployment, middle),
-        buffer=scene.buffer,
+        observe=scene.observe,
         clock=scene,
-        now_ns=scene.now_ns,
         task=lambda: None,
         publish=lambda action, stamp_ns: published.append(scene.time_s),
         on_step=lambda step: None,

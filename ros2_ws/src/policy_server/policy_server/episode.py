@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from policy_server.observation_buffer import ObservationBuffer, Problem, Snapshot
+from policy_server.observation_buffer import Problem, Snapshot
 from policy_server.pacing import Pacer, Percentiles, RecentValues, TickClock
 from policy_server.policy import Observation, Policy
 
@@ -84,7 +84,7 @@ class Step:
 
 @dataclass(frozen=True)
 class EpisodeOutcome:
-    """How an episode went."""
+    """How an episode went; `rate_hz` is over the whole of it, NaN before two ticks."""
 
     reason: Reason
     message: str
@@ -100,9 +100,8 @@ class Episode:
 
     Args:
         policy: what computes actions.
-        buffer: where observations come from.
+        observe: returns the newest data, or why it must not be acted upon.
         clock: what the ticks are paced by.
-        now_ns: the time on the clock that stamps observations [ns].
         task: returns the task to run now, None for a policy without tasks.
         publish: sends an action (A,) caused by the observation stamped with the given time [ns].
         on_step: called after each command.
@@ -112,18 +111,16 @@ class Episode:
     def __init__(
         self,
         policy: Policy,
-        buffer: ObservationBuffer,
+        observe: Callable[[], Snapshot | Problem],
         clock: TickClock,
-        now_ns: Callable[[], int],
         task: Callable[[], str | None],
         publish: Callable[[NDArray[np.float64], int], None],
         on_step: Callable[[Step], None],
         stop: StopSignal,
     ) -> None:
         self._policy = policy
-        self._buffer = buffer
+        self._observe = observe
         self._clock = clock
-        self._now_ns = now_ns
         self._task = task
         self._publish = publish
         self._on_step = on_step
@@ -157,14 +154,14 @@ class Episode:
             steps=self._steps,
             missed_ticks=self.missed_ticks,
             duration_s=self._clock.now() - started_s,
-            rate_hz=self.rate_hz,
+            rate_hz=self._pacer.report().mean_rate_hz if self._pacer else float("nan"),
             inference=inference_s.percentiles(),
         )
 
     def _wait_for_observation(self, timeout_s: float) -> tuple[Reason, str]:
         deadline = time.monotonic() + timeout_s
         while True:
-            found = self._buffer.take(self._now_ns())
+            found = self._observe()
             if isinstance(found, Snapshot):
                 return Reason.NONE, ""
             if time.monotonic() >= deadline:
@@ -185,7 +182,7 @@ class Episode:
                 # One period after the last command: that command has had its time.
                 return Reason.HORIZON, f"{self._steps} steps were run"
             observed_s = time.perf_counter()
-            found = self._buffer.take(self._now_ns())
+            found = self._observe()
             if isinstance(found, Problem):
                 self._stale_ticks += 1
                 stale_in_a_row += 1

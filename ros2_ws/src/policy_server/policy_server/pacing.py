@@ -81,6 +81,7 @@ class PacingReport:
         missed_ticks: ticks more than half a period late, and ticks left out because of lateness.
         overruns: ticks whose work took longer than the period.
         rate_hz: achieved rate over the window, NaN before two ticks.
+        mean_rate_hz: the same since the first tick.
         lateness: of ticks behind their time [s].
     """
 
@@ -88,6 +89,7 @@ class PacingReport:
     missed_ticks: int
     overruns: int
     rate_hz: float
+    mean_rate_hz: float
     lateness: Percentiles
 
 
@@ -110,7 +112,9 @@ class Pacer:
         self._clock = clock
         self._window_s = window_s
         self._next_s: float | None = None
+        self._first_s = math.nan
         self._started_s = math.nan
+        self._grid_ticks = 0
         self._starts: deque[float] = deque()
         self._lateness = RecentValues()
         self._ticks = 0
@@ -125,8 +129,9 @@ class Pacer:
         """
         now = self._clock.now()
         if self._next_s is None or now < self._next_s - 2.0 * self.period_s:
-            self._next_s = now
+            self._next_s = self._first_s = now
             self._starts.clear()
+            self._grid_ticks = 0
         else:
             self._overruns += now - self._started_s > self.period_s
             # How many grid points have passed by so long ago that their tick is left out.
@@ -141,6 +146,7 @@ class Pacer:
         self._missed += late > 0.5 * self.period_s
         self._lateness.add(late)
         self._ticks += 1
+        self._grid_ticks += 1
         self._started_s = now
         self._starts.append(now)
         while now - self._starts[0] > self._window_s:
@@ -151,11 +157,15 @@ class Pacer:
     def report(self) -> PacingReport:
         """Return how the rate was kept so far."""
         starts = list(self._starts)
-        span = starts[-1] - starts[0] if len(starts) > 1 else 0.0
         return PacingReport(
             ticks=self._ticks,
             missed_ticks=self._missed,
             overruns=self._overruns,
-            rate_hz=(len(starts) - 1) / span if span > 0.0 else math.nan,
+            rate_hz=_rate_hz(len(starts), starts[-1] - starts[0] if starts else 0.0),
+            mean_rate_hz=_rate_hz(self._grid_ticks, self._started_s - self._first_s),
             lateness=self._lateness.percentiles(),
         )
+
+
+def _rate_hz(ticks: int, span_s: float) -> float:
+    return (ticks - 1) / span_s if ticks > 1 and span_s > 0.0 else math.nan

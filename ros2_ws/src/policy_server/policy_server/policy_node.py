@@ -28,6 +28,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
 from policy_server.bundle import Bundle, find_bundle, load_bundle
@@ -51,9 +52,16 @@ from policy_server.node_parameters import (
     declare_parameters,
     unknown_overrides,
 )
-from policy_server.observation_buffer import FreshnessLimits, ObservationBuffer, Source
+from policy_server.observation_buffer import (
+    FreshnessLimits,
+    ObservationBuffer,
+    Problem,
+    Snapshot,
+    Source,
+)
 from policy_server.pacing import Percentiles, RecentValues, SteadyTickClock, TickClock
 from policy_server.policy import Policy, UnknownTaskError, example_observation
+from policy_server.polled_subscription import PolledSubscription
 from policy_server.registry import create_policy
 from policy_server.robots import ROBOTS, RobotSpec, check_robot
 from policy_server.ros_clock import SimulatedTickClock
@@ -168,7 +176,8 @@ class PolicyNode(LifecycleNode):
         self._episode: Episode | None = None
         self._idle = threading.Event()
         self._idle.set()
-        self._subscriptions_made: list[Any] = []
+        self._image_subscription: Subscription[Any] | None = None
+        self._state_subscription: PolledSubscription | None = None
         self._commands = self.create_lifecycle_publisher(
             EndEffectorDelta, "end_effector_delta", _COMMAND_QOS
         )
@@ -244,9 +253,12 @@ class PolicyNode(LifecycleNode):
             self.get_logger().error("an inference did not return within 10 s")
 
     def _release(self) -> None:
-        for subscription in self._subscriptions_made:
-            self.destroy_subscription(subscription)
-        self._subscriptions_made = []
+        if self._image_subscription is not None:
+            self.destroy_subscription(self._image_subscription)
+            self._image_subscription = None
+        if self._state_subscription is not None:
+            self._state_subscription.destroy()
+            self._state_subscription = None
         self._loaded = None
 
     def _load(self) -> _Loaded:
@@ -355,23 +367,17 @@ class PolicyNode(LifecycleNode):
     def _subscribe(self, loaded: _Loaded) -> None:
         spec = loaded.bundle.deployment
         if spec.cameras and self._parameter("image_transport") == "raw":
-            self._subscriptions_made.append(
-                self.create_subscription(Image, "camera/image_raw", self._on_image, _SENSOR_QOS)
+            self._image_subscription = self.create_subscription(
+                Image, "camera/image_raw", self._on_image, _SENSOR_QOS
             )
         elif spec.cameras:
-            self._subscriptions_made.append(
-                self.create_subscription(
-                    CompressedImage,
-                    "camera/image_raw/compressed",
-                    self._on_compressed_image,
-                    _SENSOR_QOS,
-                )
+            self._image_subscription = self.create_subscription(
+                CompressedImage,
+                "camera/image_raw/compressed",
+                self._on_compressed_image,
+                _SENSOR_QOS,
             )
-        self._subscriptions_made.append(
-            self.create_subscription(
-                EndEffectorState, "end_effector_state", self._on_state, _SENSOR_QOS
-            )
-        )
+        self._state_subscription = PolledSubscription(self, EndEffectorState, "end_effector_state")
 
     def _on_image(self, message: Image) -> None:
         self._put_image(
@@ -403,9 +409,10 @@ class PolicyNode(LifecycleNode):
             return
         loaded.buffer.put("camera", values, _nanoseconds(message))
 
-    def _on_state(self, message: EndEffectorState) -> None:
-        loaded = self._loaded
-        if loaded is None or not self._active:
+    def _poll_state(self, loaded: _Loaded) -> None:
+        subscription = self._state_subscription
+        message = subscription.take() if subscription is not None else None
+        if message is None:
             return
         state = np.asarray(message.state, np.float32)
         if not np.isfinite(state).all():
@@ -416,6 +423,10 @@ class PolicyNode(LifecycleNode):
             return
         values = {name: state[indices] for name, indices in loaded.state_indices.items()}
         loaded.buffer.put("state", values, _nanoseconds(message))
+
+    def _observe(self, loaded: _Loaded) -> Snapshot | Problem:
+        self._poll_state(loaded)
+        return loaded.buffer.take(self.get_clock().now().nanoseconds)
 
     # --- episodes --------------------------------------------------------------------------
 
@@ -526,9 +537,8 @@ class PolicyNode(LifecycleNode):
 
         episode = Episode(
             policy=loaded.policy,
-            buffer=loaded.buffer,
+            observe=lambda: self._observe(loaded),
             clock=tick_clock,
-            now_ns=lambda: clock.now().nanoseconds,
             task=lambda: self._task if loaded.bundle.deployment.tasks else None,
             publish=self._publisher(loaded),
             on_step=on_step,
