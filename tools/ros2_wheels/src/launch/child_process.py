@@ -146,7 +146,7 @@ class ChildProcess:
         on_started: StartCallback,
         on_output: OutputCallback,
     ) -> ChildProcess:
-        """Start `cmd`; `on_started(process)` is called first, `on_output(1 or 2, data)` with output.
+        """Start `cmd`; call `on_started(process)`, then `on_output(1 or 2, data)` with its output.
 
         Raises OSError when the program or the directory does not exist or may not be used.
         """
