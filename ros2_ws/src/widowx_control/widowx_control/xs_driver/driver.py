@@ -227,6 +227,8 @@ class XsDriver:
         """
         try:
             motors = self._translator.targets(cmd_type, name)
+            with self._lock:
+                self._require_running()
             goals = self._translator.goals(cmd_type, name, motors, values)
             with self._lock:
                 self._require_running()
