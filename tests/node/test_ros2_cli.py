@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def cli():
 
 def read_until(process, text, timeout_s=40.0):
     """Return the lines of a process's output up to one with `text`."""
-    lines = []
+    lines: list[str] = []
     end = time.monotonic() + timeout_s
     while not lines or text not in lines[-1]:
         assert time.monotonic() < end, lines
@@ -208,6 +209,7 @@ def test_recorded_bags_are_complete_and_can_be_played(cli, tmp_path, storage, st
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert recording.stderr is not None
     while "Subscribed to topic '/lab/joint_states'" not in recording.stderr.readline():
         assert recording.poll() is None
     time.sleep(1.5)
@@ -216,7 +218,9 @@ def test_recorded_bags_are_complete_and_can_be_played(cli, tmp_path, storage, st
     # The definitions in the bag suffice to read it.
     with AnyReader([bag]) as reader:
         (connection,) = reader.connections
-        messages = [reader.deserialize(raw, connection.msgtype) for _, _, raw in reader.messages()]
+        messages: list[Any] = [
+            reader.deserialize(raw, connection.msgtype) for _, _, raw in reader.messages()
+        ]
         assert connection.digest.startswith("RIHS01_")
     counts = np.array([message.position[0] for message in messages])
     assert len(counts) >= 20
