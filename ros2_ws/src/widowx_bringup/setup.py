@@ -18,6 +18,7 @@ setup(
         (f"share/{package_name}", ["package.xml"]),
         files_in("launch", "*.launch.py"),
         files_in("config", "*.yaml"),
+        files_in("rviz", "*.rviz"),
     ],
     install_requires=["setuptools"],
     zip_safe=False,

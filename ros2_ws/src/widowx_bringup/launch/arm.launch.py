@@ -3,6 +3,7 @@
 from launch.actions import LogInfo, OpaqueFunction
 from widowx_bringup.arm import ARM_ARGUMENTS, arm_actions, arm_controller
 from widowx_bringup.launch_arguments import check_arguments
+from widowx_bringup.rviz import rviz_actions
 from widowx_bringup.supervision import declare
 
 from launch import LaunchContext, LaunchDescription
@@ -11,7 +12,10 @@ from launch import LaunchContext, LaunchDescription
 def start_graph(context: LaunchContext) -> list:
     values = check_arguments(ARM_ARGUMENTS, context.launch_configurations)
     ready = LogInfo(msg="the arm takes commands")
-    return arm_actions(values, arm_controller(values), when_active=[ready])
+    return [
+        *(rviz_actions(values, "arm.rviz") if values["use_rviz"] else []),
+        *arm_actions(values, arm_controller(values), when_active=[ready]),
+    ]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -21,6 +21,7 @@ from widowx_bringup.arm import (
 )
 from widowx_bringup.launch_arguments import ArgumentError, LaunchArgument, check_arguments
 from widowx_bringup.model_path import model_search_path
+from widowx_bringup.rviz import rviz_actions
 from widowx_bringup.supervision import (
     bring_up,
     deactivate_and_end,
@@ -154,6 +155,7 @@ def start_graph(context: LaunchContext) -> list:
     return [
         *(record_actions(values, arm) if values["record"] else []),
         *(monitor_actions(values, arm) if values["viewer"] == "web" else []),
+        *(policy_rviz_actions(values, arm) if values["use_rviz"] else []),
         *arm_actions(values, controller, when_active=is_active("arm")),
         *bring_up(policy, "policy_node", when_active=is_active("policy")),
     ]
@@ -195,6 +197,25 @@ def monitor_actions(values: dict, arm: str) -> list:
         ],
     )
     return run(monitor, "monitor")
+
+
+def policy_rviz_actions(values: dict, arm: str) -> list:
+    markers = Node(
+        package="episode_tools",
+        executable="policy_markers",
+        name="policy_markers",
+        parameters=[{"arm_controller": text(f"{arm}/arm_controller")}],
+        remappings=[
+            ("end_effector_state", f"{arm}/end_effector_state"),
+            ("end_effector_delta", f"{arm}/end_effector_delta"),
+            ("policy_node/status", f"{POLICY_NODE}/status"),
+        ],
+    )
+    camera = ("/camera/image_raw", values["camera_topic"])
+    return [
+        *run(markers, "policy_markers"),
+        *rviz_actions(values, "policy.rviz", remappings=[camera]),
+    ]
 
 
 def generate_launch_description() -> LaunchDescription:

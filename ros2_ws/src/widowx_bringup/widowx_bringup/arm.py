@@ -26,6 +26,12 @@ ARM_ARGUMENTS = (
         choices=("none", "window", "web"),
     ),
     LaunchArgument(
+        "use_rviz",
+        "false",
+        "publish frames and markers for RViz, and open it where it is installed",
+        "boolean",
+    ),
+    LaunchArgument(
         "rtf", "1.0", "real-time factor of the simulation", "number", low=0.1, high=20.0
     ),
     LaunchArgument("namespace", "wx250s", "namespace of the arm, as given to its driver"),
