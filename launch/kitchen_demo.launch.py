@@ -4,12 +4,11 @@ ros2 launch launch/kitchen_demo.launch.py
 ros2 launch launch/kitchen_demo.launch.py episodes:=50 record:=demo_bag
 """
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.substitutions import FindPackageShare
-
-from launch import LaunchDescription
 
 
 def generate_launch_description() -> LaunchDescription:

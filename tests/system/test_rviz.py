@@ -1,6 +1,5 @@
 """What RViz shows is published with `use_rviz:=true`, also where there is no RViz."""
 
-from launched import wait_until
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray

@@ -4,6 +4,7 @@ import pytest
 
 pytest.importorskip("ros2_wheels")
 
+from launch import LaunchContext
 from launch.conditions import IfCondition, InvalidConditionExpressionError, UnlessCondition
 from launch.substitutions import (
     AndSubstitution,
@@ -21,8 +22,6 @@ from launch.substitutions import (
 )
 from launch.utilities.type_utils import coerce_to_type, normalize_typed_substitution
 from launch.utilities.type_utils import perform_typed_substitution as perform_typed
-
-from launch import LaunchContext
 
 
 def context(**configurations):

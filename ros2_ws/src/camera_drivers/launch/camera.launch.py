@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -14,8 +15,6 @@ from launch_ros.actions import LifecycleNode
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from lifecycle_msgs.msg import Transition
-
-from launch import LaunchContext, LaunchDescription
 
 # Driver parameters that are arguments too, with their types; empty: the file's or the driver's own.
 PARAMETERS = {

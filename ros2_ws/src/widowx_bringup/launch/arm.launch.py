@@ -1,12 +1,11 @@
 """The arm alone, ready for commands: its controller and, simulated, the arm and the camera."""
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import LogInfo, OpaqueFunction
 from widowx_bringup.arm import ARM_ARGUMENTS, arm_actions, arm_controller
 from widowx_bringup.launch_arguments import check_arguments
 from widowx_bringup.rviz import rviz_actions
 from widowx_bringup.supervision import declare
-
-from launch import LaunchContext, LaunchDescription
 
 
 def start_graph(context: LaunchContext) -> list:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ament_index_python.packages import get_package_prefix
+from launch import LaunchContext, LaunchDescription
 from launch.actions import ExecuteProcess, OpaqueFunction
 from launch_ros.actions import LifecycleNode, Node
 from policy_server.bundle import find_bundle
@@ -30,8 +31,6 @@ from widowx_bringup.supervision import (
     run_to_end,
     when_all,
 )
-
-from launch import LaunchContext, LaunchDescription
 
 ARGUMENTS = (
     *ARM_ARGUMENTS,

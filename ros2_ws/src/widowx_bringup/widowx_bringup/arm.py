@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
+from launch import Action
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from launch import Action
 from widowx_bringup.launch_arguments import LaunchArgument
 from widowx_bringup.supervision import bring_up, run
 

@@ -12,10 +12,10 @@ from ament_index_python.packages import (
     get_package_prefix,
     get_package_share_directory,
 )
+from launch import Action
 from launch.actions import LogInfo
 from launch_ros.actions import Node
 
-from launch import Action
 from widowx_bringup.arm import arm_namespace, clock_parameters, text
 from widowx_bringup.supervision import run
 

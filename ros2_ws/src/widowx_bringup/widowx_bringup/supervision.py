@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from launch import Action, LaunchContext
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -24,7 +25,6 @@ from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from lifecycle_msgs.msg import Transition
 
-from launch import Action, LaunchContext
 from widowx_bringup.launch_arguments import LaunchArgument
 
 _DEACTIVATION_TIMEOUT_S = 5.0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from launch import LaunchContext, SomeSubstitutionsType
 from launch.substitutions import (
     EnvironmentVariable,
     LaunchConfiguration,
@@ -16,8 +17,6 @@ from launch.substitutions import (
 )
 from launch.utilities import normalize_to_list_of_substitutions, perform_substitutions
 from launch.utilities.type_utils import normalize_typed_substitution, perform_typed_substitution
-
-from launch import LaunchContext, SomeSubstitutionsType
 
 from .parameter_yaml import write_parameters_file
 from .substitutions import FindPackagePrefix, FindPackageShare

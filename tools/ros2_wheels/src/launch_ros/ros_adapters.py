@@ -7,11 +7,10 @@ import os
 import threading
 
 import rclpy
+from launch import LaunchContext
 from launch.event_handlers import OnShutdown
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-
-from launch import LaunchContext
 
 
 class ROSAdapter:

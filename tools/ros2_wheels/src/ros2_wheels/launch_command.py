@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from launch import LaunchDescription, LaunchIntrospector, LaunchService
 from launch.actions import IncludeLaunchDescription
 from launch.child_process import adopt_orphans, kill_descendants
 from launch.invalid_launch_file_error import InvalidLaunchFileError
@@ -14,8 +15,6 @@ from launch.launch_description_sources import (
     AnyLaunchDescriptionSource,
     get_launch_description_from_any_launch_file,
 )
-
-from launch import LaunchDescription, LaunchIntrospector, LaunchService
 
 from . import packages
 from .main import CommandError

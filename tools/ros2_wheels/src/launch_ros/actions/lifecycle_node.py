@@ -6,11 +6,6 @@ import asyncio
 import contextlib
 from typing import Any, cast
 
-from launch.actions import OpaqueFunction
-from lifecycle_msgs.msg import TransitionEvent
-from lifecycle_msgs.srv import ChangeState as ChangeStateService
-from rclpy.client import Client
-
 from launch import (
     EventHandler,
     LaunchContext,
@@ -18,6 +13,10 @@ from launch import (
     SomeSubstitutionsType,
     logging,
 )
+from launch.actions import OpaqueFunction
+from lifecycle_msgs.msg import TransitionEvent
+from lifecycle_msgs.srv import ChangeState as ChangeStateService
+from rclpy.client import Client
 
 from ..events.lifecycle import ChangeState, StateTransition
 from ..ros_adapters import get_ros_node

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from launch import LaunchContext, LaunchDescriptionEntity, SomeSubstitutionsType, logging
 from launch.actions import ExecuteProcess
 from launch.utilities import normalize_to_list_of_substitutions, perform_substitutions
 from rclpy.validate_namespace import validate_namespace
 from rclpy.validate_node_name import validate_node_name
-
-from launch import LaunchContext, LaunchDescriptionEntity, SomeSubstitutionsType, logging
 
 from ..parameter_descriptions import Parameter, ParameterFile
 from ..parameter_yaml import to_yaml, write_parameters_file

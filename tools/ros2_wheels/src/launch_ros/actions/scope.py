@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from launch import Action, LaunchContext, SomeSubstitutionsType
 from launch.substitutions import SubstitutionFailure
 from launch.utilities import normalize_to_list_of_substitutions, perform_substitutions
 from rclpy.exceptions import InvalidNamespaceException
 from rclpy.validate_namespace import validate_namespace
-
-from launch import Action, LaunchContext, SomeSubstitutionsType
 
 from ..utilities import evaluate_parameter_dict, make_namespace_absolute, prefix_namespace
 

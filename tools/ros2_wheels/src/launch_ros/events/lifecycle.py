@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from lifecycle_msgs.msg import State, Transition, TransitionEvent
-
 from launch import Event
+from lifecycle_msgs.msg import State, Transition, TransitionEvent
 
 from .matchers import matches_node_name
 

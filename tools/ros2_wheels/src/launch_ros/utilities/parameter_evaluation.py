@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
+from launch import LaunchContext
 from launch.utilities import normalize_to_list_of_substitutions, perform_substitutions
 from launch.utilities.type_utils import is_substitution
-
-from launch import LaunchContext
 
 from ..parameter_descriptions import ParameterValue
 from ..parameter_yaml import to_yaml
