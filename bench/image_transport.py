@@ -62,7 +62,7 @@ RELIABILITY = {
     "reliable": ReliabilityPolicy.RELIABLE,
 }
 # As in the graph: a camera keeps only its newest frame, the policy node takes every one.
-PUBLISHER_DEPTH, SUBSCRIBER_DEPTH = 1, 4
+PUBLISHER_DEPTH, SUBSCRIBER_DEPTH = 1, 10
 
 
 @dataclass(frozen=True)

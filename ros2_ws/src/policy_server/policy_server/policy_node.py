@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import math
 import os
 import sys
@@ -128,7 +129,7 @@ PARAMETERS = (
     ),
 )
 
-_SENSOR_QOS = QoSProfile(depth=4, reliability=ReliabilityPolicy.BEST_EFFORT)
+_SENSOR_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 _COMMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -407,6 +408,8 @@ class PolicyNode(LifecycleNode):
             self._statistics.bad_images += 1
             self.get_logger().error(f"image refused: {error}", throttle_duration_sec=5.0)
             return
+        # The state of the same moment, as in the training data.
+        self._poll_state(loaded)
         loaded.buffer.put("camera", values, _nanoseconds(message))
 
     def _poll_state(self, loaded: _Loaded) -> None:
@@ -425,7 +428,8 @@ class PolicyNode(LifecycleNode):
         loaded.buffer.put("state", values, _nanoseconds(message))
 
     def _observe(self, loaded: _Loaded) -> Snapshot | Problem:
-        self._poll_state(loaded)
+        if self._image_subscription is None:
+            self._poll_state(loaded)
         return loaded.buffer.take(self.get_clock().now().nanoseconds)
 
     # --- episodes --------------------------------------------------------------------------
@@ -577,7 +581,7 @@ class PolicyNode(LifecycleNode):
         def publish(values: NDArray[np.float64], stamp_ns: int) -> None:
             stamp = message.header.stamp
             stamp.sec, stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
-            message.values = values
+            message.values = array.array("d", values.tobytes())
             publisher.publish(message)
 
         return publish
@@ -654,9 +658,9 @@ class PolicyNode(LifecycleNode):
             hardware_id=self._parameter("robot"),
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
         )
-        array = DiagnosticArray(status=[diagnostic])
-        array.header.stamp = status.header.stamp
-        self._diagnostics.publish(array)
+        report = DiagnosticArray(status=[diagnostic])
+        report.header.stamp = status.header.stamp
+        self._diagnostics.publish(report)
 
 
 def _in_ms(name: str, percentiles: Percentiles) -> dict[str, float]:
