@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import math
 import os
 import sys
@@ -113,6 +114,13 @@ PARAMETERS = (
         structural=True,
     ),
     NodeParameter("task", "", "Task at configure; empty: none", structural=True),
+    NodeParameter(
+        "realtime_priority",
+        1,
+        "SCHED_FIFO priority of the thread that ticks, where the system allows it; 0: normal",
+        0,
+        50,
+    ),
     NodeParameter("seed", 0, "Seed of episodes whose goal has seed 0", 0, 2**31 - 1),
     NodeParameter("num_samples", 1, "Actions drawn per tick; 1: the best action only", 1, 1024),
     NodeParameter("camera_timeout_s", 0.2, "Largest age of an image by its stamp", 0.01, 10.0),
@@ -518,6 +526,7 @@ class PolicyNode(LifecycleNode):
     ) -> EpisodeOutcome:
         loaded = self._loaded
         assert loaded is not None
+        _ask_for_priority(self._parameter("realtime_priority"))
         goal = goal_handle.request
         clock = self.get_clock()
         wait_s = self._parameter("observation_wait_s")
@@ -661,6 +670,17 @@ class PolicyNode(LifecycleNode):
         report = DiagnosticArray(status=[diagnostic])
         report.header.stamp = status.header.stamp
         self._diagnostics.publish(report)
+
+
+def _ask_for_priority(priority: int) -> None:
+    """Give the calling thread a real-time priority, if the system lets it have one.
+
+    Publishing wakes the receivers of a command; on a busy machine they would be run before the
+    publisher gets to its end, and a tick would take as long as they do.
+    """
+    if priority > 0:
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
 
 
 def _in_ms(name: str, percentiles: Percentiles) -> dict[str, float]:
