@@ -28,7 +28,7 @@ SMALL = EncoderConfig(
 )
 
 
-def count(module: torch.nn.Module) -> int:
+def count(module):
     return sum(p.numel() for p in module.parameters())
 
 

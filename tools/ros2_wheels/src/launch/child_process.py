@@ -7,6 +7,7 @@ import codecs
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import pty
 import signal
@@ -180,7 +181,7 @@ class ChildProcess:
         process = protocol.process
         for descriptor, (master, _) in zip((1, 2), terminals, strict=False):
             terminal, _ = await loop.connect_read_pipe(
-                lambda descriptor=descriptor: _TerminalProtocol(protocol, descriptor),
+                functools.partial(_TerminalProtocol, protocol, descriptor),
                 os.fdopen(master, "rb", buffering=0),
             )
             process._terminals.append(terminal)

@@ -58,7 +58,7 @@ class _ActionEventHandler(_ReactionHandler):
     """Handles one kind of event of one action, of those a callable accepts, or of all."""
 
     def __init__(
-        self, *, event_type: type[Event], target_action: Any, reaction: Reaction, **kwargs: Any
+        self, *, event_type: type[Any], target_action: Any, reaction: Reaction, **kwargs: Any
     ) -> None:
         from .action import Action
 
