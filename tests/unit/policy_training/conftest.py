@@ -10,6 +10,16 @@ from policy_training.dataset import DatasetSpec, DatasetWriter
 TASKS = ("open_drawer", "put_red_cube_in_pot", "put_red_cube_on_plate")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_torch_thread() -> None:
+    """Tiny networks run fastest on one thread, above all on a busy machine."""
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def spec() -> DatasetSpec:
     return DatasetSpec(

@@ -165,7 +165,8 @@ class TransitionPool:
         next_image = self._image[rows + 1]
         if generator is not None:
             image = augment(image, self._config.augmentation, generator)
-            next_image = augment(next_image, self._config.augmentation, generator)
+            if self._config.algorithm != "bc":  # cloning never looks at the next image
+                next_image = augment(next_image, self._config.augmentation, generator)
         one_hot = torch.nn.functional.one_hot(self._task[rows], self._tasks).float()
         return Batch(
             image=image,
