@@ -8,7 +8,8 @@ ONNX Runtime, and every file must lie inside the directory.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from numpy.typing import NDArray
 from policy_server.deployment import Deployment, parse_deployment
 from policy_server.initial_values import parse_safetensors
 from policy_server.strict_yaml import BundleError, Section, did_you_mean, read_yaml_mapping
+
+MODEL_PATH_VARIABLE = "COXSWAIN_MODEL_PATH"
+"""Environment variable with directories of bundles, separated as in PATH; it replaces the rest."""
 
 LEAPP_CONFIG_VERSIONS = ("1.1", "1.2", "1.3")
 TOP_LEVEL_KEYS = ("models", "pipeline", "system information", "deployment")
@@ -101,6 +105,25 @@ class Bundle:
     def output(self, tensor: str) -> TensorSpec:
         """The specification of an output. Raises KeyError when there is none."""
         return _tensors(self.models, "outputs")[tensor]
+
+
+def model_search_path(environment: Mapping[str, str], start_points: Sequence[Path]) -> list[Path]:
+    """Directories that may contain bundles, best first.
+
+    Args:
+        environment: environment variables.
+        start_points: `models/` of each of these directories and of those above it is searched,
+            when it exists.
+    """
+    if environment.get(MODEL_PATH_VARIABLE):
+        return [Path(entry) for entry in environment[MODEL_PATH_VARIABLE].split(os.pathsep)]
+    found: list[Path] = []
+    for start in start_points:
+        for directory in (start, *start.parents):
+            models = directory / "models"
+            if models.is_dir() and models not in found:
+                found.append(models)
+    return found
 
 
 def find_bundle(model: str, search_path: list[Path]) -> Path:

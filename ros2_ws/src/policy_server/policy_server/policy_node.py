@@ -33,7 +33,13 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
-from policy_server.bundle import Bundle, find_bundle, load_bundle
+from policy_server.bundle import (
+    MODEL_PATH_VARIABLE,
+    Bundle,
+    find_bundle,
+    load_bundle,
+    model_search_path,
+)
 from policy_server.engine import PROVIDERS, EngineOptions, ProviderWarning
 from policy_server.episode import (
     Episode,
@@ -70,7 +76,6 @@ from policy_server.ros_clock import SimulatedTickClock
 from policy_server.strict_yaml import BundleError
 from policy_server.threaded_action_server import ThreadedActionServer
 
-MODEL_PATH_VARIABLE = "COXSWAIN_MODEL_PATH"
 CAMERA = "main"
 WARM_UP_RUNS = 5
 RATE_FACTOR = 2.0
@@ -81,7 +86,7 @@ PARAMETERS = (
         "model",
         "",
         "Bundle: path of its directory or YAML, or a name below "
-        f"{MODEL_PATH_VARIABLE} (default ./models)",
+        f"{MODEL_PATH_VARIABLE} (default: models/ here or above)",
         structural=True,
     ),
     NodeParameter(
@@ -123,10 +128,10 @@ PARAMETERS = (
     ),
     NodeParameter("seed", 0, "Seed of episodes whose goal has seed 0", 0, 2**31 - 1),
     NodeParameter("num_samples", 1, "Actions drawn per tick; 1: the best action only", 1, 1024),
-    NodeParameter("camera_timeout_s", 0.2, "Largest age of an image by its stamp", 0.01, 10.0),
-    NodeParameter("state_timeout_s", 0.2, "Largest age of a state by its stamp", 0.01, 10.0),
+    NodeParameter("camera_timeout_s", 0.3, "Largest age of an image by its stamp", 0.01, 10.0),
+    NodeParameter("state_timeout_s", 0.3, "Largest age of a state by its stamp", 0.01, 10.0),
     NodeParameter(
-        "future_tolerance_s", 0.05, "How far a stamp may lie ahead of the clock", 0.0, 1.0
+        "future_tolerance_s", 0.1, "How far a stamp may lie ahead of the clock", 0.0, 1.0
     ),
     NodeParameter(
         "observation_wait_s",
@@ -274,8 +279,7 @@ class PolicyNode(LifecycleNode):
         problems = unknown_overrides(self)
         if problems:
             raise ValueError("; ".join(problems))
-        search = os.environ.get(MODEL_PATH_VARIABLE, "models").split(os.pathsep)
-        file = find_bundle(self._parameter("model"), [Path(entry) for entry in search])
+        file = find_bundle(self._parameter("model"), model_search_path(os.environ, [Path.cwd()]))
         bundle = load_bundle(file)
         spec = bundle.deployment
         robot = check_robot(file, spec, self._parameter("robot"))

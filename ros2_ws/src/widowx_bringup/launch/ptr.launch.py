@@ -10,7 +10,7 @@ from ament_index_python.packages import get_package_prefix
 from launch import LaunchContext, LaunchDescription
 from launch.actions import ExecuteProcess, OpaqueFunction
 from launch_ros.actions import LifecycleNode, Node
-from policy_server.bundle import find_bundle
+from policy_server.bundle import find_bundle, model_search_path
 from widowx_bringup.arm import (
     ARM_ARGUMENTS,
     arm_actions,
@@ -21,7 +21,6 @@ from widowx_bringup.arm import (
     text,
 )
 from widowx_bringup.launch_arguments import ArgumentError, LaunchArgument, check_arguments
-from widowx_bringup.model_path import model_search_path
 from widowx_bringup.rviz import rviz_actions
 from widowx_bringup.supervision import (
     bring_up,

@@ -1,4 +1,4 @@
-from widowx_bringup.model_path import MODEL_PATH_VARIABLE, model_search_path
+from policy_server.bundle import MODEL_PATH_VARIABLE, model_search_path
 
 
 def test_finds_models_above_a_start_point_and_prefers_the_environment(tmp_path):
