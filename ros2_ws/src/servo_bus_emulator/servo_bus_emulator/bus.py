@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,8 @@ from servo_bus_emulator.servo import Servo
 
 _LINE_PAUSE_S: Final = 0.005
 """An unfinished packet is forgotten after a pause this long."""
+_TRACE_LENGTH: Final = 100_000
+_WRITES: Final = frozenset({protocol.WRITE, protocol.SYNC_WRITE, protocol.BULK_WRITE})
 _MAX_CATCH_UP_S: Final = 0.2
 """After a longer stall of the host, the physics continues from now instead of racing to catch up;
 the bus watchdogs still count the whole time."""
@@ -67,6 +70,8 @@ class EmulatedBus:
         self.to_host = NoisyLine(seed + 1)
         self.instructions = 0
         self.crc_errors = 0
+        self.writes: deque[tuple[float, Instruction]] = deque(maxlen=_TRACE_LENGTH)
+        """Latest write instructions, with the time at which their last byte was on the wire."""
         self.now_s = 0.0
         self._parser = PacketParser()
         self._line_free_s = 0.0
@@ -133,6 +138,8 @@ class EmulatedBus:
         replies: list[Reply] = []
         for instruction in self._parser.feed(arrived):
             self.instructions += 1
+            if instruction.crc_ok and instruction.code in _WRITES:
+                self.writes.append((end, instruction))
             self.advance(max(end, self.now_s))
             replies += self._reply(self._dispatch(instruction))
         return replies

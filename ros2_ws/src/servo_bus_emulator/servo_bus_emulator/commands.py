@@ -23,6 +23,8 @@ temperature ID CELSIUS                heat a servo
 voltage VOLTS                         change the supply
 noise KEY=VALUE ...                   corrupt, drop, truncate, delay (0..1), delay_s; none: quiet
 state                                 every servo as JSON
+writes                                writes since the last call as JSON: [time on the steady
+                                      clock in s, packet id, instruction, parameters in hex]
 help                                  this text"""
 
 
@@ -123,6 +125,18 @@ def _state(server: BusServer) -> str:
     return json.dumps(server.call(collect))
 
 
+def _writes(server: BusServer) -> str:
+    def take(bus: EmulatedBus) -> list[tuple[float, int, int, str]]:
+        taken = [
+            (server.steady_time(at), packet.servo_id, packet.code, packet.parameters.hex())
+            for at, packet in bus.writes
+        ]
+        bus.writes.clear()
+        return taken
+
+    return json.dumps(server.call(take))
+
+
 def _help(_: BusServer) -> str:
     return HELP
 
@@ -139,5 +153,6 @@ _COMMANDS: Final[dict[str, Callable[..., str]]] = {
     "voltage": _voltage,
     "noise": _noise,
     "state": _state,
+    "writes": _writes,
     "help": _help,
 }

@@ -112,6 +112,10 @@ class BusServer:
         """Whether there is a port."""
         return self._master >= 0
 
+    def steady_time(self, bus_time_s: float) -> float:
+        """Return the time on the system's steady clock for one on the bus's clock."""
+        return self._start_s + bus_time_s
+
     def call(self, function: Callable[[EmulatedBus], Result]) -> Result:
         """Run a function on the bus in the serving thread and return its result.
 

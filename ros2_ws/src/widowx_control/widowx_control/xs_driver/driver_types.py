@@ -42,7 +42,7 @@ class DriverSettings:
     port: str
     baud_rate: int = 1_000_000
     load_configs: bool = True
-    bus_watchdog_ms: int = 200
+    bus_watchdog_ms: int = 160
     """0..2540 in steps of 20; 0 switches the servos' bus watchdog off."""
     reply_margin_s: float = 0.005
     open_loop_timeout_s: float = 1.0

@@ -60,6 +60,7 @@ from widowx_control.xs_driver.driver_types import (
     ServiceFailed,
 )
 from widowx_control.xs_driver.package_files import default_modes, default_motors
+from widowx_control.xs_driver.realtime import prefer_process
 from widowx_control.xs_driver.robot_info import limits_from_urdf, robot_info
 from widowx_control.xs_driver.units import rad_from_ticks, rad_s_from_units
 
@@ -105,6 +106,7 @@ class XsDriverNode(Node):
             Path(self._text("motor_configs") or default_motors()),
             Path(self._text("mode_configs") or default_modes()),
         )
+        self.realtime_priority: int = self.get_parameter("realtime_priority").value
         try:
             self._limits = limits_from_urdf(self._text("robot_description") or urdf_text())
             settings = DriverSettings(
@@ -113,7 +115,7 @@ class XsDriverNode(Node):
                 bus_watchdog_ms=self.get_parameter("bus_watchdog_ms").value,
                 reply_margin_s=self.get_parameter("reply_margin_ms").value * 1e-3,
                 open_loop_timeout_s=self.get_parameter("open_loop_timeout_s").value,
-                realtime_priority=self.get_parameter("realtime_priority").value,
+                realtime_priority=self.realtime_priority,
                 preempt_trajectories=self.get_parameter("preempt_trajectories").value,
             )
         except ValueError as error:
@@ -158,7 +160,7 @@ class XsDriverNode(Node):
         add("port", "", "serial port; empty: as in the YAML files")
         add(
             "bus_watchdog_ms",
-            200,
+            160,
             "servos stop when they hear nothing for this long; 0 switches it off",
             integer_range=[IntegerRange(from_value=0, to_value=2540, step=20)],
         )
@@ -177,7 +179,7 @@ class XsDriverNode(Node):
         add(
             "realtime_priority",
             20,
-            "of the bus thread, where the system allows it; 0: none",
+            "of the bus thread, where the system allows it; 0: ordinary scheduling",
             integer_range=[IntegerRange(from_value=0, to_value=99, step=1)],
         )
         add("preempt_trajectories", False, "a new trajectory replaces the one that runs")
@@ -421,6 +423,8 @@ def main(args: list[str] | None = None) -> int:
         print(f"xs_driver: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
+    if node.realtime_priority:
+        prefer_process()
     executor = MultiThreadedExecutor(num_threads=3)
     executor.add_node(node)
     try:

@@ -1,0 +1,340 @@
+"""Cycle rate, command latency and fault reactions of xs_driver on the emulated 1 Mbaud bus.
+
+    python bench/servo_bus.py --duration_s 60
+
+Driver and emulator run as processes of their own; this program is a ROS client. Latency is from
+the publish call to the last byte of the goal on the wire, both on the steady clock. Prints a table,
+then name=value lines; writes bench/results/servo_bus.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from interbotix_xs_msgs.msg import JointGroupCommand
+from interbotix_xs_msgs.srv import Reboot, RegisterValues
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from servo_bus_emulator.remote import RemoteEmulator
+from std_srvs.srv import Trigger
+
+SYNC_WRITE = 0x83
+GOAL_POSITION = 116
+PROFILE_ACCELERATION = 108
+STILL_RAD_S = 0.05
+"""Below this a joint only settles; the moves have 0.2 rad/s and more."""
+
+
+class Client(Node):
+    """A client of the driver that keeps what it hears."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__("servo_bus_bench", context=context, namespace="/wx250s")
+        self.state_times: list[float] = []
+        self.bus: dict[str, str] = {}
+        self.create_subscription(JointState, "joint_states", self._on_states, 10)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self.group = self.create_publisher(JointGroupCommand, "commands/joint_group", 10)
+
+    def _on_states(self, _: JointState) -> None:
+        self.state_times.append(time.monotonic())
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name.endswith("xs_driver: bus"):
+                self.bus = {entry.key: entry.value for entry in status.values}
+
+    def call(self, kind: Any, service: str, /, **fields: Any) -> Any:
+        client: Any = self.create_client(kind, service)
+        if not client.wait_for_service(timeout_sec=20.0):
+            raise RuntimeError(f"the driver offers no {service}")
+        future = client.call_async(kind.Request(**fields))
+        wait_for(future.done, 30.0, service)
+        return future.result()
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float, what: str) -> float:
+    """Wait for a condition and return the time at which it was true."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if condition():
+            return time.monotonic()
+        time.sleep(0.002)
+    raise RuntimeError(f"{what} did not happen within {timeout_s} s")
+
+
+@dataclass
+class Reaction:
+    """Times from a fault, ms; None where it does not apply or did not happen."""
+
+    fault: str
+    stop_sent_ms: float | None
+    motion_ended_ms: float | None
+    diagnosed_ms: float | None
+    state: str
+
+
+class Bench:
+    """Emulator, driver process and client."""
+
+    def __init__(self, folder: Path) -> None:
+        os.environ["ROS_DOMAIN_ID"] = str(os.getpid() % 90 + 110)
+        self.emulator = RemoteEmulator(folder)
+        self.emulator.start()
+        self.context = Context()
+        rclpy.init(context=self.context)
+        self.client = Client(self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.client)
+        threading.Thread(target=self.executor.spin, daemon=True).start()
+        self.driver: subprocess.Popen[bytes] | None = None
+        self.start_driver()
+
+    def start_driver(self) -> None:
+        command = [sys.executable, "-m", "widowx_control.xs_driver.node", "--ros-args"]
+        command += ["-r", "__ns:=/wx250s", "-p", f"port:={self.emulator.port}"]
+        known = len(self.client.state_times)
+        self.driver = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_for(lambda: len(self.client.state_times) > known + 20, 30.0, "joint_states")
+        wait_for(lambda: self.client.group.get_subscription_count() > 0, 10.0, "a connection")
+
+    def close(self) -> None:
+        if self.driver is not None:
+            self.driver.terminate()
+            self.driver.wait()
+        self.executor.shutdown()
+        self.context.try_shutdown()
+        self.emulator.stop()
+
+    def set_profile(self, total_ms: int, ramp_ms: int) -> None:
+        for register, value in (("Profile_Velocity", total_ms), ("Profile_Acceleration", ramp_ms)):
+            fields = {"cmd_type": "group", "name": "arm", "reg": register, "value": value}
+            self.client.call(RegisterValues, "set_motor_registers", **fields)
+
+    def counters(self) -> dict[str, int]:
+        """Return fresh counters of the cycle."""
+        self.client.bus = {}
+        wait_for(lambda: self.client.bus, 5.0, "diagnostics")
+        names = ("cycles", "lost_cycles", "late_cycles", "bus_timeouts", "bus_corrupt")
+        return {name: int(self.client.bus[name]) for name in names}
+
+    def goals_on_the_wire(self) -> dict[int, float]:
+        """Return when each waist goal was first on the wire, since the last call."""
+        seen: dict[int, float] = {}
+        for at, _, code, parameters in json.loads(self.emulator.tell("writes")):
+            raw = bytes.fromhex(parameters)
+            if code == SYNC_WRITE and int.from_bytes(raw[:2], "little") == GOAL_POSITION:
+                for i in range(4, len(raw), 5):
+                    if raw[i] == 1:
+                        goal = int.from_bytes(raw[i + 1 : i + 5], "little", signed=True)
+                        seen.setdefault(goal, at)
+        return seen
+
+    def rate_and_latency(self, duration_s: float, seed: int) -> dict[str, float]:
+        """Stream commands at 50 Hz and return the figures."""
+        self.set_profile(40, 10)
+        rng = random.Random(seed)
+        before = self.counters()
+        self.goals_on_the_wire()
+        start = time.monotonic()
+        first = len(self.client.state_times)
+        latencies: list[float] = []
+        sent: dict[int, float] = {}
+        lost = 0
+        due = start
+        ticks = itertools.cycle([*range(1500, 2600), *range(2600, 1500, -1)])
+        while time.monotonic() < start + duration_s:
+            tick = next(ticks)
+            angle = (tick - 2048) * math.pi / 2048
+            sent[tick] = time.monotonic()
+            self.client.group.publish(
+                JointGroupCommand(name="arm", cmd=[angle, -1.0, 1.0, 0.0, 0.5, 0.0])
+            )
+            # Random phase against the driver's cycle.
+            due += 0.02
+            time.sleep(max(0.0, due + rng.uniform(0.0, 0.008) - time.monotonic()))
+            if len(sent) >= 500:
+                lost += self._match(sent, latencies)
+        time.sleep(0.2)
+        lost += self._match(sent, latencies)
+        seconds = time.monotonic() - start
+        states = len(self.client.state_times) - first
+        gaps = np.diff(self.client.state_times[first:])
+        after = self.counters()
+        delta = {name: float(after[name] - before[name]) for name in after}
+        return {
+            "duration_s": seconds,
+            "cycle_rate_hz": states / seconds,
+            "lost_cycles": delta["lost_cycles"],
+            "late_cycles": delta["late_cycles"],
+            "joint_states_gap_max_ms": float(gaps.max()) * 1e3,
+            "commands": float(len(latencies) + lost),
+            "commands_not_on_the_wire": float(lost),
+            "command_to_wire_p50_ms": float(np.percentile(latencies, 50)) * 1e3,
+            "command_to_wire_p99_ms": float(np.percentile(latencies, 99)) * 1e3,
+            "command_to_wire_max_ms": max(latencies) * 1e3,
+        }
+
+    def _match(self, sent: dict[int, float], latencies: list[float]) -> int:
+        time.sleep(0.05)
+        wire = self.goals_on_the_wire()
+        latencies += [wire[tick] - at for tick, at in sent.items() if tick in wire]
+        missing = sum(tick not in wire for tick in sent)
+        sent.clear()
+        return missing
+
+    # --- faults --------------------------------------------------------------------------------
+
+    def speed(self) -> float:
+        """Return the highest speed of the joints that have torque; the others fall."""
+        servos = self.emulator.state().values()
+        return max((abs(s["velocity_rad_s"]) for s in servos if s["Torque_Enable"]), default=0.0)
+
+    def set_moving(self) -> None:
+        """Bring the arm back to rest and start a long move."""
+        self.set_profile(1000, 300)
+        self.client.group.publish(JointGroupCommand(name="arm", cmd=[0, -1.0, 1.0, 0, 0.5, 0]))
+        time.sleep(1.3)
+        wait_for(lambda: self.speed() < STILL_RAD_S, 5.0, "rest")
+        self.set_profile(8000, 200)
+        self.client.group.publish(JointGroupCommand(name="arm", cmd=[2.0, -0.5, 0.5, 2, 0, 2]))
+        wait_for(lambda: self.speed() > 0.2, 5.0, "motion")
+
+    def react(self, name: str, cause: Callable[[], Any], expected: str = "stopped") -> Reaction:
+        """Cause a fault in mid-motion and time what follows."""
+        self.set_moving()
+        self.emulator.tell("writes")
+        start = time.monotonic()
+        cause()
+        ended: float | None = None
+        diagnosed: float | None = None
+        while time.monotonic() < start + 2.0 and (ended is None or diagnosed is None):
+            now = time.monotonic()
+            if ended is None and self.speed() < STILL_RAD_S:
+                ended = now - start
+            if diagnosed is None and self.client.bus.get("state") == expected:
+                diagnosed = now - start
+            time.sleep(0.003)
+        stops = [
+            at - start
+            for at, _, code, parameters in json.loads(self.emulator.tell("writes"))
+            if code == SYNC_WRITE
+            and int.from_bytes(bytes.fromhex(parameters)[:2], "little") == PROFILE_ACCELERATION
+            and at > start
+        ]
+        state = self.client.bus.get("state", "") if diagnosed is not None else "driver gone"
+        to_ms = lambda s: None if s is None else s * 1e3  # noqa: E731
+        return Reaction(
+            name, to_ms(min(stops, default=None)), to_ms(ended), to_ms(diagnosed), state
+        )
+
+    def recover(self, *lines: str) -> None:
+        for line in lines:
+            self.emulator.tell(line)
+        time.sleep(1.0)
+        fields = {"cmd_type": "group", "name": "all", "enable": True, "smart_reboot": True}
+        self.client.call(Reboot, "reboot_motors", **fields)
+        answer = self.client.call(Trigger, "xs_driver/rearm")
+        if not answer.success:
+            raise RuntimeError(answer.message)
+        wait_for(lambda: self.client.bus.get("state") == "running", 5.0, "running")
+
+    def kill_driver(self) -> None:
+        assert self.driver is not None
+        self.client.bus = {}
+        self.driver.kill()
+        self.driver.wait()
+
+    def faults(self) -> list[Reaction]:
+        """Go through every fault."""
+        tell = self.emulator.tell
+        rows: list[Reaction] = []
+        cases: tuple[tuple[str, str, list[str]], ...] = (
+            ("overload of a joint", "overload 4", []),
+            ("overload of a shadow", "overload 3", []),
+            ("over-temperature", "temperature 7 95", ["temperature 7 25"]),
+            ("servo unplugged", "unplug_servo 8", ["plug_servo 8"]),
+            ("servo restarts", "reboot 6", []),
+            ("supply off and on", "power_cycle", []),
+            ("bus unplugged", "unplug_bus", ["plug_bus"]),
+        )
+        for name, line, remedy in cases:
+            expected = "disconnected" if line == "unplug_bus" else "stopped"
+            rows.append(self.react(name, functools.partial(tell, line), expected))
+            self.recover(*remedy)
+        rows.append(self.react("driver killed", self.kill_driver))
+        self.start_driver()
+        return rows
+
+    def reconnection_ms(self) -> float:
+        """Return the time from replugging the bus to the first joint_states."""
+        self.emulator.tell("unplug_bus")
+        wait_for(lambda: self.client.bus.get("state") == "disconnected", 5.0, "disconnection")
+        known = len(self.client.state_times)
+        start = time.monotonic()
+        self.emulator.tell("plug_bus")
+        back = wait_for(lambda: len(self.client.state_times) > known, 10.0, "joint_states")
+        self.recover()
+        return (back - start) * 1e3
+
+
+def main() -> int:
+    """Run the bench. Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--duration_s", type=float, default=60.0, help="of the rate measurement")
+    parser.add_argument("--seed", type=int, default=0)
+    results = Path(__file__).parent / "results" / "servo_bus.json"
+    parser.add_argument("--out", type=Path, default=results)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        try:
+            figures = bench.rate_and_latency(arguments.duration_s, arguments.seed)
+            figures["reconnection_ms"] = bench.reconnection_ms()
+            rows = bench.faults()
+        finally:
+            bench.close()
+    print(f"{'fault':24} {'stop sent ms':>13} {'motion ended ms':>16} {'diagnosed ms':>13}  state")
+    for row in rows:
+        times = (row.stop_sent_ms, row.motion_ended_ms, row.diagnosed_ms)
+        stop, ended, diagnosed = ("-" if t is None else f"{t:.0f}" for t in times)
+        print(f"{row.fault:24} {stop:>13} {ended:>16} {diagnosed:>13}  {row.state}")
+    for name, value in figures.items():
+        print(f"{name}={value:.2f}")
+    load = os.getloadavg()[0]
+    print(f"load_average={load:.1f}")
+    content = {
+        "command": " ".join(["python", *sys.argv]),
+        "load_average": load,
+        "figures": figures,
+        "faults": [asdict(row) for row in rows],
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(content, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
