@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,8 +16,9 @@ from policy_server.observation_buffer import Problem, Snapshot
 from policy_server.pacing import Pacer, Percentiles, RecentValues, TickClock
 from policy_server.policy import Observation, Policy
 
-STALE_TICKS_TO_END = 2
-"""So many ticks in a row without a fresh observation end an episode."""
+STALE_TO_END_S = 1.0
+"""So long without a fresh observation ends an episode [s]; no command is sent meanwhile, and the arm
+holds. A hiccup of a camera or of a busy machine is shorter."""
 _START_POLL_S = 0.002
 _PHASE_S = 0.005
 """Ticks start so long after an image has arrived [s]. Control periods are often a multiple of the
@@ -188,6 +190,7 @@ class Episode:
         self._pacer = pacer = Pacer(settings.period_s, self._clock)
         action_spec = self._policy.spec.action
         low, high = action_spec.low, action_spec.high
+        stale_ticks_to_end = max(2, math.ceil(STALE_TO_END_S / settings.period_s))
         stale_in_a_row = 0
         while pacer.wait() and not self._stop.event.is_set():
             if self._steps == settings.max_steps:
@@ -198,7 +201,7 @@ class Episode:
             if isinstance(found, Problem):
                 self._stale_ticks += 1
                 stale_in_a_row += 1
-                if stale_in_a_row == STALE_TICKS_TO_END:
+                if stale_in_a_row == stale_ticks_to_end:
                     return _reason_of(found), found.message
                 continue
             stale_in_a_row = 0
