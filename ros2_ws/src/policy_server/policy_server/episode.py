@@ -17,7 +17,7 @@ from policy_server.pacing import Pacer, Percentiles, RecentValues, TickClock
 from policy_server.policy import Observation, Policy
 
 STALE_TO_END_S = 1.0
-"""So long without a fresh observation ends an episode [s]; no command is sent meanwhile, and the arm
+"""So long without a fresh observation ends an episode [s]; no command is sent meanwhile, the arm
 holds. A hiccup of a camera or of a busy machine is shorter."""
 _START_POLL_S = 0.002
 _PHASE_S = 0.005
