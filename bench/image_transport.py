@@ -28,7 +28,7 @@ from sensor_msgs.msg import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT, RATE_HZ = 640, 480, 30.0
-TOPIC = "camera/image_raw"
+TOPIC = "bench/image_transport/image"
 PROFILE = "profile (./run)"
 SETTINGS = {
     "default": {},
@@ -161,7 +161,7 @@ def main() -> int:
     parser.add_argument("--duration_s", type=float, default=10.0)
     parser.add_argument("--role", choices=["publish", "subscribe"], help=argparse.SUPPRESS)
     parser.add_argument("--reliability", choices=list(RELIABILITY), help=argparse.SUPPRESS)
-    parser.add_argument("--domain", type=int, default=150, help="first ROS domain to use")
+    parser.add_argument("--domain", type=int, default=80, help="first ROS domain to use")
     options = parser.parse_args()
     if options.role == "publish":
         publish(options.reliability, options.duration_s)
