@@ -35,9 +35,9 @@ Result = TypeVar("Result")
 Steps = Generator[None, None, Result]
 """A procedure; each step is one or a few bus transactions."""
 
-STATE_ADDRESS: Final = 116
-STATE_LENGTH: Final = 20
-"""Goal_Position .. Present_Position: what every cycle reads of every joint's servo."""
+STATE_ADDRESS: Final = 126
+STATE_LENGTH: Final = 10
+"""Present_Current or Load .. Present_Position: what every cycle reads of every joint's servo."""
 HEALTH_ADDRESS: Final = 64
 HEALTH_LENGTH: Final = TABLE_END - HEALTH_ADDRESS
 """All of the RAM that matters: what is read of one servo per cycle, in rotation."""
@@ -48,7 +48,8 @@ STREAM_REGISTERS: Final = {
 }
 """Modes whose goal is repeated every cycle, since repeating it changes nothing."""
 
-_STATE: Final = struct.Struct("<iHBBhhii")
+_STATE: Final = struct.Struct("<hii")
+_MOVING_UNITS: Final = 2
 HOLD_TOLERANCE_TICKS: Final = 100
 """A torqued servo further than this from its goal is on its way somewhere, so it is stopped."""
 _OFFSET_TOLERANCE_TICKS: Final = 3
@@ -62,17 +63,19 @@ _MAX_HOMING_OFFSET: Final = 1024
 class ServoState:
     """One reading of a servo in raw units."""
 
-    goal_position: int
     effort: int
     velocity: int
     position: int
-    moving: bool
+
+    @property
+    def moving(self) -> bool:
+        """Whether the servo turns faster than the quantum of its speed."""
+        return abs(self.velocity) >= _MOVING_UNITS
 
 
 def parse_state(data: bytes) -> ServoState:
     """Return the reading in STATE_LENGTH bytes from STATE_ADDRESS."""
-    goal, _, moving, _, _, effort, velocity, position = _STATE.unpack(data)
-    return ServoState(goal, effort, velocity, position, bool(moving))
+    return ServoState(*_STATE.unpack(data))
 
 
 @dataclass

@@ -1,7 +1,9 @@
 """The driver of the arm's servo bus, without ROS: one thread owns the bus and runs the cycle.
 
 Every cycle: goals out (one sync write per goal register, sent as soon as a command arrives), state
-in (one sync read), then one service step or one health reading. Commands coalesce per servo.
+in (one sync read), then service steps, a check that goals arrived, the shadows, or one servo's
+health. Commands coalesce per servo. No single transaction is long, because a command waits for the
+one that is on the wire.
 Anything that can move the arm by itself is refused in the state STOPPED, which every fault latches
 and only an explicit re-arm leaves.
 """
@@ -70,6 +72,10 @@ _MISSES: Final = 8
 """Cycles in a row without an answer before a servo counts as missing."""
 _GOAL_MISSES_TO_LOOK: Final = 3
 _GOAL_MISSES_TO_STOP: Final = 25
+_VERIFY_PERIOD_S: Final = 0.1
+_SHADOW_TURNS: Final = 3
+"""Shadows are read every so many cycles."""
+_SHADOW_PATIENCE_S: Final = 0.06
 _STEP_ALLOWANCE_S: Final = 0.003
 """A service step is started only when this much of the cycle is left."""
 _PROFILE_REGISTERS: Final = frozenset({"Profile_Velocity", "Profile_Acceleration"})
@@ -150,6 +156,10 @@ class XsDriver:
         self._started_once = False
         self._job: _Job | None = None
         self._expected_goal: dict[int, int] = {}
+        self._unverified: set[int] = set()
+        self._goal_written_s = 0.0
+        self._goal_verified_s = 0.0
+        self._shadow_turn = 0
         self._goal_misses: Counter[int] = Counter()
         self._streamed: dict[str, dict[int, int]] = {}
         self._written: set[str] = set()
@@ -401,6 +411,7 @@ class XsDriver:
                 self._player.cancel()
         for servo_id in ids:
             self._expected_goal.pop(servo_id, None)
+            self._unverified.discard(servo_id)
             self._goal_misses.pop(servo_id, None)
 
     def fault(self, code: str, text: str) -> None:
@@ -491,6 +502,7 @@ class XsDriver:
             jobs, self._jobs = list(self._jobs), deque()
         self._streamed.clear()
         self._expected_goal.clear()
+        self._unverified.clear()
         if self._job is not None:
             jobs.append(self._job)
             self._job = None
@@ -655,7 +667,7 @@ class XsDriver:
             self._write_goals(register, goals)
             self._written.add(register)
             if register == "Goal_Position":
-                self._expected_goal.update(goals)
+                self._expect(goals)
                 for servo_id in goals:
                     self._goal_misses.pop(servo_id, None)
             else:
@@ -668,6 +680,11 @@ class XsDriver:
             entry.address, {servo_id: encode(entry, value) for servo_id, value in goals.items()}
         )
 
+    def _expect(self, goals: Mapping[int, int]) -> None:
+        self._expected_goal.update(goals)
+        self._unverified.update(goals)
+        self._goal_written_s = time.monotonic()
+
     def _hold_all(self) -> None:
         """Stop what moves, quickly; leave what stands, so that a loaded joint does not sag."""
         goals: dict[int, int] = {}
@@ -679,14 +696,10 @@ class XsDriver:
                 register = STREAM_REGISTERS[servo.mode.operating_mode]
                 zeros.setdefault(register, {})[servo.servo_id] = 0
                 continue
-            distance = abs(servo.state.goal_position - servo.state.position)
-            if servo.state.moving or distance > HOLD_TOLERANCE_TICKS:
+            goal = servo.registers.get("Goal_Position", servo.state.position)
+            goal = self._expected_goal.get(servo.servo_id, goal)
+            if servo.state.moving or abs(goal - servo.state.position) > HOLD_TOLERANCE_TICKS:
                 goals[servo.servo_id] = self._stopping_goal(servo)
-            else:
-                goal = servo.state.goal_position
-                if self._expected_goal.get(servo.servo_id, goal) != goal:
-                    # A newer goal is on its way to it.
-                    goals[servo.servo_id] = goal
         self._write_stop(goals)
         for register, values in zeros.items():
             self._write_goals(register, values)
@@ -706,8 +719,8 @@ class XsDriver:
                 + encode(table["Profile_Velocity"], span)
                 + encode(table["Goal_Position"], goal)
             )
-            self._expected_goal[servo_id] = goal
         if data:
+            self._expect(goals)
             self.bus.sync_write(table["Profile_Acceleration"].address, data)
 
     def _stopping_goal(self, servo: Servo) -> int:
@@ -720,14 +733,10 @@ class XsDriver:
     # --- state in ------------------------------------------------------------------------------
 
     def _read_states(self, start: float) -> bool:
-        """Read every joint and shadow, joints that failed a second time.
-
-        Returns whether all joints were read. Shadows are read for their bus watchdogs' sake too: a
-        packet for the master may or may not feed them.
-        """
+        """Read every joint, those that failed a second time. Returns whether all were read."""
         wanted = [s for s in self._joints if not s.missing and not s.rebooting]
         joints = [s.servo_id for s in wanted]
-        left = joints + [s.servo_id for s in self._shadows if not s.missing and not s.rebooting]
+        left = joints + self._shadows_due(start)
         budget = start + 0.75 * self._period_s
         attempt = 0
         while any(servo_id in joints for servo_id in left):
@@ -736,24 +745,12 @@ class XsDriver:
             if attempt:
                 # A servo that does not answer silences those after it, so it goes last.
                 left = left[1:] + left[:1]
-            answers = self.bus.sync_read(left, STATE_ADDRESS, STATE_LENGTH)
-            now = time.monotonic()
-            for servo_id, data in answers.data.items():
-                state = parse_state(data)
-                if self._filter.accept(servo_id, state.position, now):
-                    self._servos.by_id[servo_id].state = state
-                    self._last_answer_s[servo_id] = now
-                    self._misses.pop(servo_id, None)
-                    left.remove(servo_id)
-            for servo_id in answers.alerts:
-                if not self._servos.by_id[servo_id].registers.get("Hardware_Error_Status"):
-                    self._look_at(servo_id)
+            self._sync_read(left)
             attempt += 1
         self._misses.update(left)
         self._find_missing(time.monotonic())
         if any(servo_id in joints for servo_id in left) or len(wanted) < len(self._joints):
             return False
-        self._check_goals()
         if self._configuration.publish_states:
             states = tuple(s.state for s in self._joints if s.state is not None)
             try:
@@ -761,6 +758,40 @@ class XsDriver:
             except Exception as error:
                 self.event("error", f"a reading could not be published: {error!r}")
         return True
+
+    def _sync_read(self, left: list[int]) -> None:
+        """Read servos once and take those that answered off the list."""
+        answers = self.bus.sync_read(left, STATE_ADDRESS, STATE_LENGTH)
+        now = time.monotonic()
+        for servo_id, data in answers.data.items():
+            state = parse_state(data)
+            if self._filter.accept(servo_id, state.position, now):
+                self._servos.by_id[servo_id].state = state
+                self._last_answer_s[servo_id] = now
+                self._misses.pop(servo_id, None)
+                left.remove(servo_id)
+        for servo_id in answers.alerts:
+            if not self._servos.by_id[servo_id].registers.get("Hardware_Error_Status"):
+                self._look_at(servo_id)
+
+    def _shadows_due(self, now: float) -> list[int]:
+        """Return shadows that were not heard for long: they are read with the joints."""
+        return [
+            s.servo_id
+            for s in self._shadows
+            if not (s.missing or s.rebooting)
+            and now - self._last_answer_s.get(s.servo_id, now) > _SHADOW_PATIENCE_S
+        ]
+
+    def _read_shadows(self) -> None:
+        """Read the shadows by themselves, also for their bus watchdogs' sake: a packet for the
+
+        master may or may not feed them.
+        """
+        left = [s.servo_id for s in self._shadows if not (s.missing or s.rebooting)]
+        if left:
+            self._sync_read(left)
+            self._misses.update(left)
 
     def _find_missing(self, now: float) -> None:
         servos = (*self._joints, *self._shadows)
@@ -785,12 +816,45 @@ class XsDriver:
             f"servo_missing:{servo.name}", f"{servo.name} (ID {servo.servo_id}) does not answer"
         )
 
-    def _check_goals(self) -> None:
-        """Send a goal again to servos that do not have it; nothing acknowledges a sync write."""
+    def _goals_to_verify(self) -> bool:
+        """Whether it is time to see if goals arrived: after the last one, and now and then."""
+        if not self._unverified:
+            return False
+        now = time.monotonic()
+        quiet = now - self._goal_written_s > self._period_s
+        return quiet or now - self._goal_verified_s > _VERIFY_PERIOD_S
+
+    def _verify_goals(self) -> None:
+        """Read goals back and send them again where they are not; nothing acknowledges a sync
+
+        write.
+        """
+        self._goal_verified_s = time.monotonic()
+        asked = [self._servos.by_id[i] for i in sorted(self._unverified)]
+        asked = [s for s in asked if not (s.missing or s.rebooting)]
+        if not asked:
+            self._unverified.clear()
+            return
+        masters = {s.name: s.servo_id for s in asked}
+        shadows = [s for s in self._shadows if self._servos.master_of[s.name] in masters]
+        shadows = [s for s in shadows if not (s.missing or s.rebooting)]
+        entry = self._servos.table(asked[0])["Goal_Position"]
+        ids = [s.servo_id for s in (*asked, *shadows)]
+        answers = self.bus.sync_read(ids, entry.address, entry.size).data
+        goals = {i: int.from_bytes(raw, "little", signed=True) for i, raw in answers.items()}
+        for shadow in shadows:
+            master = masters[self._servos.master_of[shadow.name]]
+            if goals.get(shadow.servo_id) not in (None, self._expected_goal.get(master)):
+                # It has missed the goal that its master may have taken.
+                goals.pop(master, None)
+                self._resend({shadow.servo_id: self._expected_goal[master]})
         again: dict[int, int] = {}
-        for servo in self._joints:
-            expected = self._expected_goal.get(servo.servo_id)
-            if expected is None or servo.state is None or servo.state.goal_position == expected:
+        for servo in asked:
+            expected = self._expected_goal[servo.servo_id]
+            if servo.servo_id not in goals:
+                continue
+            if goals[servo.servo_id] == expected:
+                self._unverified.discard(servo.servo_id)
                 self._goal_misses.pop(servo.servo_id, None)
                 continue
             again[servo.servo_id] = expected
@@ -798,23 +862,26 @@ class XsDriver:
             if self._goal_misses[servo.servo_id] == _GOAL_MISSES_TO_LOOK:
                 self._look_at(servo.servo_id)
             if self._goal_misses[servo.servo_id] > _GOAL_MISSES_TO_STOP:
-                self._expected_goal.pop(servo.servo_id, None)
+                self.forget_goals([servo])
                 self.fault(
                     f"goal_refused:{servo.name}",
                     f"{servo.name} (ID {servo.servo_id}) does not take the goal {expected}",
                 )
                 return
-        if not again:
+        self._resend(again)
+
+    def _resend(self, goals: Mapping[int, int]) -> None:
+        if not goals:
             return
         self._counters.goals_resent += 1
-        if self._state is DriverState.RUNNING:
-            with self._lock:
-                waiting = self._pending.get("Goal_Position", {})
-            again = {i: goal for i, goal in again.items() if i not in waiting}
-            if again:
-                self._write_goals("Goal_Position", again)
-        else:
-            self._write_stop(again)
+        if self._state is not DriverState.RUNNING:
+            self._write_stop(goals)
+            return
+        with self._lock:
+            waiting = self._pending.get("Goal_Position", {})
+            fresh = {i: goal for i, goal in goals.items() if i not in waiting}
+        if fresh:
+            self._write_goals("Goal_Position", fresh)
 
     # --- health and services -------------------------------------------------------------------
 
@@ -823,7 +890,7 @@ class XsDriver:
             self._urgent.append(servo_id)
 
     def _work(self, until: float) -> None:
-        """Do service steps while there is time; without a service, look after one servo."""
+        """Do service steps while there is time; without a service, one other thing."""
         stepped = False
         while self._next_job() is not None:
             if stepped and time.monotonic() > until - _STEP_ALLOWANCE_S:
@@ -831,7 +898,14 @@ class XsDriver:
             self._step_job()
             stepped = True
             self._send_pending()
-        if not stepped:
+        if stepped:
+            return
+        self._shadow_turn = (self._shadow_turn + 1) % _SHADOW_TURNS
+        if self._shadow_turn == 0:
+            self._read_shadows()
+        elif self._goals_to_verify():
+            self._verify_goals()
+        else:
             self._look_after_one()
 
     def _next_job(self) -> _Job | None:
@@ -910,14 +984,11 @@ class XsDriver:
                     self._servos.write(self.bus, servo, name, value)
                     self._counters.settings_restored += 1
                 return
-        master = self._servos.master_of.get(servo.name)
-        if master is None:
-            return
-        goal = self._expected_goal.get(self._servos.by_name[master].servo_id)
+        master = self._servos.master_of.get(servo.name, servo.name)
+        followed = self._servos.by_name[master].servo_id
+        goal = self._expected_goal.get(followed)
         if goal is not None and servo.known("Goal_Position") != goal:
-            with contextlib.suppress(NoReply, Refused):
-                self._servos.write(self.bus, servo, "Goal_Position", goal)
-                self._counters.goals_resent += 1
+            self._unverified.add(followed)
 
 
 def _finish(steps: Steps[Any]) -> Any:
