@@ -62,6 +62,8 @@ _NEW_SCENE_AGE_S = 0.1
 several images of it, so the policy does not act on one of the scene before."""
 
 _POLL_S = 0.05
+_MOVE_ATTEMPTS = 3
+"""A move that ended because joint states paused is asked for again: the arm holds meanwhile."""
 _IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 _EPISODE_REASONS = {
     getattr(RunEpisode.Result, name): name.removeprefix("REASON_").lower()
@@ -265,12 +267,15 @@ class EpisodeRunner(Node):
 
     def _move_to_start(self) -> None:
         goal = MoveToNamedPose.Goal(pose=self._values["start_pose"], open_gripper=True)
-        result = self._run_goal(self._move_client, goal, "the arm controller")
-        if result.code != MoveToNamedPose.Result.CODE_REACHED:
-            raise RunnerError(
-                f"the arm did not reach its pose '{goal.pose}' (code {result.code}): "
-                f"{result.message}"
-            )
+        for _ in range(_MOVE_ATTEMPTS):
+            result = self._run_goal(self._move_client, goal, "the arm controller")
+            if result.code == MoveToNamedPose.Result.CODE_REACHED:
+                return
+            if result.code != MoveToNamedPose.Result.CODE_STALE_JOINT_STATES:
+                break
+        raise RunnerError(
+            f"the arm did not reach its pose '{goal.pose}' (code {result.code}): {result.message}"
+        )
 
     def _set_up_scene(self, planned: PlannedEpisode) -> None:
         judge = SuccessJudge(
@@ -531,6 +536,8 @@ def main(args: list[str] | None = None) -> int:
         return 130
     finally:
         rclpy.try_shutdown()
+        # A launch passes on the interruption that the terminal has sent already.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 from typing import Any
 
@@ -144,6 +145,8 @@ def main(args: list[str] | None = None) -> int:
         try:
             rclpy.spin(monitor)
         finally:
+            # A launch passes on the interruption that the terminal has sent already.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             monitor.close()
     except OSError as error:
         print(f"monitor: cannot serve the page: {error}", file=sys.stderr, flush=True)

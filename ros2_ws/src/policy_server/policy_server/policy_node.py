@@ -6,6 +6,7 @@ import array
 import contextlib
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -26,10 +27,11 @@ from policy_interfaces.srv import SetTask
 from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock, ClockType, ROSClock
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -78,6 +80,8 @@ from policy_server.threaded_action_server import ThreadedActionServer
 
 CAMERA = "main"
 WARM_UP_RUNS = 5
+FAREWELL_S = 0.2
+"""How long an interrupted node still serves, so that its last result is sent."""
 RATE_FACTOR = 2.0
 """A rate_hz that differs from the bundle's by more than this factor is refused."""
 
@@ -709,7 +713,11 @@ def main(arguments: list[str] | None = None) -> int:
     # A camera callback must not hold the interpreter for 5 ms when a tick is due.
     sys.setswitchinterval(0.0005)
     cv2.setNumThreads(1)
-    rclpy.init(args=arguments)
+    # The default handlers shut the context down first, and no result could be sent any more.
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     try:
         node = PolicyNode()
     except ValueError as error:
@@ -719,13 +727,17 @@ def main(arguments: list[str] | None = None) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.1)
         node.stop_episode("the node was interrupted")
+        deadline_s = time.monotonic() + FAREWELL_S
+        while time.monotonic() < deadline_s:
+            executor.spin_once(timeout_sec=FAREWELL_S / 10.0)
+    finally:
         node.destroy_node()
         rclpy.try_shutdown()
+        # A launch passes on the interruption that the terminal has sent already.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return 0
 
 

@@ -6,9 +6,9 @@ The arm's side is the interface of Interbotix's xs_sdk, in this node's namespace
 from __future__ import annotations
 
 import array
-import contextlib
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -34,9 +34,10 @@ from policy_interfaces.msg import TaskStatus
 from policy_interfaces.srv import ResetScene
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
@@ -442,9 +443,12 @@ def _show(node: RobotSim, stopped: threading.Event) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until it is interrupted; exit code 1 when it cannot start or has died."""
-    rclpy.init(args=arguments)
+    # The default handlers shut the context down first, and the simulation could not publish.
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     failures: list[str] = []
     stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
 
     def failed(reason: str) -> None:
         failures.append(reason)
@@ -466,22 +470,20 @@ def main(arguments: list[str] | None = None) -> int:
             spinner.join(timeout=1.0)
         else:
             _spin(executor, stopped)
-    except KeyboardInterrupt:
-        pass
     finally:
         stopped.set()
         node.destroy_node()
         rclpy.try_shutdown()
+        # A launch passes on the interruption that the terminal has sent already.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     for reason in failures:
         print(f"robot_sim: {reason}", file=sys.stderr)
     return 1 if failures else 0
 
 
 def _spin(executor: SingleThreadedExecutor, stopped: threading.Event) -> None:
-    with contextlib.suppress(ExternalShutdownException):
-        while rclpy.ok() and not stopped.is_set():
-            executor.spin_once(timeout_sec=0.1)
-    stopped.set()
+    while not stopped.is_set():
+        executor.spin_once(timeout_sec=0.1)
 
 
 if __name__ == "__main__":

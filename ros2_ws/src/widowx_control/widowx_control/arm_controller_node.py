@@ -638,6 +638,8 @@ def main() -> None:
         executor.shutdown()
         node.destroy_node()
         rclpy.shutdown()
+        # A launch passes on the interruption that the terminal has sent already.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ it uses.
 from __future__ import annotations
 
 import array
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -34,10 +35,11 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallb
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor
 from rclpy.logging import LoggingSeverity
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -414,7 +416,11 @@ def _points(trajectory: JointTrajectory) -> dict[str, list[tuple[float, list[flo
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is shut down. Returns the exit status."""
-    rclpy.init(args=args)
+    # The default handlers shut the context down first, and the bus thread could not publish.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     # The bus thread waits for the interpreter at most this long behind a callback.
     sys.setswitchinterval(0.0005)
     try:
@@ -428,14 +434,15 @@ def main(args: list[str] | None = None) -> int:
     executor = MultiThreadedExecutor(num_threads=3)
     executor.add_node(node)
     try:
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.1)
     finally:
         node.close()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
+        # A launch passes on the interruption that the terminal has sent already.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return 0
 
 
