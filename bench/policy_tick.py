@@ -294,9 +294,9 @@ def measure(graph: str, model: Path, task: str, duration_s: float) -> dict[str, 
             lost = expected - (received - first_received)
         diagnostics = bench.diagnostics
     finally:
-        for process in [*processes.values(), *helpers]:
+        # The controller takes its leave of the simulation, so it goes first.
+        for process in [*reversed(processes.values()), *helpers]:
             process.terminate()
-        for process in [*processes.values(), *helpers]:
             _end(process)
         executor.shutdown()
         spinner.join(5.0)
