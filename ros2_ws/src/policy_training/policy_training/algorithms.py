@@ -154,22 +154,28 @@ class ConservativeQLearning:
         self.critic.requires_grad_(True)
         temperature = self._log_temperature.exp().detach()
         scale = q.detach().abs().mean().clamp_min(1.0) if options.normalise_q else 1.0
-        loss = (temperature * log_prob - options.q_weight * q / scale).mean()
+        if step < options.q_start_step:
+            likelihood = tanh_gaussian_log_prob(mean.detach(), log_std, batch.label)
+            loss = -config.bc.likelihood_weight * likelihood.mean()
+        else:
+            loss = (temperature * log_prob - options.q_weight * q / scale).mean()
         if options.bc_weight > 0.0:
             huber = action_huber(mean, batch.label, config.bc.huber_delta)
             loss = loss + options.bc_weight * huber
         auxiliary = _auxiliary(self.actor, embedding, batch)
         if auxiliary is not None:
             loss = loss + config.auxiliary_weight * auxiliary
+            metrics["cql/localisation"] = float(auxiliary.detach())
         _step(self._actor_optimiser, loss, config.optimisation, step)
 
         entropy = -log_prob.detach().mean()
-        _step(
-            self._temperature_optimiser,
-            self._log_temperature.exp() * (entropy - options.target_entropy),
-            config.optimisation,
-            step,
-        )
+        if step >= options.q_start_step:
+            _step(
+                self._temperature_optimiser,
+                self._log_temperature.exp() * (entropy - options.target_entropy),
+                config.optimisation,
+                step,
+            )
         self._move_target()
         metrics |= {
             "cql/q_policy": float(q.detach().mean()),

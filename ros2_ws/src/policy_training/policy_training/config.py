@@ -121,6 +121,8 @@ class CqlOptions:
             noise-free `label`.
         bc_weight: Weight of the behaviour-cloning term in the actor's loss (PTR: 0).
         q_weight: Weight of -Q in the actor's loss.
+        q_start_step: Step from which the actor follows Q and entropy; before it a warm-started
+            actor is held by the cloning term alone, for an untrained critic would spoil it.
         normalise_q: Divide -Q in the actor's loss by the mean magnitude of Q (Fujimoto and Gu,
             "A Minimalist Approach to Offline RL", 2021).
         divergence_margin: Training stops when the averaged Q of the data leaves the feasible range
@@ -141,6 +143,7 @@ class CqlOptions:
     critic_action: Literal["executed", "label"] = "executed"
     bc_weight: float = 0.0
     q_weight: float = 1.0
+    q_start_step: int = 0
     normalise_q: bool = False
     divergence_margin: float = 10.0
 
