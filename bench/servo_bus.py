@@ -10,6 +10,7 @@ then name=value lines; writes bench/results/servo_bus.json.
 from __future__ import annotations
 
 import argparse
+import bisect
 import functools
 import itertools
 import json
@@ -21,7 +22,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from servo_bus_emulator.remote import RemoteEmulator
 from std_srvs.srv import Trigger
+from widowx_control.xs_driver.realtime import prefer_process
 
 SYNC_WRITE = 0x83
 GOAL_POSITION = 116
@@ -51,13 +54,15 @@ class Client(Node):
     def __init__(self, context: Context) -> None:
         super().__init__("servo_bus_bench", context=context, namespace="/wx250s")
         self.state_times: list[float] = []
+        self.states: deque[tuple[float, list[str], list[float]]] = deque(maxlen=100_000)
         self.bus: dict[str, str] = {}
         self.create_subscription(JointState, "joint_states", self._on_states, 10)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.group = self.create_publisher(JointGroupCommand, "commands/joint_group", 10)
 
-    def _on_states(self, _: JointState) -> None:
+    def _on_states(self, message: JointState) -> None:
         self.state_times.append(time.monotonic())
+        self.states.append((self.state_times[-1], list(message.name), list(message.position)))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -89,7 +94,8 @@ class Reaction:
 
     fault: str
     stop_sent_ms: float | None
-    motion_ended_ms: float | None
+    command_ended_ms: float | None
+    joints_still_ms: float | None
     diagnosed_ms: float | None
     state: str
 
@@ -137,7 +143,7 @@ class Bench:
         """Return fresh counters of the cycle."""
         self.client.bus = {}
         wait_for(lambda: self.client.bus, 5.0, "diagnostics")
-        names = ("cycles", "lost_cycles", "late_cycles", "bus_timeouts", "bus_corrupt")
+        names = ("cycles", "lost_cycles", "late_cycles", "goals_resent", "bus_corrupt")
         return {name: int(self.client.bus[name]) for name in names}
 
     def goals_on_the_wire(self) -> dict[int, float]:
@@ -205,22 +211,65 @@ class Bench:
         sent.clear()
         return missing
 
+    def noise(self, duration_s: float) -> dict[str, float]:
+        """Damage 1 % of the bytes while the arm is commanded, and return the figures.
+
+        A published position is wrong if the joint was nowhere near it in the last 0.2 s.
+        """
+        self.set_profile(200, 50)
+        self.recover()
+        before = self.counters()
+        truth: list[tuple[float, dict[str, float]]] = []
+        self.emulator.tell("noise corrupt=0.005 drop=0.005")
+        self.client.states.clear()
+        start = time.monotonic()
+        error = 0.0
+        due = start
+        while time.monotonic() < start + duration_s:
+            phase = 2 * math.pi * 0.1 * (time.monotonic() - start)
+            target = [0.8 * math.sin(phase), -1.0, 1.0, 0.5 * math.sin(phase), 0.5, 0.0]
+            self.client.group.publish(JointGroupCommand(name="arm", cmd=target))
+            servos = self.emulator.state()
+            truth.append((time.monotonic(), {s["joint"]: s["angle_rad"] for s in servos.values()}))
+            error = max(error, abs(truth[-1][1]["waist"] - target[0]))
+            due += 0.02
+            time.sleep(max(0.0, due - time.monotonic()))
+        self.emulator.tell("noise")
+        seconds = time.monotonic() - start
+        states = list(self.client.states)
+        after = self.counters()
+        self.set_profile(1000, 300)
+        return {
+            "noise_duration_s": seconds,
+            "noise_published_hz": len(states) / seconds,
+            "noise_published": float(len(states)),
+            "noise_wrong_positions": float(_wrong(states, truth)),
+            "noise_tracking_error_max_rad": error,
+            "noise_goals_resent": float(after["goals_resent"] - before["goals_resent"]),
+            "noise_packets_damaged": float(after["bus_corrupt"] - before["bus_corrupt"]),
+            "noise_stops": float(self.client.bus["state"] != "running"),
+        }
+
     # --- faults --------------------------------------------------------------------------------
 
-    def speed(self) -> float:
-        """Return the highest speed of the joints that have torque; the others fall."""
-        servos = self.emulator.state().values()
-        return max((abs(s["velocity_rad_s"]) for s in servos if s["Torque_Enable"]), default=0.0)
+    def speeds(self) -> tuple[float, int]:
+        """Return the highest speed, true and commanded (raw), of the joints that have torque.
+
+        The others fall.
+        """
+        servos = [s for s in self.emulator.state().values() if s["Torque_Enable"]]
+        true = max((abs(s["velocity_rad_s"]) for s in servos), default=0.0)
+        return true, max((abs(s["Velocity_Trajectory"]) for s in servos), default=0)
 
     def set_moving(self) -> None:
         """Bring the arm back to rest and start a long move."""
         self.set_profile(1000, 300)
         self.client.group.publish(JointGroupCommand(name="arm", cmd=[0, -1.0, 1.0, 0, 0.5, 0]))
         time.sleep(1.3)
-        wait_for(lambda: self.speed() < STILL_RAD_S, 5.0, "rest")
+        wait_for(lambda: self.speeds()[0] < STILL_RAD_S, 5.0, "rest")
         self.set_profile(8000, 200)
         self.client.group.publish(JointGroupCommand(name="arm", cmd=[2.0, -0.5, 0.5, 2, 0, 2]))
-        wait_for(lambda: self.speed() > 0.2, 5.0, "motion")
+        wait_for(lambda: self.speeds()[0] > 0.2, 5.0, "motion")
 
     def react(self, name: str, cause: Callable[[], Any], expected: str = "stopped") -> Reaction:
         """Cause a fault in mid-motion and time what follows."""
@@ -229,11 +278,15 @@ class Bench:
         start = time.monotonic()
         cause()
         ended: float | None = None
+        still: float | None = None
         diagnosed: float | None = None
-        while time.monotonic() < start + 2.0 and (ended is None or diagnosed is None):
+        while time.monotonic() < start + 2.0 and None in (ended, still, diagnosed):
             now = time.monotonic()
-            if ended is None and self.speed() < STILL_RAD_S:
+            true, commanded = self.speeds()
+            if ended is None and commanded == 0:
                 ended = now - start
+            if still is None and true < STILL_RAD_S:
+                still = now - start
             if diagnosed is None and self.client.bus.get("state") == expected:
                 diagnosed = now - start
             time.sleep(0.003)
@@ -245,10 +298,9 @@ class Bench:
             and at > start
         ]
         state = self.client.bus.get("state", "") if diagnosed is not None else "driver gone"
-        to_ms = lambda s: None if s is None else s * 1e3  # noqa: E731
-        return Reaction(
-            name, to_ms(min(stops, default=None)), to_ms(ended), to_ms(diagnosed), state
-        )
+        times = (min(stops, default=None), ended, still, diagnosed)
+        stop_ms, ended_ms, still_ms, diagnosed_ms = (None if t is None else t * 1e3 for t in times)
+        return Reaction(name, stop_ms, ended_ms, still_ms, diagnosed_ms, state)
 
     def recover(self, *lines: str) -> None:
         for line in lines:
@@ -256,9 +308,11 @@ class Bench:
         time.sleep(1.0)
         fields = {"cmd_type": "group", "name": "all", "enable": True, "smart_reboot": True}
         self.client.call(Reboot, "reboot_motors", **fields)
-        answer = self.client.call(Trigger, "xs_driver/rearm")
-        if not answer.success:
-            raise RuntimeError(answer.message)
+
+        def rearmed() -> bool:
+            return bool(self.client.call(Trigger, "xs_driver/rearm").success)
+
+        wait_for(rearmed, 20.0, "re-arming")
         wait_for(lambda: self.client.bus.get("state") == "running", 5.0, "running")
 
     def kill_driver(self) -> None:
@@ -300,11 +354,32 @@ class Bench:
         return (back - start) * 1e3
 
 
+def _wrong(
+    states: Sequence[tuple[float, list[str], list[float]]],
+    truth: Sequence[tuple[float, dict[str, float]]],
+) -> int:
+    """Count published positions that no sample of the truth around that time bears out."""
+    times = [at for at, _ in truth]
+    wrong = 0
+    for at, names, positions in states:
+        recent = truth[bisect.bisect(times, at - 0.2) : bisect.bisect(times, at + 0.05)]
+        if len(recent) < 3:
+            continue
+        for name, position in zip(names, positions, strict=True):
+            angles = [sample[name] for _, sample in recent if name in sample]
+            if angles and not min(angles) - 0.03 <= position <= max(angles) + 0.03:
+                wrong += 1
+    return wrong
+
+
 def main() -> int:
     """Run the bench. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--duration_s", type=float, default=60.0, help="of the rate measurement")
+    parser.add_argument("--noise_duration_s", type=float, default=20.0, help="1 %% damaged bytes")
     parser.add_argument("--seed", type=int, default=0)
+    # The client shall not be what is measured.
+    prefer_process()
     results = Path(__file__).parent / "results" / "servo_bus.json"
     parser.add_argument("--out", type=Path, default=results)
     arguments = parser.parse_args()
@@ -312,15 +387,17 @@ def main() -> int:
         bench = Bench(Path(folder))
         try:
             figures = bench.rate_and_latency(arguments.duration_s, arguments.seed)
+            figures |= bench.noise(arguments.noise_duration_s)
             figures["reconnection_ms"] = bench.reconnection_ms()
             rows = bench.faults()
         finally:
             bench.close()
-    print(f"{'fault':24} {'stop sent ms':>13} {'motion ended ms':>16} {'diagnosed ms':>13}  state")
+    heads = ("stop sent ms", "command ended ms", "joints still ms", "diagnosed ms")
+    print(f"{'fault':24}" + "".join(f"{head:>18}" for head in heads) + "  state")
     for row in rows:
-        times = (row.stop_sent_ms, row.motion_ended_ms, row.diagnosed_ms)
-        stop, ended, diagnosed = ("-" if t is None else f"{t:.0f}" for t in times)
-        print(f"{row.fault:24} {stop:>13} {ended:>16} {diagnosed:>13}  {row.state}")
+        times = (row.stop_sent_ms, row.command_ended_ms, row.joints_still_ms, row.diagnosed_ms)
+        cells = "".join(f"{'-' if t is None else f'{t:.0f}':>18}" for t in times)
+        print(f"{row.fault:24}{cells}  {row.state}")
     for name, value in figures.items():
         print(f"{name}={value:.2f}")
     load = os.getloadavg()[0]

@@ -236,6 +236,7 @@ class Servo:
             "Goal_Position",
             "Present_Position",
             "Profile_Velocity",
+            "Velocity_Trajectory",
         )
         return {
             "id": self.servo_id,
@@ -269,6 +270,7 @@ class Servo:
         self._check_watchdog(now_s)
         sign = self._direction
         if not self.table.get("Torque_Enable") or now_s < self._ready_s:
+            self._trajectory = (self._position_exact(), 0.0)
             self._pwm = 0.0
             self._current_fraction = 0.0
             self._protect(duration_s)

@@ -293,10 +293,10 @@ class ArmServos:
     def _difference(self, bus: ServoBus, master: Servo, shadow: Servo) -> Steps[int]:
         """Return master's position minus shadow's, in ticks, measured while they stand still."""
         for _ in range(_STILL_ATTEMPTS):
-            self.read_health(bus, master, attempts=3)
+            self.read_health(bus, master, attempts=5)
             before = master.known("Present_Position")
-            self.read_health(bus, shadow, attempts=3)
-            self.read_health(bus, master, attempts=3)
+            self.read_health(bus, shadow, attempts=5)
+            self.read_health(bus, master, attempts=5)
             yield
             if abs(master.known("Present_Position") - before) <= 1:
                 return before - shadow.known("Present_Position")
@@ -309,7 +309,7 @@ class ArmServos:
 
         moves. Returns the names of the registers that differed.
         """
-        self.read_health(bus, servo, attempts=3)
+        self.read_health(bus, servo, attempts=5)
         yield
         if servo.known("Bus_Watchdog") == WATCHDOG_TRIPPED:
             self.write(bus, servo, "Bus_Watchdog", 0)

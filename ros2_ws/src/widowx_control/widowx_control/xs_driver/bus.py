@@ -78,7 +78,7 @@ class ServoBus:
         attempts: how often an acknowledged transaction is tried.
     """
 
-    def __init__(self, port: SerialPort, attempts: int = 3) -> None:
+    def __init__(self, port: SerialPort, attempts: int = 5) -> None:
         """Use the port; nothing is sent yet."""
         self.port = port
         self.counters = BusCounters()

@@ -70,6 +70,7 @@ _STOP_VELOCITY_UNITS: Final = 131
 _START_ATTEMPTS: Final = 10
 _MISSES: Final = 8
 """Cycles in a row without an answer before a servo counts as missing."""
+_LAST_PINGS: Final = 3
 _GOAL_MISSES_TO_LOOK: Final = 3
 _GOAL_MISSES_TO_STOP: Final = 25
 _VERIFY_PERIOD_S: Final = 0.1
@@ -803,10 +804,21 @@ class XsDriver:
             if now - self._last_answer_s.get(s.servo_id, now) > self._settings.missing_after_s
             and self._misses[s.servo_id] >= _MISSES
         ]
+        # On a noisy line, bad luck alone can look the same; a ping is short.
+        silent = [s for s in silent if not self._answers_ping(s)]
         if silent and len(silent) == len(present):
             raise _BusSilent(f"no servo on {self._settings.port} answers any more")
         for servo in silent:
             self._lost(servo)
+
+    def _answers_ping(self, servo: Servo) -> bool:
+        try:
+            self.bus.ping(servo.servo_id, _LAST_PINGS)
+        except NoReply:
+            return False
+        self._last_answer_s[servo.servo_id] = time.monotonic()
+        self._misses.pop(servo.servo_id, None)
+        return True
 
     def _lost(self, servo: Servo) -> None:
         servo.missing = True

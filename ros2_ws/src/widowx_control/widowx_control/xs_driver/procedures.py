@@ -89,7 +89,7 @@ class Procedures:
                 return
             without: list[Servo] = []
             for servo in servos:
-                self._servos.read_health(self._host.bus, servo, attempts=3)
+                self._servos.read_health(self._host.bus, servo, attempts=5)
                 yield
                 if not servo.known("Torque_Enable"):
                     without.append(servo)
@@ -115,7 +115,7 @@ class Procedures:
                     problems.append(problem)
                     continue
                 yield from self._servos.configure(self._host.bus, servo)
-            self._servos.read_health(self._host.bus, servo, attempts=3)
+            self._servos.read_health(self._host.bus, servo, attempts=5)
             yield
             if servo.known("Hardware_Error_Status") & servo.known("Shutdown"):
                 fault = self._servos.health_problem(servo)
@@ -144,7 +144,7 @@ class Procedures:
         for servo in servos:
             if smart:
                 try:
-                    self._servos.read_health(self._host.bus, servo, attempts=3)
+                    self._servos.read_health(self._host.bus, servo, attempts=5)
                     yield
                     if not servo.known("Hardware_Error_Status"):
                         continue
