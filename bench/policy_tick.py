@@ -241,7 +241,8 @@ def measure(graph: str, model: Path, task: str, duration_s: float) -> dict[str, 
             simulation = node_code("robot_sim.robot_sim_node")
             processes["robot_sim"] = start_python(simulation, *in_arm)
             controller = node_code("widowx_control.arm_controller_node")
-            processes["arm_controller"] = start_python(controller, *in_arm)
+            patient = ["-p", "driver_timeout_s:=30.0"]
+            processes["arm_controller"] = start_python(controller, *in_arm, *patient)
         policy_code = node_code("policy_server.policy_node")
         processes["policy_node"] = start_python(policy_code, *policy_arguments)
         camera = None
