@@ -155,8 +155,8 @@ class Bench(Node):
     def call(self, service_type: Any, name: str, request: Any) -> Any:
         """Call a service."""
         client: Any = self.create_client(service_type, name)
-        if not client.wait_for_service(30.0):
-            raise RuntimeError(f"{name}: not offered within 30 s")
+        if not client.wait_for_service(60.0):
+            raise RuntimeError(f"{name}: not offered within 60 s")
         return self.wait(client.call_async(request), 60.0, name)
 
     def run_action(self, action_type: Any, name: str, goal: Any, timeout_s: float) -> Any:
@@ -258,12 +258,14 @@ def measure(graph: str, model: Path, task: str, duration_s: float) -> dict[str, 
             helpers.append(camera)
             _wait_for(lambda: bench.diagnostics.get("images_received", "0") != "0", 20.0)
         else:
+            reset = ResetScene.Request(task=task, seed=1)
+            # Answered once the simulation runs, which may take a while.
+            bench.call(ResetScene, "/robot_sim/reset_scene", reset)
             bench.activate(f"{ARM}/arm_controller")
             goal = MoveToNamedPose.Goal(pose="start", open_gripper=True)
             moved = bench.run_action(MoveToNamedPose, f"{ARM}/move_to_named_pose", goal, 60.0)
             if moved.code != MoveToNamedPose.Result.CODE_REACHED:
                 raise RuntimeError(f"move to start: {moved.message}")
-            reset = ResetScene.Request(task=task, seed=1)
             bench.call(ResetScene, "/robot_sim/reset_scene", reset)
             bench.activate("/policy_node")
             _wait_for(lambda: bench.diagnostics.get("images_received", "0") != "0", 20.0)

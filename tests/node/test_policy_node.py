@@ -251,7 +251,9 @@ def test_an_episode_commands_at_the_rate_with_the_stamps_of_its_images(make_rig)
 
 
 def test_the_tick_follows_simulated_time(make_rig):
-    rig = make_rig(simulated_rate=4.0, use_sim_time="true", camera_timeout_s=0.5)
+    rig = make_rig(
+        simulated_rate=2.0, use_sim_time="true", camera_timeout_s=2.0, state_timeout_s=2.0
+    )
     rig.activate()
     assert wait_until(lambda: rig.robot.statuses[-1].header.stamp.sec > 0)
     start_s = time.monotonic()
@@ -259,7 +261,7 @@ def test_the_tick_follows_simulated_time(make_rig):
     elapsed_s = time.monotonic() - start_s
     assert result.termination_reason == RunEpisode.Result.REASON_HORIZON, result.message
     assert result.duration_s == pytest.approx(20 * PERIOD_S, abs=0.4)
-    assert elapsed_s < 20 * PERIOD_S / 2
+    assert elapsed_s < 20 * PERIOD_S * 0.8
 
 
 def test_without_camera_the_episode_ends_and_nothing_is_sent(make_rig):
