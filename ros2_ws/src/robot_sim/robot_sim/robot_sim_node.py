@@ -115,11 +115,12 @@ class RobotSim(Node):
             )
         with self.loop.arm() as arm:
             self._joint_names = list(arm.joint_names)
-        self._serve()
         self._watch_for_rivals()
         self.loop.start()
         if self._failure:
             raise StartError(self._failure)
+        # Last: who finds a service takes it for ready to answer.
+        self._serve()
         self.get_logger().info(
             f"task '{parameters['task']}', seed {parameters['seed']}, "
             f"arm in namespace {self.get_namespace()}, {parameters['rtf']:g} x real time"
