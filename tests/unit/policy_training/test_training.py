@@ -90,6 +90,20 @@ def test_cloning_learns_a_constant_action_and_starts_cql(make_dataset, tmp_path)
         assert torch.equal(started.critic.encoder.state_dict()[key], value)
 
 
+def test_actor_ignores_the_critic_until_it_has_been_trained(make_dataset, tmp_path):
+    data = (make_dataset(),)
+    actors = []
+    for index, weight in enumerate([0.0, 100.0, 100.0]):
+        start = 0 if index == 2 else 99
+        config = configuration(
+            "cql", cql={"bc_weight": 1.0, "q_weight": weight, "q_start_step": start}
+        )
+        last = train(config, RunOptions(tmp_path / f"run{index}", data, seed=0))
+        actors.append(load_policy(last).actor.mean.weight)
+    assert torch.equal(actors[0], actors[1])
+    assert not torch.equal(actors[1], actors[2])
+
+
 def test_divergence_stops_the_run_and_says_why(make_dataset, tmp_path):
     config = configuration("cql", cql={"reward_scale": 1.0, "divergence_margin": -20.0})
     with pytest.raises(DivergenceError, match="average Q"):
