@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Final
 
@@ -119,8 +119,8 @@ def _noise(server: BusServer, *settings: str) -> str:
 
 
 def _state(server: BusServer) -> str:
-    def collect(bus: EmulatedBus) -> list[dict[str, object]]:
-        return [servo.summary(bus.now_s) for servo in bus.servos]
+    def collect(bus: EmulatedBus) -> list[Mapping[str, object]]:
+        return [dict(servo.summary(bus.now_s)) for servo in bus.servos]
 
     return json.dumps(server.call(collect))
 
