@@ -29,6 +29,7 @@ def test_both_kinds_of_report_are_read(tmp_path):
     }
     runner.write_text(json.dumps(report))
     assert read_measurement("b", runner).counts == {"open_drawer": (1, 2), "close_drawer": (1, 1)}
+    assert read_measurement("both", simulated, runner).counts["open_drawer"] == (4, 6)
     runner.write_text(json.dumps(report | {"complete": False, "error": "arm lost"}))
     with pytest.raises(ModelCardError, match="arm lost"):
         read_measurement("b", runner)

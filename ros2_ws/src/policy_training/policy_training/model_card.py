@@ -3,8 +3,8 @@
     python -m policy_training.model_card --bundle models/x --run runs/x \\
         --report "CQL, gym environment=runs/x/evaluation.json" --out models/x/README.md
 
-Every `--report NAME=FILE` becomes a column; files of `policy_training.evaluate` and of the episode
-runner's `report:=` are understood.
+Every `--report NAME=FILE[,FILE…]` becomes a column (several files are added up); files of
+`policy_training.evaluate` and of the episode runner's `report:=` are understood.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Measurement:
     Attributes:
         name: Column heading.
         counts: Task → (successes, trials).
-        command: The command that measured it.
+        commands: The commands that measured it.
     """
 
     name: str
     counts: dict[str, tuple[int, int]]
-    command: str
+    commands: tuple[str, ...]
 
     def overall(self) -> tuple[int, int]:
         """Successes and trials over all tasks."""
@@ -46,31 +46,39 @@ class Measurement:
         return sum(wins), sum(trials)
 
 
-def read_measurement(name: str, path: Path) -> Measurement:
-    """Read a report.
+def read_measurement(name: str, *paths: Path) -> Measurement:
+    """Read one or several reports and add them up.
 
     Args:
         name: Column heading.
-        path: JSON of `policy_training.evaluate` or of the episode runner.
+        paths: JSON of `policy_training.evaluate` or of the episode runner.
 
     Raises:
-        ModelCardError: The file has neither form, or its run was not complete.
+        ModelCardError: A file has neither form, or its run was not complete.
     """
-    report = json.loads(path.read_text())
-    if "tasks" in report:
-        counts = {
-            task: (row["successes"], row["episodes"]) for task, row in report["tasks"].items()
-        }
-    elif "summary" in report:
+    counts: dict[str, tuple[int, int]] = {}
+    commands = []
+    for path in paths:
+        report = json.loads(path.read_text())
+        for task, (wins, trials) in _counts(report, path).items():
+            before = counts.get(task, (0, 0))
+            counts[task] = (before[0] + wins, before[1] + trials)
+        commands.append(str(report.get("command", "")))
+    return Measurement(name, counts, tuple(command for command in commands if command))
+
+
+def _counts(report: Mapping[str, Any], path: Path) -> dict[str, tuple[int, int]]:
+    if "summary" in report:
         if not report["complete"]:
             raise ModelCardError(f"{path}: the run is not complete ({report['error']})")
-        counts = {}
+        counts: dict[str, tuple[int, int]] = {}
         for episode in report["episodes"]:
             wins, trials = counts.get(episode["task"], (0, 0))
             counts[episode["task"]] = (wins + bool(episode["success"]), trials + 1)
-    else:
+        return counts
+    if "tasks" not in report:
         raise ModelCardError(f"{path}: found neither 'tasks' nor 'summary'; not an evaluation")
-    return Measurement(name, counts, str(report.get("command", "")))
+    return {task: (row["successes"], row["episodes"]) for task, row in report["tasks"].items()}
 
 
 def model_card(
@@ -110,7 +118,7 @@ def model_card(
         "",
         "Measured by:",
         "",
-        *[f"- {m.name}: `{m.command}`" for m in measurements if m.command],
+        *[f"- {m.name}: `{command}`" for m in measurements for command in m.commands],
         "",
         "## Training",
         "",
@@ -163,7 +171,7 @@ def _algorithm(name: str) -> str:
 
 
 def _table(measurements: Sequence[Measurement]) -> list[str]:
-    tasks = list(measurements[0].counts)
+    tasks = sorted({task for m in measurements for task in m.counts})
     rows = [
         "| task | " + " | ".join(m.name for m in measurements) + " |",
         "|---" * (len(measurements) + 1) + "|",
@@ -241,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--report",
         action="append",
         required=True,
-        metavar="NAME=FILE",
+        metavar="NAME=FILE[,FILE]",
         help="measured success; the bundle's own first",
     )
     parser.add_argument("--notes", type=Path, help="Markdown: what was tried")
@@ -253,7 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name, separator, file = item.partition("=")
             if not separator:
                 parser.error(f"found --report {item!r}, expected NAME=FILE")
-            measurements.append(read_measurement(name, Path(file)))
+            files = [Path(part) for part in file.split(",")]
+            measurements.append(read_measurement(name, *files))
         notes = options.notes.read_text() if options.notes else ""
         options.out.write_text(model_card(options.bundle, options.run, measurements, notes))
     except (ModelCardError, FileNotFoundError) as error:
