@@ -3,8 +3,9 @@
     python -m policy_training.model_card --bundle models/x --run runs/x \\
         --report "CQL, gym environment=runs/x/evaluation.json" --out models/x/README.md
 
-Every `--report NAME=FILE[,FILE…]` becomes a column (several files are added up); files of
-`policy_training.evaluate` and of the episode runner's `report:=` are understood.
+Every `--report NAME=FILE` becomes a column; files with the same name, also given as
+`NAME=FILE,FILE`, are added up. Files of `policy_training.evaluate` and of the episode runner's
+`report:=` are understood.
 """
 
 from __future__ import annotations
@@ -256,13 +257,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, type=Path)
     options = parser.parse_args(arguments)
     try:
-        measurements = []
+        columns: dict[str, list[Path]] = {}
         for item in options.report:
-            name, separator, file = item.partition("=")
+            name, separator, files = item.partition("=")
             if not separator:
                 parser.error(f"found --report {item!r}, expected NAME=FILE")
-            files = [Path(part) for part in file.split(",")]
-            measurements.append(read_measurement(name, *files))
+            columns.setdefault(name, []).extend(Path(part) for part in files.split(","))
+        measurements = [read_measurement(name, *paths) for name, paths in columns.items()]
         notes = options.notes.read_text() if options.notes else ""
         options.out.write_text(model_card(options.bundle, options.run, measurements, notes))
     except (ModelCardError, FileNotFoundError) as error:
