@@ -186,16 +186,16 @@ def closing_table(report: Report) -> list[str]:
 
 
 def bundle_identity(model: str) -> dict[str, str]:
-    """Name, path and hash of a policy bundle.
+    """Name and hash of a policy bundle.
 
     The hash is that of the bundle's YAML file, which itself names the SHA-256 of every other file.
-    All are empty when `model` is.
+    Both are empty when `model` is.
 
     Raises:
         ReportError: the directory has not exactly one YAML file.
     """
     if not model:
-        return {"name": "", "path": "", "sha256": ""}
+        return {"name": "", "sha256": ""}
     directory = Path(model)
     documents = sorted(directory.glob("*.yaml"))
     if len(documents) != 1:
@@ -204,7 +204,7 @@ def bundle_identity(model: str) -> dict[str, str]:
             f"model '{model}': expected a bundle directory with one .yaml file, found {found}"
         )
     digest = hashlib.sha256(documents[0].read_bytes()).hexdigest()
-    return {"name": directory.name, "path": str(directory), "sha256": digest}
+    return {"name": directory.name, "sha256": digest}
 
 
 def software_versions() -> dict[str, str]:
