@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,12 @@ def test_readme_names_existing_paths():
         if not (ROOT / path).exists() and not (ROOT / "ros2_ws" / "src" / path).exists()
     ]
     assert not missing
+
+
+def test_readme_numbers_are_those_of_the_measurements():
+    check = subprocess.run(
+        [sys.executable, ROOT / "tools" / "fill_numbers.py", "--check"],
+        capture_output=True,
+        text=True,
+    )
+    assert check.returncode == 0, check.stdout + check.stderr
