@@ -296,7 +296,8 @@ def test_a_second_driver_in_the_namespace_refuses_to_start(client, domain):
     rival = launch(domain)
     _, errors = rival.communicate(timeout=TIMEOUT_S)
     assert rival.returncode == 1
-    assert f"{NAMESPACE}/joint_states is already published by {NAMESPACE}/robot_sim" in errors
+    # The other's name may not have been discovered yet when its publisher has.
+    assert f"{NAMESPACE}/joint_states is already published by" in errors
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,8 @@ class RobotSim(Node):
         others = {
             f"{i.node_namespace.rstrip('/')}/{i.node_name}"
             for i in self.get_publishers_info_by_topic("joint_states")
-        }
+            if "UNKNOWN" not in i.node_name  # its publisher may be discovered before its name
+        } or {"another node"}
         return (
             f"{self.resolve_topic_name('joint_states')} is already published by "
             f"{', '.join(sorted(others))}: another driver or simulator serves this namespace; "
