@@ -49,7 +49,7 @@ from robot_sim.xs_arm import XsArmError
 CAMERA_FRAME = "camera"
 _STATUS_CYCLES = round(0.05 / CYCLE_S)
 _RIVAL_WAIT_S = 1.0
-_RIVAL_WATCH_S = 5.0
+RIVAL_WATCH_S = 5.0
 _RIVAL_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 _MAX_SEED = 2**31 - 1
 _FOREIGN_PREFIXES = ("use_sim_time", "start_type_description_service", "qos_overrides.")
@@ -220,7 +220,7 @@ class RobotSim(Node):
         listener = self.create_subscription(JointState, "joint_states", check, _RIVAL_QOS)
 
         def end() -> None:
-            if time.monotonic() - since > _RIVAL_WATCH_S:
+            if time.monotonic() - since > RIVAL_WATCH_S:
                 timer.cancel()
                 self.destroy_subscription(listener)
 
