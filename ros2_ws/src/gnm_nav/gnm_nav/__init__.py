@@ -1,0 +1,1 @@
+"""Visual navigation over topological maps, for any mobile robot with a camera."""
