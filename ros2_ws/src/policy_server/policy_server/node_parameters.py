@@ -33,7 +33,7 @@ class NodeParameter:
     """
 
     name: str
-    default: str | int | float
+    default: str | bool | int | float
     description: str
     low: float = 0.0
     high: float = 0.0
@@ -49,7 +49,7 @@ class NodeParameter:
             descriptor.floating_point_range = [
                 FloatingPointRange(from_value=self.low, to_value=self.high, step=0.0)
             ]
-        elif isinstance(self.default, int):
+        elif isinstance(self.default, int) and not isinstance(self.default, bool):
             descriptor.integer_range = [
                 IntegerRange(from_value=int(self.low), to_value=int(self.high), step=0)
             ]
