@@ -93,7 +93,7 @@ class RobotConfig:
 
     @property
     def waypoint_spacing_m(self) -> float:
-        """Metres per unit of the networks' normalised waypoints: one model step at nominal speed."""
+        """Metres per unit of the networks' waypoints: one model step at nominal speed."""
         return self.nominal_speed_m_s * MODEL_PERIOD_S
 
 
