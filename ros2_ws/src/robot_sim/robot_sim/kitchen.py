@@ -43,6 +43,8 @@ GRIPPER = len(ARM_JOINTS)
 OPEN_FINGER_M = BRIDGE_FINGER_HIGH_M
 """Finger position in which episodes start."""
 _MAX_REFERENCE_LEAD_RAD = 0.3
+_JOINT_FRICTION_NM = 0.1
+"""Of every joint in the URDF."""
 
 
 _ARM = np.arange(len(ARM_JOINTS))
@@ -198,6 +200,44 @@ class Kitchen:
         if servo == GRIPPER:
             return self._servo_angle()
         return float(self.data.qpos[self._arm_q[servo]])
+
+    # Motors outside of this model
+
+    def release_joints(self) -> None:
+        """Hand the joints to motors outside of this model, for `advance_driven`, for good.
+
+        The arm then has its weight, and the friction that its URDF gives every joint.
+        """
+        self.torque_enabled[:] = False
+        self._apply_gains()
+        self.model.body_gravcomp[:] = 0.0
+        self.model.dof_frictionloss[self._arm_v] = _JOINT_FRICTION_NM
+        self._joint_damping = self.model.dof_damping[self._arm_v].copy()
+
+    @property
+    def joint_motion(self) -> tuple[_Array, _Array]:
+        """True positions [rad] and velocities [rad/s] of the six joints and the gripper's horn."""
+        angle = self._servo_angle()
+        speed = float(self.data.qvel[self._finger_v]) / self._drive.ratio(angle)
+        return (
+            np.append(self.data.qpos[self._arm_q], angle),
+            np.append(self.data.qvel[self._arm_v], speed),
+        )
+
+    def advance_driven(self, torques_nm: _Array, dampings_nm_s: _Array) -> None:
+        """Run one physics step of `TIMESTEP_S` with torque - damping * velocity on every joint.
+
+        Args:
+            torques_nm: shape (7,), on the six joints and the gripper's horn.
+            dampings_nm_s: shape (7,), back-EMF of their motors.
+        """
+        m, d = self.model, self.data
+        ratio = self._drive.ratio(self._servo_angle())
+        m.dof_damping[self._arm_v] = self._joint_damping + dampings_nm_s[:GRIPPER]
+        m.dof_damping[self._fingers_v] = dampings_nm_s[GRIPPER] / ratio**2 / 2
+        d.qfrc_applied[self._arm_v] = torques_nm[:GRIPPER]
+        d.ctrl[GRIPPER] = torques_nm[GRIPPER] / ratio
+        mujoco.mj_step(m, d)
 
     # Time
 

@@ -1,6 +1,7 @@
 """Node `robot_sim`: the kitchen behind the topics and services of a WidowX with a camera.
 
-The arm's side is the interface of Interbotix's xs_sdk, in this node's namespace. See the README.
+The arm's side is the interface of Interbotix's xs_sdk, in this node's namespace, or the servos'
+serial bus for a driver beside it. See the README.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -42,6 +44,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from robot_sim.scene_model import CAMERA_FOVY_DEG, IMAGE_HEIGHT, IMAGE_WIDTH
+from robot_sim.servo_bus import ServoBusOptions
 from robot_sim.simulation_loop import CYCLE_S, CycleState, SimulationLoop
 from robot_sim.tasks import TASKS, find_task
 from robot_sim.xs_arm import XsArmError
@@ -78,13 +81,19 @@ class RobotSim(Node):
         )
         parameters = self._declare()
         self._simulated_clock = parameters["rtf"] != 1.0
-        self._refuse_rivals()
+        servo_bus = _servo_bus(parameters)
+        if servo_bus is None:
+            self._refuse_rivals()
         self._cycles = 0
         self._failure = ""
         self._own_stamps: deque[tuple[int, int]] = deque(maxlen=1000)
         reliable = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._joint_states = self.create_publisher(JointState, "joint_states", reliable)
+        self._joint_states = (
+            self.create_publisher(JointState, "joint_states", reliable)
+            if servo_bus is None
+            else None
+        )
         self._images = self.create_publisher(Image, "/camera/image_raw", newest)
         self._camera_infos = self.create_publisher(CameraInfo, "/camera/camera_info", newest)
         self._task_status = self.create_publisher(TaskStatus, "/robot_sim/task_status", reliable)
@@ -102,6 +111,7 @@ class RobotSim(Node):
                 self._publish_cycle,
                 self._publish_image,
                 self._fail,
+                servo_bus,
             )
         except KeyError as error:
             raise StartError(f"parameter task: {error.args[0]}") from error
@@ -113,17 +123,21 @@ class RobotSim(Node):
                 "parameter viewer: found 'window', but there is no display (DISPLAY is not set); "
                 "use viewer:=none or watch /camera/image_raw"
             )
-        with self.loop.arm() as arm:
-            self._joint_names = list(arm.joint_names)
-        self._watch_for_rivals()
+        if servo_bus is None:
+            with self.loop.arm() as arm:
+                self._joint_names = list(arm.joint_names)
+            self._watch_for_rivals()
         self.loop.start()
         if self._failure:
             raise StartError(self._failure)
         # Last: who finds a service takes it for ready to answer.
-        self._serve()
+        if servo_bus is None:
+            self._serve_arm()
+        self.create_service(ResetScene, "/robot_sim/reset_scene", self._serve_reset)
+        where = self.loop.servo_port or f"namespace {self.get_namespace()}"
         self.get_logger().info(
             f"task '{parameters['task']}', seed {parameters['seed']}, "
-            f"arm in namespace {self.get_namespace()}, {parameters['rtf']:g} x real time"
+            f"arm on {where}, {parameters['rtf']:g} x real time"
         )
 
     def destroy_node(self) -> None:
@@ -142,6 +156,15 @@ class RobotSim(Node):
             "rtf": (1.0, "simulated seconds per second; not 1: /clock is published"),
             "camera_rate_hz": (30.0, "pictures per simulated second"),
             "viewer": ("none", "none, or window for MuJoCo's viewer"),
+            "servo_bus": (
+                "",
+                "path of a link to a serial port on which the arm's servos answer, instead of the "
+                "arm's topics and services; empty: none",
+            ),
+            "servo_bus_control": (
+                "",
+                "path of a Unix socket that takes the commands of servo_bus_emulator; empty: none",
+            ),
         }
         given = [
             name
@@ -226,7 +249,7 @@ class RobotSim(Node):
 
         timer = self.create_timer(1.0, end)
 
-    def _serve(self) -> None:
+    def _serve_arm(self) -> None:
         depth = 10
         for kind, topic, callback in (
             (JointGroupCommand, "commands/joint_group", self._on_group),
@@ -242,7 +265,6 @@ class RobotSim(Node):
             (MotorGains, "set_motor_pid_gains", self._serve_gains),
             (RegisterValues, "set_motor_registers", self._serve_set_registers),
             (RegisterValues, "get_motor_registers", self._serve_get_registers),
-            (ResetScene, "/robot_sim/reset_scene", self._serve_reset),
         ):
             self.create_service(kind, name, service)
 
@@ -376,14 +398,13 @@ class RobotSim(Node):
         stamp = self._stamp(state.time_s, state.wall_ns)
         if self._clock_messages is not None:
             self._clock_messages.publish(Clock(clock=stamp))
-        message = JointState()
-        message.header.stamp = stamp
-        message.name = self._joint_names
-        message.position = state.positions
-        message.velocity = state.velocities
-        message.effort = state.efforts
-        self._own_stamps.append((stamp.sec, stamp.nanosec))
-        self._joint_states.publish(message)
+        if self._joint_states is not None and state.joint_state is not None:
+            message = JointState()
+            message.header.stamp = stamp
+            message.name = self._joint_names
+            message.position, message.velocity, message.effort = state.joint_state
+            self._own_stamps.append((stamp.sec, stamp.nanosec))
+            self._joint_states.publish(message)
         self._cycles += 1
         if self._cycles % _STATUS_CYCLES == 0:
             self._publish_task_status(stamp)
@@ -415,6 +436,29 @@ class RobotSim(Node):
         if not self._failure:
             self._failure = reason
             self._on_failure(reason)
+
+
+def _servo_bus(parameters: Mapping[str, Any]) -> ServoBusOptions | None:
+    """Where the servo bus is wanted, if it is."""
+    link, control = (str(parameters[name]) for name in ("servo_bus", "servo_bus_control"))
+    if not link:
+        if control:
+            raise StartError(
+                f"parameter servo_bus_control: found '{control}', but there is no bus to control; "
+                "set servo_bus too"
+            )
+        return None
+    if parameters["rtf"] != 1.0:
+        raise StartError(
+            f"parameter rtf: found {parameters['rtf']:g}; expected 1.0 with servo_bus: servos and "
+            "their driver keep real time"
+        )
+    path = Path(link)
+    if path.exists() and not path.is_symlink():
+        raise StartError(f"parameter servo_bus: found '{link}', which exists and is not a link")
+    if not path.parent.is_dir():
+        raise StartError(f"parameter servo_bus: found '{link}'; there is no folder {path.parent}")
+    return ServoBusOptions(path, Path(control) if control else None)
 
 
 def _camera_info() -> CameraInfo:
@@ -462,6 +506,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"robot_sim: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
+    if node.loop.servo_port is not None:
+        # The thread of the bus waits for the interpreter at most this long behind another one.
+        sys.setswitchinterval(0.0005)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:

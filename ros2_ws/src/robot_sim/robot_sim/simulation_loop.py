@@ -1,7 +1,8 @@
 """Runs the kitchen at a steady multiple of real time, and renders beside it. No ROS.
 
-One thread steps the physics against the steady clock. Another owns the OpenGL context and draws
-the newest state that is due, so a slow picture never delays the joint states.
+One thread steps the physics against the steady clock, or follows those of an emulated servo bus.
+Another owns the OpenGL context and draws the newest state that is due, so a slow picture never
+delays the joint states.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from robot_sim.kitchen import CameraRenderer, Kitchen
 from robot_sim.scene_model import TIMESTEP_S
+from robot_sim.servo_bus import KitchenServoBus, ServoBusOptions
 from robot_sim.tasks import SuccessTimer, Task
 from robot_sim.xs_arm import XsArm
 
@@ -29,15 +31,15 @@ _MAX_LAG_S = 0.25
 
 @dataclass(frozen=True)
 class CycleState:
-    """What one cycle of the physics produced; values in the order of joint_states."""
+    """What one cycle of the physics produced."""
 
     time_s: float
     """Simulated time."""
     wall_ns: int
     """System time at which this state was reached."""
-    positions: list[float]
-    velocities: list[float]
-    efforts: list[float]
+    joint_state: tuple[list[float], list[float], list[float]] | None
+    """Positions, velocities and efforts in the order of joint_states; None behind a servo bus,
+    whose driver reads them."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,25 @@ class SimulationLoop:
         on_cycle: Callable[[CycleState], None],
         on_image: Callable[[float, int, NDArray[np.uint8]], None],
         on_failure: Callable[[str], None],
+        servo_bus: ServoBusOptions | None = None,
     ) -> None:
-        """Build the scene; nothing runs before `start`."""
+        """Build the scene; nothing runs before `start`.
+
+        With `servo_bus`, drivers reach the arm over that bus only, and time is real time.
+        """
         self._lock = threading.Lock()
+        self._scene_lock = threading.Lock()
+        """Held while the model's parts are moved and tinted, and while they are drawn. The physics
+        does not wait for it: a servo answers at once, however long a picture takes."""
         self._kitchen = Kitchen()
-        self._arm = XsArm(self._kitchen)
+        self._bus = KitchenServoBus(self._kitchen, self._lock, servo_bus) if servo_bus else None
+        self._arm = None if self._bus else XsArm(self._kitchen)
         self._timer = SuccessTimer()
         self._task, self._seed, self._episode = task, seed, 0
         self._kitchen.set_layout(task.layout(seed))
         self._factor = real_time_factor
         self._camera_period_s = 1.0 / camera_rate_hz
+        self._next_frame_s = 0.0
         self._on_cycle, self._on_image, self._on_failure = on_cycle, on_image, on_failure
         self._stop = threading.Event()
         self._frame = threading.Condition()
@@ -89,7 +100,10 @@ class SimulationLoop:
         """Simulated time that was given up because the machine was too slow."""
         self._threads = [
             threading.Thread(target=self._guarded, args=(body,), name=name, daemon=True)
-            for body, name in ((self._render, "camera"), (self._run, "physics"))
+            for body, name in (
+                (self._render, "camera"),
+                (self._follow_bus if self._bus else self._run, "physics"),
+            )
         ]
 
     @property
@@ -105,8 +119,19 @@ class SimulationLoop:
         mujoco.mj_kinematics(self._kitchen.model, data)
 
     def arm(self) -> _LockedArm:
-        """Access to the arm while the physics stands still: ``with loop.arm() as arm``."""
+        """Access to the arm while the physics stands still: ``with loop.arm() as arm``.
+
+        Raises:
+            RuntimeError: the arm is behind a servo bus.
+        """
+        if self._arm is None:
+            raise RuntimeError("the arm is behind a servo bus; command it through its driver")
         return _LockedArm(self._lock, self._arm)
+
+    @property
+    def servo_port(self) -> str | None:
+        """The port of the servo bus, if there is one."""
+        return self._bus.port if self._bus else None
 
     def start(self) -> None:
         """Start both threads and wait until the first picture can be drawn."""
@@ -132,7 +157,7 @@ class SimulationLoop:
             ValueError: the seed is negative.
         """
         layout = task.layout(seed)
-        with self._lock:
+        with self._scene_lock, self._lock:
             self._kitchen.set_layout(layout)
             self._task, self._seed = task, seed
             self._episode += 1
@@ -155,21 +180,15 @@ class SimulationLoop:
                 self._on_failure(failure)
 
     def _run(self) -> None:
+        assert self._arm is not None
         start = time.monotonic()
-        cycles, next_frame_s = 0, 0.0
+        cycles = 0
         while not self._stop.is_set():
             with self._lock:
                 self._arm.update()
                 self._kitchen.advance(CYCLE_STEPS)
-                self._timer.update(self._task.succeeded(self._kitchen), CYCLE_S)
-                state = CycleState(self._kitchen.time_s, time.time_ns(), *self._arm.joint_state())
-                positions = None
-                if state.time_s >= next_frame_s - 1e-9:
-                    next_frame_s += self._camera_period_s
-                    positions = self._kitchen.data.qpos.copy()
-            if positions is not None:
-                self._offer_frame(state, positions)
-            self._on_cycle(state)
+                state, positions = self._judge(CYCLE_S, self._arm.joint_state())
+            self._hand_out(state, positions)
             cycles += 1
             wait_s = start + cycles * CYCLE_S / self._factor - time.monotonic()
             if wait_s > 0:
@@ -178,6 +197,38 @@ class SimulationLoop:
                 # Catching up would run the scene too fast for whoever commands it.
                 start -= wait_s
                 self.late_s -= wait_s
+
+    def _follow_bus(self) -> None:
+        """Judge and draw what the bus's own thread lets happen, in real time."""
+        assert self._bus is not None
+        with self._bus:
+            seen_s = self._kitchen.time_s
+            due = time.monotonic()
+            while not self._stop.is_set():
+                self._bus.check()
+                with self._lock:
+                    elapsed_s = self._kitchen.time_s - seen_s
+                    seen_s += elapsed_s
+                    state, positions = self._judge(elapsed_s, None)
+                self._hand_out(state, positions)
+                due = max(due + CYCLE_S, time.monotonic())
+                self._stop.wait(due - time.monotonic())
+
+    def _judge(
+        self, elapsed_s: float, joint_state: tuple[list[float], list[float], list[float]] | None
+    ) -> tuple[CycleState, NDArray[np.float64] | None]:
+        """The state now and, when a picture is due, the positions for it. Call it with the lock."""
+        self._timer.update(self._task.succeeded(self._kitchen), elapsed_s)
+        state = CycleState(self._kitchen.time_s, time.time_ns(), joint_state)
+        if state.time_s < self._next_frame_s - 1e-9:
+            return state, None
+        self._next_frame_s += self._camera_period_s
+        return state, self._kitchen.data.qpos.copy()
+
+    def _hand_out(self, state: CycleState, positions: NDArray[np.float64] | None) -> None:
+        if positions is not None:
+            self._offer_frame(state, positions)
+        self._on_cycle(state)
 
     def _offer_frame(self, state: CycleState, positions: NDArray[np.float64]) -> None:
         with self._frame:
@@ -201,7 +252,7 @@ class SimulationLoop:
                     state, positions = self._frame_due
                     self._frame_due = None
                 data.qpos[:] = positions
-                with self._lock:
+                with self._scene_lock:
                     mujoco.mj_kinematics(model, data)
                     mujoco.mj_comPos(model, data)
                     mujoco.mj_camlight(model, data)

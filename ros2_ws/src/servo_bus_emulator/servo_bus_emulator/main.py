@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from widowx_control.xs_driver.package_files import default_modes, default_motors
 from widowx_control.xs_driver.realtime import prefer_process
 
 from servo_bus_emulator.bus import BusTiming
-from servo_bus_emulator.commands import HELP, CommandError, execute
+from servo_bus_emulator.commands import HELP
+from servo_bus_emulator.control_socket import ControlSocket
 from servo_bus_emulator.pseudo_terminal import BusServer
 from servo_bus_emulator.widowx import widowx_bus
 
@@ -42,27 +42,6 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     arguments, _ = parser.parse_known_args(argv)
     return arguments
-
-
-def _serve_commands(server: BusServer, path: Path) -> None:
-    path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        while True:
-            connection, _ = listener.accept()
-            with (
-                contextlib.suppress(OSError, UnicodeDecodeError),
-                connection,
-                connection.makefile("rw", encoding="utf-8") as stream,
-            ):
-                for line in stream:
-                    try:
-                        reply = execute(server, line)
-                    except CommandError as error:
-                        reply = f"error: {error}"
-                    stream.write(reply + "\n")
-                    stream.flush()
 
 
 def _interrupt(*_: object) -> None:
@@ -98,9 +77,12 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.realtime_priority:
             prefer_process()
         print(f"servo_bus_emulator: {len(bus.servos)} servos on {server.port}", flush=True)
-        if arguments.control is not None:
-            _serve_commands(server, arguments.control)
-        else:
+        control = (
+            contextlib.nullcontext()
+            if arguments.control is None
+            else ControlSocket(server, arguments.control)
+        )
+        with control:
             signal.pause()
     return 0
 

@@ -108,6 +108,11 @@ class BusServer:
         self.call(lambda _: self._open())
 
     @property
+    def running(self) -> bool:
+        """Whether the serving thread lives."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
     def plugged(self) -> bool:
         """Whether there is a port."""
         return self._master >= 0
@@ -122,7 +127,7 @@ class BusServer:
         Raises:
             RuntimeError: the server is not running.
         """
-        if self._thread is None or not self._thread.is_alive():
+        if not self.running:
             raise RuntimeError("the emulator is not running; call start() first")
         done = threading.Event()
         results: list[Result] = []

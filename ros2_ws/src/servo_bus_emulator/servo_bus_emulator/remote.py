@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -11,10 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from servo_bus_emulator.commands import CommandError
+from servo_bus_emulator.control_socket import tell
 
 _START_S: Final = 20.0
-_ANSWER_S: Final = 5.0
 
 
 class RemoteEmulator:
@@ -80,16 +78,7 @@ class RemoteEmulator:
         Raises:
             CommandError: the emulator did not understand it.
         """
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_ANSWER_S)
-            connection.connect(str(self._socket))
-            with connection.makefile("rw", encoding="utf-8") as stream:
-                stream.write(line + "\n")
-                stream.flush()
-                answer = stream.readline().rstrip("\n")
-        if answer.startswith("error: "):
-            raise CommandError(answer.removeprefix("error: "))
-        return answer
+        return tell(self._socket, line)
 
     def state(self) -> dict[int, dict[str, Any]]:
         """Return what the command 'state' says, by servo id."""
