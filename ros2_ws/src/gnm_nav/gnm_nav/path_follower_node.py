@@ -1,0 +1,379 @@
+"""The path follower: drives along the navigator's path, and stops when there is none."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Quaternion, Twist, TwistStamped
+from nav_msgs.msg import Odometry, Path
+from policy_server.node_parameters import (
+    NodeParameter,
+    check_change,
+    declare_parameters,
+    unknown_overrides,
+)
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+from gnm_nav.node_main import run_node
+from gnm_nav.path_follower import (
+    ZERO,
+    FollowerOutput,
+    FollowerSettings,
+    FollowerState,
+    PathError,
+    PathFollower,
+    Velocity,
+)
+from gnm_nav.robot_config import CONTROLLERS, RobotConfigError, load_robot, robot_names
+
+PATH_FRAME = "base_link"
+RATE_HZ = 20.0
+_STALLED_CLOCK_S = 0.2
+"""Real time without an update, because a simulated clock stands, after which zero is sent."""
+
+PARAMETERS = (
+    NodeParameter(
+        "robot",
+        "locobot",
+        f"The robot: one of {list(robot_names())}, or the path of a YAML file",
+        structural=True,
+    ),
+    NodeParameter(
+        "controller",
+        "robot",
+        "How to follow; robot: as the robot's file says",
+        choices=("robot", *CONTROLLERS),
+        structural=True,
+    ),
+    NodeParameter(
+        "waypoint_index",
+        -1,
+        "0-based index of the waypoint that is driven to; -1: as the robot's file says",
+        -1,
+        31,
+        structural=True,
+    ),
+    NodeParameter(
+        "stamped",
+        "robot",
+        "Publish TwistStamped (true) or Twist (false); robot: as the robot's file says",
+        choices=("robot", "true", "false"),
+        structural=True,
+    ),
+    NodeParameter(
+        "angular_time_s",
+        0.5,
+        "Time in which the PD controller wants to look towards its waypoint",
+        0.1,
+        5.0,
+        structural=True,
+    ),
+    NodeParameter(
+        "path_timeout_s",
+        0.9,
+        "Largest age of the image behind a path, by its stamp",
+        0.1,
+        5.0,
+        structural=True,
+    ),
+    NodeParameter(
+        "silence_timeout_s",
+        0.18,
+        "Largest time without a message on `waypoints`, in real time",
+        0.05,
+        2.0,
+        structural=True,
+    ),
+    NodeParameter(
+        "odometry_timeout_s",
+        0.3,
+        "Largest age of odometry that is still used to move the path",
+        0.01,
+        2.0,
+        structural=True,
+    ),
+)
+
+
+class PathFollowerNode(LifecycleNode):
+    """Lifecycle node `path_follower`. See the package's README for its graph interface."""
+
+    def __init__(self, **node_arguments: Any) -> None:
+        super().__init__("path_follower", **node_arguments)
+        declare_parameters(self, PARAMETERS)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._follower: PathFollower | None = None
+        self._stamped = False
+        self._active = False
+        self._fault = ""
+        self._said = FollowerState.QUIET
+        self._refused: Counter[str] = Counter()
+        self._output: FollowerOutput | None = None
+        self._commands: Any = None
+        self._entities: list[Any] = []
+        self._last_update: tuple[float, float] | None = None
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+
+    # --- lifecycle -------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read the robot's file; refused with the reason in log and diagnostics."""
+        try:
+            problems = unknown_overrides(self)
+            if problems:
+                raise ValueError("; ".join(problems))
+            robot = load_robot(self._parameter("robot"))
+        except (RobotConfigError, ValueError) as error:
+            return self._refuse(f"configure refused: {error}")
+        controller = self._parameter("controller")
+        index = self._parameter("waypoint_index")
+        stamped = self._parameter("stamped")
+        self._stamped = robot.stamped if stamped == "robot" else stamped == "true"
+        self._follower = PathFollower(
+            robot,
+            FollowerSettings(
+                controller=robot.drive.controller if controller == "robot" else controller,
+                waypoint_index=robot.drive.waypoint_index if index < 0 else index,
+                angular_time_s=self._parameter("angular_time_s"),
+                path_timeout_s=self._parameter("path_timeout_s"),
+                silence_timeout_s=self._parameter("silence_timeout_s"),
+                odometry_timeout_s=self._parameter("odometry_timeout_s"),
+            ),
+        )
+        self._commands = self.create_lifecycle_publisher(
+            TwistStamped if self._stamped else Twist, "cmd_vel_nav", 1
+        )
+        newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._entities = [
+            self.create_subscription(Path, "waypoints", self._on_path, 1),
+            self.create_subscription(Odometry, "odom", self._on_odometry, newest),
+        ]
+        self._report("")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start without a path; nothing is commanded before one arrives."""
+        assert self._follower is not None
+        others = [
+            f"{end.node_namespace.rstrip('/')}/{end.node_name}"
+            for end in self.get_publishers_info_by_topic(self._commands.topic_name)
+            if (end.node_name, end.node_namespace) != (self.get_name(), self.get_namespace())
+        ]
+        if others:
+            return self._refuse(
+                f"activate refused: found {', '.join(others)} publishing "
+                f"{self._commands.topic_name} too, expected one source of commands"
+            )
+        self._follower.reset()
+        self._refused.clear()
+        self._said = FollowerState.QUIET
+        self._last_update = None
+        result = super().on_activate(state)
+        self._active = True
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._entities += [
+            self.create_timer(1.0 / RATE_HZ, self._update),
+            self.create_timer(1.0 / RATE_HZ, self._watch_clock, clock=steady),
+        ]
+        self._report("")
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Send zero once; the guard behind sees silence then."""
+        self.stop_driving()
+        for timer in self._entities[-2:]:
+            self.destroy_timer(timer)
+        del self._entities[-2:]
+        result = super().on_deactivate(state)
+        self._report("")
+        return result
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop listening."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Send zero if active, and stop listening."""
+        self.stop_driving()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def stop_driving(self) -> None:
+        """Send zero and send nothing more, if the node is active."""
+        if self._active:
+            self._publish(ZERO)
+        self._active = False
+
+    def _release(self) -> None:
+        for entity in self._entities:
+            destroy = self.destroy_timer if hasattr(entity, "reset") else self.destroy_subscription
+            destroy(entity)
+        self._entities = []
+        if self._commands is not None:
+            self.destroy_publisher(self._commands)
+            self._commands = None
+        self._follower = None
+
+    def _refuse(self, message: str) -> TransitionCallbackReturn:
+        self._report(message)
+        return TransitionCallbackReturn.FAILURE
+
+    def _parameter(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _on_set_parameters(self, changes: list[Parameter[Any]]) -> Any:
+        return check_change(PARAMETERS, changes, configured=self._follower is not None)
+
+    # --- driving ---------------------------------------------------------------------------
+
+    def _on_path(self, message: Path) -> None:
+        if self._follower is None or not self._active:
+            return
+        frame = message.header.frame_id
+        if message.poses and frame != PATH_FRAME:
+            self._drop("frame", f'found a path in the frame "{frame}", expected "{PATH_FRAME}"')
+            return
+        poses = [pose.pose for pose in message.poses]
+        waypoints = np.array(
+            [[pose.position.x, pose.position.y, yaw_of(pose.orientation)] for pose in poses]
+        ).reshape(-1, 3)
+        stamp = message.header.stamp
+        try:
+            self._follower.set_path(
+                waypoints, stamp.sec + stamp.nanosec * 1e-9, self._now_s(), time.monotonic()
+            )
+        except PathError as error:
+            self._drop(error.code, str(error))
+
+    def _drop(self, code: str, message: str) -> None:
+        self._refused[code] += 1
+        self.get_logger().error(f"path refused: {message}", throttle_duration_sec=5.0)
+
+    def _on_odometry(self, message: Odometry) -> None:
+        if self._follower is None:
+            return
+        stamp, pose = message.header.stamp, message.pose.pose
+        self._follower.add_odometry(
+            stamp.sec + stamp.nanosec * 1e-9,
+            pose.position.x,
+            pose.position.y,
+            yaw_of(pose.orientation),
+        )
+
+    def _update(self) -> None:
+        if self._follower is None or not self._active:
+            return
+        now_s, steady_s = self._now_s(), time.monotonic()
+        last = self._last_update
+        # An update after a pause must not make up for all of it at once.
+        period_s = min(max(now_s - last[0], 0.0), 2.0 / RATE_HZ) if last else 1.0 / RATE_HZ
+        self._last_update = (now_s, steady_s)
+        self._send(self._follower.update(now_s, steady_s, period_s))
+
+    def _watch_clock(self) -> None:
+        """Stop when a simulated clock stands, or runs so slowly that updates are too rare."""
+        last, follower = self._last_update, self._follower
+        if follower is None or last is None or not self._active:
+            return
+        steady_s = time.monotonic()
+        if steady_s - last[1] > _STALLED_CLOCK_S:
+            follower.stop("the clock stands", steady_s)
+            self._send(follower.update(last[0], steady_s, 1.0 / RATE_HZ))
+
+    def _send(self, output: FollowerOutput) -> None:
+        self._output = output
+        if output.state is not self._said:
+            if output.state is FollowerState.STOPPING:
+                log = self.get_logger().info if "asked" in output.reason else self._warn
+                log(f"stopping: {output.reason}")
+            self._said = output.state
+            self._publish_diagnostics()
+        if output.velocity is not None:
+            self._publish(output.velocity)
+
+    def _warn(self, message: str) -> None:
+        self.get_logger().warning(message)
+
+    def _publish(self, velocity: Velocity) -> None:
+        twist = Twist()
+        twist.linear.x = velocity.linear_m_s
+        twist.linear.y = velocity.lateral_m_s
+        twist.angular.z = velocity.angular_rad_s
+        if not self._stamped:
+            self._commands.publish(twist)
+            return
+        stamped = TwistStamped(twist=twist)
+        stamped.header.stamp = self.get_clock().now().to_msg()
+        stamped.header.frame_id = PATH_FRAME
+        self._commands.publish(stamped)
+
+    def _now_s(self) -> float:
+        return float(self.get_clock().now().nanoseconds) * 1e-9
+
+    # --- status ----------------------------------------------------------------------------
+
+    def _report(self, fault: str) -> None:
+        self._fault = fault
+        if fault:
+            self.get_logger().error(fault)
+        self._publish_diagnostics()
+
+    def _publish_diagnostics(self) -> None:
+        follower, output = self._follower, self._output
+        level, message = DiagnosticStatus.OK, "unconfigured"
+        values: dict[str, object] = {}
+        if follower is not None:
+            message = "inactive"
+            values |= {
+                "robot": follower.robot.name,
+                "controller": follower.settings.controller,
+            }
+            if self._active:
+                message = output.state.value if output else "quiet"
+                if output is not None and output.state is FollowerState.STOPPING:
+                    message = f"stopping: {output.reason}"
+                    if "asked" not in output.reason:
+                        level = DiagnosticStatus.WARN
+                values["odometry_used"] = bool(output and output.compensated)
+            values |= {f"paths_refused_{code}": n for code, n in sorted(self._refused.items())}
+        if self._fault:
+            level, message = DiagnosticStatus.ERROR, self._fault
+        diagnostic = DiagnosticStatus(
+            level=level,
+            name=f"{self.get_fully_qualified_name()[1:]}: path follower",
+            message=message,
+            hardware_id=self._parameter("robot"),
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        )
+        report = DiagnosticArray(status=[diagnostic])
+        report.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(report)
+
+
+def yaw_of(rotation: Quaternion) -> float:
+    """The yaw of a rotation about the vertical axis [rad]."""
+    return math.atan2(
+        2.0 * (rotation.w * rotation.z + rotation.x * rotation.y),
+        1.0 - 2.0 * (rotation.y**2 + rotation.z**2),
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node until it is shut down; return the exit status."""
+    return run_node("path_follower", PathFollowerNode, lambda node: node.stop_driving(), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
