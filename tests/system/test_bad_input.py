@@ -19,7 +19,9 @@ REFUSED_S = 60.0
         (["model:=ptr_widowx_simm"], "ptr_widowx_sim"),
         (["model:=/no/such/bundle"], "no such bundle"),
         (["viewer:=windows"], "windows"),
-        (["sim:=false", "rtf:=2.0"], "rtf is for sim:=true"),
+        (["arm:=xs_sdk", "rtf:=2.0"], "rtf is for arm:=sim"),
+        (["arm:=sim", "port:=/dev/ttyDXL"], "port is for arm:=serial"),
+        (["arm:=emulated", "camera:=/dev/video0"], "camera is for a real arm"),
         (["record:=/"], "exists already"),
     ],
 )

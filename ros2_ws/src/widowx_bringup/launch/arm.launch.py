@@ -1,15 +1,18 @@
-"""The arm alone, ready for commands: its controller and, simulated, the arm and the camera."""
+"""The arm alone, ready for commands: its controller and what `arm:=` names."""
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import LogInfo, OpaqueFunction
-from widowx_bringup.arm import ARM_ARGUMENTS, arm_actions, arm_controller
-from widowx_bringup.launch_arguments import check_arguments
+from widowx_bringup.arm import ARM_ARGUMENTS, arm_actions, arm_controller, arm_problems
+from widowx_bringup.launch_arguments import ArgumentError, check_arguments
 from widowx_bringup.rviz import rviz_actions
 from widowx_bringup.supervision import declare
 
 
 def start_graph(context: LaunchContext) -> list:
     values = check_arguments(ARM_ARGUMENTS, context.launch_configurations)
+    problems = arm_problems(values)
+    if problems:
+        raise ArgumentError("\n".join(problems))
     ready = LogInfo(msg="the arm takes commands")
     return [
         *(rviz_actions(values, "arm.rviz") if values["use_rviz"] else []),

@@ -16,8 +16,10 @@ from widowx_bringup.arm import (
     arm_actions,
     arm_controller,
     arm_namespace,
+    arm_problems,
     clock_parameters,
     config_file,
+    is_simulated,
     text,
 )
 from widowx_bringup.launch_arguments import ArgumentError, LaunchArgument, check_arguments
@@ -72,17 +74,11 @@ POLICY_NODE = "/policy_node"
 
 def check_combination(values: dict) -> None:
     """Refuse arguments that are right one by one but not together."""
-    problems = []
-    if not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", values["namespace"]):
-        problems.append(f"namespace is '{values['namespace']}'; expected a ROS name like wx250s")
+    problems = arm_problems(values)
     if not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", values["camera_topic"]):
         problems.append(f"camera_topic is '{values['camera_topic']}'; expected a topic name")
-    if values["sim"] and values["ask_operator"]:
-        problems.append("ask_operator is for sim:=false: the simulation judges its episodes itself")
-    if not values["sim"] and values["viewer"] == "window":
-        problems.append("viewer:=window shows the simulation; use viewer:=web with sim:=false")
-    if not values["sim"] and values["rtf"] != 1.0:
-        problems.append("rtf is for sim:=true: a real arm has real time")
+    if is_simulated(values) and values["ask_operator"]:
+        problems.append("ask_operator is for a real arm: the simulation judges its episodes itself")
     if values["record"] and Path(values["record"]).expanduser().exists():
         problems.append(f"record is '{values['record']}', which exists already; name a new bag")
     if problems:
@@ -133,7 +129,7 @@ def start_graph(context: LaunchContext) -> list:
                 "episodes": values["episodes"],
                 "seed": values["seed"],
                 "max_steps": values["max_steps"],
-                "simulated": values["sim"],
+                "simulated": is_simulated(values),
                 "ask_operator": values["ask_operator"],
                 "arm_namespace": text(arm),
                 "policy_node": POLICY_NODE,
@@ -172,7 +168,7 @@ def record_actions(values: dict, arm: str) -> list:
         "/diagnostics",
     ]
     clock = []
-    if values["sim"]:
+    if is_simulated(values):
         topics.append("/robot_sim/task_status")
         if values["rtf"] != 1.0:
             topics.append("/clock")

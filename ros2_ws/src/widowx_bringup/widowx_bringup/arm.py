@@ -1,11 +1,15 @@
-"""The arm: its controller and, when it is simulated, the simulation."""
+"""The arm: its controller and what it speaks to, which is a simulation or a driver of servos."""
 
 from __future__ import annotations
 
+import os
+import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import widowx_description
 from ament_index_python.packages import get_package_share_directory
 from launch import Action
 from launch_ros.actions import LifecycleNode, Node
@@ -16,7 +20,25 @@ from widowx_bringup.supervision import bring_up, run
 
 ARM_ARGUMENTS = (
     LaunchArgument(
-        "sim", "true", "true: simulated arm and camera; false: a running arm driver", "boolean"
+        "arm",
+        "sim",
+        "sim: simulated arm and camera; emulated: the same behind an emulated servo bus and the "
+        "driver of a real arm; serial: a real arm on a serial port; xs_sdk: a running driver",
+        "choice",
+        choices=("sim", "emulated", "serial", "xs_sdk"),
+    ),
+    LaunchArgument(
+        "port",
+        "",
+        "serial port of arm:=serial, empty: /dev/ttyDXL; or the link to make for arm:=emulated",
+        optional=True,
+    ),
+    LaunchArgument(
+        "camera",
+        "",
+        "camera of a real arm: device, stream URL, video file or image folder; empty: none is "
+        "started",
+        optional=True,
     ),
     LaunchArgument(
         "viewer",
@@ -39,6 +61,33 @@ ARM_ARGUMENTS = (
 """Arguments that each launch file with an arm has."""
 
 
+def is_simulated(values: Mapping[str, Any]) -> bool:
+    """Whether arm and camera are simulated; `values` are checked values of `ARM_ARGUMENTS`."""
+    return values["arm"] in ("sim", "emulated")
+
+
+def has_own_driver(values: Mapping[str, Any]) -> bool:
+    """Whether the launch starts the driver of the arm's servos."""
+    return values["arm"] in ("emulated", "serial")
+
+
+def arm_problems(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with arguments that are right one by one, a line each."""
+    arm = values["arm"]
+    problems = []
+    if not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", values["namespace"]):
+        problems.append(f"namespace is '{values['namespace']}'; expected a ROS name like wx250s")
+    if not is_simulated(values) and values["viewer"] == "window":
+        problems.append(f"viewer:=window shows the simulation; use viewer:=web with arm:={arm}")
+    if arm != "sim" and values["rtf"] != 1.0:
+        problems.append(f"rtf is for arm:=sim; arm:={arm} keeps real time")
+    if values["port"] and not has_own_driver(values):
+        problems.append(f"port is for arm:=serial and arm:=emulated; arm:={arm} opens no port")
+    if values["camera"] and is_simulated(values):
+        problems.append(f"camera is for a real arm; arm:={arm} comes with a simulated camera")
+    return problems
+
+
 def config_file(name: str) -> str:
     """Path of an installed configuration file."""
     return str(Path(get_package_share_directory("widowx_bringup")) / "config" / name)
@@ -56,7 +105,7 @@ def arm_namespace(values: Mapping[str, Any]) -> str:
 
 def clock_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters that put a node on simulated time, when that is not the wall's."""
-    return {"use_sim_time": bool(values["sim"]) and values["rtf"] != 1.0}
+    return {"use_sim_time": values["rtf"] != 1.0}
 
 
 def arm_controller(values: Mapping[str, Any]) -> LifecycleNode:
@@ -70,10 +119,23 @@ def arm_controller(values: Mapping[str, Any]) -> LifecycleNode:
     )
 
 
+def state_publisher(values: Mapping[str, Any]) -> list[Action]:
+    """Publish the arm's description and its frames."""
+    urdf = widowx_description.urdf_text(meshes=widowx_description.mesh_uri())
+    frames = Node(
+        package="robot_state_publisher",
+        executable="robot_state_publisher",
+        name="robot_state_publisher",
+        namespace=arm_namespace(values),
+        parameters=[{"robot_description": text(urdf), **clock_parameters(values)}],
+    )
+    return run(frames, "robot_state_publisher")
+
+
 def arm_actions(
     values: Mapping[str, Any], controller: LifecycleNode, when_active: list[Action]
 ) -> list[Action]:
-    """Bring up the arm controller and, for `sim:=true`, the simulated arm and camera.
+    """Bring up the arm controller and what `arm:=` names: simulation, driver, camera.
 
     Args:
         values: checked values of `ARM_ARGUMENTS`.
@@ -81,19 +143,59 @@ def arm_actions(
         when_active: actions for when the controller takes commands.
     """
     actions: list[Action] = []
-    if values["sim"]:
-        simulation = Node(
-            package="robot_sim",
-            executable="robot_sim",
-            name="robot_sim",
-            namespace=arm_namespace(values),
-            parameters=[
-                config_file("robot_sim.yaml"),
-                {
-                    "rtf": values["rtf"],
-                    "viewer": "window" if values["viewer"] == "window" else "none",
-                },
-            ],
-        )
-        actions += run(simulation, "robot_sim")
+    port = values["port"]
+    if values["arm"] == "emulated" and not port:
+        name = f"{arm_namespace(values).strip('/').replace('/', '_')}_{os.getpid()}.ttyDXL"
+        port = str(Path(tempfile.gettempdir()) / name)
+    if is_simulated(values):
+        actions += _simulation(values, port)
+    if has_own_driver(values):
+        actions += [*_driver(values, port), *state_publisher(values)]
+    if values["camera"]:
+        actions += _camera(values)
     return actions + bring_up(controller, "arm_controller", when_active)
+
+
+def _simulation(values: Mapping[str, Any], port: str | None) -> list[Action]:
+    bus = {}
+    if values["arm"] == "emulated":
+        bus = {"servo_bus": text(str(port)), "servo_bus_control": text(f"{port}.control")}
+    simulation = Node(
+        package="robot_sim",
+        executable="robot_sim",
+        name="robot_sim",
+        namespace=arm_namespace(values),
+        parameters=[
+            config_file("robot_sim.yaml"),
+            {
+                "rtf": values["rtf"],
+                "viewer": "window" if values["viewer"] == "window" else "none",
+                **bus,
+            },
+        ],
+    )
+    return run(simulation, "robot_sim")
+
+
+def _driver(values: Mapping[str, Any], port: str | None) -> list[Action]:
+    driver = Node(
+        package="widowx_control",
+        executable="xs_driver",
+        name="xs_driver",
+        namespace=arm_namespace(values),
+        output="screen",
+        parameters=[{"port": text(port or "")}],
+    )
+    return run(driver, "xs_driver")
+
+
+def _camera(values: Mapping[str, Any]) -> list[Action]:
+    camera = LifecycleNode(
+        package="camera_drivers",
+        executable="camera_driver",
+        name="camera_driver",
+        namespace="/camera",
+        output="screen",
+        parameters=[{"source": text(values["camera"])}],
+    )
+    return bring_up(camera, "camera_driver", when_active=[])

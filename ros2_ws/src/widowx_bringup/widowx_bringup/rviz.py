@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import widowx_description
 from ament_index_python.packages import (
     PackageNotFoundError,
     get_package_prefix,
@@ -16,8 +15,7 @@ from launch import Action
 from launch.actions import LogInfo
 from launch_ros.actions import Node
 
-from widowx_bringup.arm import arm_namespace, clock_parameters, text
-from widowx_bringup.supervision import run
+from widowx_bringup.arm import arm_namespace, clock_parameters, state_publisher
 
 
 def rviz_actions(
@@ -25,7 +23,7 @@ def rviz_actions(
 ) -> list[Action]:
     """Publish the simulated arm's frames and open RViz; without RViz, say so.
 
-    The driver of a real arm comes with the publisher of its frames.
+    Every driver comes with the publisher of its arm's frames.
 
     Args:
         values: checked values of `ARM_ARGUMENTS`.
@@ -34,16 +32,8 @@ def rviz_actions(
     """
     arm, clock = arm_namespace(values), clock_parameters(values)
     actions: list[Action] = []
-    if values["sim"]:
-        urdf = widowx_description.urdf_text(meshes=widowx_description.mesh_uri())
-        frames = Node(
-            package="robot_state_publisher",
-            executable="robot_state_publisher",
-            name="robot_state_publisher",
-            namespace=arm,
-            parameters=[{"robot_description": text(urdf), **clock}],
-        )
-        actions += run(frames, "robot_state_publisher")
+    if values["arm"] == "sim":
+        actions += state_publisher(values)
     try:
         get_package_prefix("rviz2")
     except PackageNotFoundError:
