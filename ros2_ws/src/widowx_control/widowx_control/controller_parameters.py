@@ -1,7 +1,8 @@
-"""Declares the arm controller's parameters on a node and refuses what it does not know."""
+"""Declares parameters on a node and refuses what it does not know."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -29,22 +30,26 @@ class ParameterError(ValueError):
     """A parameter has an unknown name, a wrong type or a value out of range."""
 
 
-def declare_parameters(node: Node) -> ControllerConfig:
-    """Declare all parameters read-only, with ranges, and return the configuration.
+def given_parameters(node: Node) -> dict[str, Any]:
+    """Return what users gave a node that has declared nothing yet.
 
     The node must have been made with ``automatically_declare_parameters_from_overrides=True``:
     that shows which names were given.
-
-    Raises:
-        ParameterError: the message names the parameter, what was found and what is accepted.
     """
-    given = {
+    return {
         name: parameter.value
         for name, parameter in node.get_parameters_by_prefix("").items()
         if not name.startswith(_FOREIGN_PREFIXES)
     }
-    poses = [name for name in given if name.startswith(NAMED_POSE_PREFIX)]
-    specs = {**PARAMETERS, **named_pose_parameters(poses)}
+
+
+def declare(node: Node, specs: Mapping[str, ParameterSpec]) -> dict[str, Any]:
+    """Declare parameters read-only, with ranges, and return their values.
+
+    Raises:
+        ParameterError: the message names the parameter, what was found and what is accepted.
+    """
+    given = given_parameters(node)
     unknown = sorted(set(given) - set(specs))
     if unknown:
         raise ParameterError(
@@ -64,6 +69,17 @@ def declare_parameters(node: Node) -> ControllerConfig:
             raise ParameterError(
                 f"parameter {name} is {given[name]}; it must be within [{spec.low}, {spec.high}]"
             ) from error
+    return values
+
+
+def declare_parameters(node: Node) -> ControllerConfig:
+    """Declare the arm controller's parameters and return its configuration.
+
+    Raises:
+        ParameterError: the message names the parameter, what was found and what is accepted.
+    """
+    poses = [name for name in given_parameters(node) if name.startswith(NAMED_POSE_PREFIX)]
+    values = declare(node, {**PARAMETERS, **named_pose_parameters(poses)})
     try:
         return config_from_values(values)
     except ValueError as error:

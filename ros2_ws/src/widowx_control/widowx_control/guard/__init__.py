@@ -1,0 +1,1 @@
+"""The last independent step before the arm's driver: checks, latch and emergency stop."""

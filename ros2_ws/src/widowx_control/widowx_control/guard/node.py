@@ -1,0 +1,390 @@
+"""Node `arm_guard`: the last step between an arm controller and the arm's driver.
+
+It translates messages, parameters and services; every decision is made in `core`. It uses only the
+public interface of Interbotix's xs_sdk, so it serves any driver or simulator that has it.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
+from interbotix_xs_msgs.srv import RegisterValues
+from policy_interfaces.msg import GuardStatus as StatusMessage
+from rclpy.client import Client
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import MessageInfo
+from rclpy.task import Future
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+
+from widowx_control.controller_config import ParameterSpec
+from widowx_control.controller_parameters import ParameterError, declare
+from widowx_control.guard.checks import CHECKS, THRESHOLDS, GuardConfig
+from widowx_control.guard.core import (
+    ARM,
+    GRIPPER,
+    CommandTimes,
+    Guard,
+    GuardState,
+    GuardStatus,
+    Measurement,
+    Output,
+)
+from widowx_control.guard.servo_health import Question
+from widowx_control.joint_state_reader import JointStateReader
+from widowx_control.kinematics import JOINT_NAMES
+
+_TICK_S: Final = 0.02
+_ANSWER_TIMEOUT_S: Final = 1.0
+_FUTURE_TOLERANCE_S: Final = 0.1
+_REPORT_PERIOD_S: Final = 0.1
+_DRIVER_TOPICS: Final = (
+    "commands/joint_group",
+    "commands/joint_single",
+    "commands/joint_trajectory",
+)
+_STATES: Final = {
+    GuardState.WAITING: StatusMessage.STATE_WAITING,
+    GuardState.PASSING: StatusMessage.STATE_PASSING,
+    GuardState.SLOWING: StatusMessage.STATE_SLOWING,
+    GuardState.HOLDING: StatusMessage.STATE_HOLDING,
+    GuardState.STOPPED: StatusMessage.STATE_STOPPED,
+}
+_LEVELS: Final = {
+    GuardState.WAITING: DiagnosticStatus.WARN,
+    GuardState.PASSING: DiagnosticStatus.OK,
+    GuardState.SLOWING: DiagnosticStatus.WARN,
+    GuardState.HOLDING: DiagnosticStatus.WARN,
+    GuardState.STOPPED: DiagnosticStatus.ERROR,
+}
+
+
+@dataclass
+class _PendingQuestion:
+    question: Question
+    future: Future[Any]
+    asked_s: float
+
+
+class ArmGuard(Node):
+    """See the package README for topics, services, parameters and the table of codes."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Declare parameters, create the topics, and start the watchdog thread.
+
+        Raises:
+            ParameterError: a parameter is unknown or out of range.
+        """
+        super().__init__(
+            "arm_guard", automatically_declare_parameters_from_overrides=True, **kwargs
+        )
+        config = self._declare()
+        self._guard = Guard(config)
+        self._lock = threading.Lock()
+        self._reader = JointStateReader(config.joint_states_timeout_s, _FUTURE_TOLERANCE_S)
+        self._simulated_time = bool(self.get_parameter("use_sim_time").value)
+        self._pending: _PendingQuestion | None = None
+        self._worst_ms = 0.0
+        self._reported: tuple[GuardState, str] | None = None
+        self._reported_s: dict[tuple[GuardState, str], float] = {}
+        self._ending = threading.Event()
+        self.failed = threading.Event()
+        """Set when the watchdog has died: the process must end."""
+        kept = QoSProfile(
+            depth=1,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+        )
+        self._group = self.create_publisher(JointGroupCommand, "commands/joint_group", 10)
+        self._single = self.create_publisher(JointSingleCommand, "commands/joint_single", 10)
+        self._status = self.create_publisher(StatusMessage, "~/status", kept)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._registers: Client = self.create_client(RegisterValues, "get_motor_registers")
+        # Depth 1: after a delay only the newest command counts.
+        self.create_subscription(JointGroupCommand, "guarded/joint_group", self._on_group, 1)
+        self.create_subscription(JointSingleCommand, "guarded/joint_single", self._on_single, 1)
+        self.create_subscription(JointState, "joint_states", self._on_joint_states, 1)
+        self.create_subscription(Bool, "emergency_stop", self._on_emergency_stop, 10)
+        self.create_service(Trigger, "emergency_stop", self._serve_emergency_stop)
+        self.create_service(Trigger, "rearm", self._serve_rearm)
+        # On the steady clock: a simulator that dies takes the clock of use_sim_time with it.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0 / config.servo_status_rate_hz, self._ask_servos, clock=steady)
+        self.create_timer(1.0, self._look_around, clock=steady)
+        self._report(force=True)
+        self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._watchdog.start()
+
+    def close(self) -> None:
+        """End the watchdog, and leave a gripper that keeps what it holds but does not heat up."""
+        self._ending.set()
+        self._watchdog.join()
+        with self._lock:
+            self._send(Output(gripper_pwm=self._guard.resting_gripper_pwm))
+
+    def _declare(self) -> GuardConfig:
+        specs = {}
+        for name, threshold in THRESHOLDS.items():
+            several = isinstance(threshold.default, tuple)
+            specs[name] = ParameterSpec(
+                list(threshold.default) if several else threshold.default,
+                f"{threshold.description} [{threshold.unit}]",
+                None if several else threshold.low,
+                None if several else threshold.high,
+            )
+        values = declare(self, specs)
+        for name in ("workspace_low_m", "workspace_high_m"):
+            values[name] = tuple(values[name])
+        try:
+            return GuardConfig(**values)
+        except ValueError as error:
+            raise ParameterError(f"parameter {error}") from error
+
+    # -- commands ----------------------------------------------------------------------------
+
+    def _on_group(self, message: JointGroupCommand, info: MessageInfo) -> None:
+        began_s = time.monotonic()
+        with self._lock:
+            self._send(
+                self._guard.on_arm_command(message.name, message.cmd, self._times(info, began_s))
+            )
+            self._worst_ms = max(self._worst_ms, (time.monotonic() - began_s) * 1e3)
+            self._report()
+
+    def _on_single(self, message: JointSingleCommand, info: MessageInfo) -> None:
+        now_s = time.monotonic()
+        with self._lock:
+            self._send(
+                self._guard.on_gripper_command(message.name, message.cmd, self._times(info, now_s))
+            )
+            self._report()
+
+    def _times(self, info: MessageInfo, now_s: float) -> CommandTimes:
+        """When a command was sent, by the time that the middleware puts on every message.
+
+        Interbotix's messages have no stamp. Both ends read the system clock, whatever the nodes'
+        time is.
+        """
+        sent_ns = info["source_timestamp"]
+        known = sent_ns > 0
+        return CommandTimes(
+            now_s=now_s,
+            motion_s=self._motion_s(now_s),
+            age_s=(time.time_ns() - sent_ns) * 1e-9 if known else math.nan,
+            sent_s=sent_ns * 1e-9 if known and not self._simulated_time else math.nan,
+        )
+
+    def _motion_s(self, now_s: float) -> float:
+        return self._now_s() if self._simulated_time else now_s
+
+    def _now_s(self) -> float:
+        return float(self.get_clock().now().nanoseconds * 1e-9)
+
+    def _send(self, output: Output) -> None:
+        if output.arm_rad is not None:
+            self._group.publish(JointGroupCommand(name=ARM, cmd=output.arm_rad.tolist()))
+        if output.gripper_pwm is not None:
+            self._single.publish(JointSingleCommand(name=GRIPPER, cmd=output.gripper_pwm))
+
+    # -- measurements ------------------------------------------------------------------------
+
+    def _on_joint_states(self, message: JointState) -> None:
+        stamp_s = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
+        measured = self._reader.read(message.name, message.position, stamp_s, self._now_s())
+        measurement = None
+        if measured is not None:
+            measurement = Measurement(
+                measured.joint_positions_rad, measured.finger_m, _currents_ma(message)
+            )
+        with self._lock:
+            self._guard.on_joint_states(measurement, time.monotonic(), self._reader.reason)
+
+    def _ask_servos(self) -> None:
+        """Ask for the next registers; one question at a time."""
+        now_s = time.monotonic()
+        pending = self._pending
+        if pending is not None:
+            if now_s - pending.asked_s < _ANSWER_TIMEOUT_S:
+                return
+            self._registers.remove_pending_request(pending.future)
+            self._pending = None
+            with self._lock:
+                self._guard.health.answer(pending.question, None, now_s)
+        with self._lock:
+            question = self._guard.health.next_question()
+            if not self._registers.service_is_ready():
+                self._guard.health.answer(question, None, now_s)
+                return
+        request = RegisterValues.Request(
+            cmd_type=question.cmd_type, name=question.name, reg=question.register
+        )
+        future = self._registers.call_async(request)
+        self._pending = _PendingQuestion(question, future, now_s)
+        future.add_done_callback(lambda done: self._on_answer(question, done))
+
+    def _on_answer(self, question: Question, future: Future[Any]) -> None:
+        if self._pending is not None and self._pending.future is future:
+            self._pending = None
+        response = future.result()
+        with self._lock:
+            values = None if response is None else list(response.values)
+            self._guard.health.answer(question, values, time.monotonic())
+
+    def _look_around(self) -> None:
+        """Find nodes that could command the driver past the guard; report once a second."""
+        mine = (self.get_namespace(), self.get_name())
+        others = {
+            f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            for topic in _DRIVER_TOPICS
+            for info in self.get_publishers_info_by_topic(self.resolve_topic_name(topic))
+            if (info.node_namespace, info.node_name) != mine
+        }
+        with self._lock:
+            self._guard.set_other_publishers(sorted(others))
+            self._publish_diagnostics(self._guard.status(time.monotonic()))
+            self._worst_ms = 0.0
+
+    # -- stop and re-arm ---------------------------------------------------------------------
+
+    def _on_emergency_stop(self, message: Bool) -> None:
+        with self._lock:
+            self._guard.set_emergency_button(message.data, time.monotonic())
+            self._report()
+
+    def _serve_emergency_stop(
+        self, _: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        with self._lock:
+            self._guard.emergency_stop()
+            self._report()
+        response.success, response.message = True, "stopped; call rearm to go on"
+        return response
+
+    def _serve_rearm(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        with self._lock:
+            response.success, response.message = self._guard.rearm(time.monotonic())
+            self._report()
+        self.get_logger().warning(f"rearm: {response.message}")
+        return response
+
+    # -- watchdog ----------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Runs in a thread of its own: no callback, executor or simulated clock can delay it."""
+        try:
+            while not self._ending.wait(_TICK_S):
+                now_s = time.monotonic()
+                with self._lock:
+                    self._send(self._guard.tick(now_s, self._motion_s(now_s)))
+                    self._report()
+        except Exception as error:
+            if not self._ending.is_set() and rclpy.ok(context=self.context):
+                self.get_logger().fatal(f"the watchdog died: {error!r}; ending")
+                self.failed.set()
+
+    # -- reports -----------------------------------------------------------------------------
+
+    def _report(self, force: bool = False) -> None:
+        """Publish and log a change of state or cause; each one at most every 0.1 s."""
+        now_s = time.monotonic()
+        status = self._guard.status(now_s)
+        key = (status.state, status.finding.code.value if status.finding else "")
+        if key == self._reported and not force:
+            return
+        if now_s - self._reported_s.get(key, -math.inf) < _REPORT_PERIOD_S:
+            return
+        self._reported = key
+        self._reported_s[key] = now_s
+        message = StatusMessage(state=_STATES[status.state])
+        message.header.stamp = self.get_clock().now().to_msg()
+        finding = status.finding
+        if finding is not None:
+            message.code, message.message = finding.code.value, finding.message
+            message.value, message.threshold = float(finding.value), float(finding.threshold)
+            message.unit = finding.unit
+        self._status.publish(message)
+        self._publish_diagnostics(status)
+        text = f"{status.state}: {finding.code}: {finding.message}" if finding else status.state
+        # One call per level: rclpy ties the place of a call to its level.
+        if status.state is GuardState.STOPPED:
+            self.get_logger().error(f"{text}; call {self.resolve_service_name('rearm')} to go on")
+        elif finding is not None:
+            self.get_logger().warning(text, throttle_duration_sec=1.0)
+
+    def _publish_diagnostics(self, status: GuardStatus) -> None:
+        finding = status.finding
+        entry = DiagnosticStatus(
+            name=f"{self.get_fully_qualified_name().lstrip('/')}: guard",
+            hardware_id="wx250s",
+            level=_LEVELS[status.state],
+            message=f"{status.state}: {finding.message}" if finding else str(status.state),
+        )
+        values: dict[str, Any] = {
+            "state": status.state.value,
+            "code": finding.code.value if finding else "",
+            "reaction": finding.reaction.value if finding else "",
+            "value": f"{finding.value:g}" if finding else "",
+            "threshold": f"{finding.threshold:g}" if finding else "",
+            "unit": finding.unit if finding else "",
+            "also": "; ".join(f"{f.code}: {f.message}" for f in status.also),
+            "passed": self._guard.counters["passed"],
+            "worst_ms": f"{self._worst_ms:.2f}",
+            **{f"count_{code}": self._guard.counters[code] for code in CHECKS},
+        }
+        entry.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        array = DiagnosticArray(status=[entry])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+def _currents_ma(message: JointState) -> np.ndarray | None:
+    if len(message.effort) != len(message.name):
+        return None
+    index = {name: i for i, name in enumerate(message.name)}
+    return np.array([message.effort[index[name]] for name in JOINT_NAMES])
+
+
+def main() -> None:
+    """Run the node until SIGINT or SIGTERM. The servos keep the last pose that was sent."""
+    # The default handlers shut the context down first, and the last command could not be sent.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        node = ArmGuard()
+    except ParameterError as error:
+        print(f"arm_guard: {error}", file=sys.stderr)
+        rclpy.shutdown()
+        sys.exit(2)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while not stop.is_set() and not node.failed.is_set():
+            executor.spin_once(timeout_sec=0.2)
+    finally:
+        node.close()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown()
+    sys.exit(1 if node.failed.is_set() else 0)
+
+
+if __name__ == "__main__":
+    main()
