@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 from guarded_stream import PERIOD_S, START, Stream
+from widowx_control.arm_control import ArmControl, ArmControlConfig
 from widowx_control.guard.checks import CHECKS, THRESHOLDS, Code, GuardConfig, Reaction
-from widowx_control.guard.core import Guard, GuardState
+from widowx_control.guard.core import CommandTimes, Guard, GuardState
 from widowx_control.guard.servo_health import (
     ERROR_REGISTER,
     TEMPERATURE_REGISTER,
@@ -244,29 +245,38 @@ def test_a_current_that_is_no_number_counts_as_overload(current_ma):
     assert stream.code is Code.SERVO_CURRENT
 
 
-def test_a_normal_stream_passes_unchanged():
-    """Speeds, accelerations and reversals of a policy, at uneven intervals."""
-    rng = np.random.default_rng(7)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_arm_controllers_stream_passes_unchanged(seed):
+    """Policy actions through the real controller, messages at uneven intervals."""
+    rng = np.random.default_rng(seed)
     stream = Stream()
-    pose, velocity, sent = START.copy(), np.zeros(6), []
-    for _ in range(1000):
-        dt_s = float(rng.uniform(0.012, 0.035))
-        pull = 30.0 * (START - pose) - 4.0 * velocity
-        velocity = np.clip(velocity + dt_s * (pull + rng.normal(0, 40, 6)), -1.5, 1.5)
-        pose = pose + dt_s * velocity
-        sent.append(np.float32(pose).astype(float))
-        # The message arrives late by up to 10 ms, the sender's stamp is exact.
-        stream.now_s += dt_s
-        delay_s = float(rng.uniform(0, 0.01))
-        stream.measure()
-        stream.ask()
-        at_s = stream.now_s + delay_s
-        times = stream.times(0.0)
-        times = type(times)(at_s, at_s, delay_s, stream.now_s)
-        stream.take(stream.guard.on_arm_command("arm", sent[-1].tolist(), times))
-        stream.take(stream.guard.tick(at_s, at_s))
-    assert np.array_equal([joints for _, joints in stream.sent], sent)
-    assert set(stream.guard.counters) == {"passed"}
+    control = ArmControl(ArmControlConfig(), ArmKinematics())
+    control.reset(stream.q, stream.finger_m)
+    centre = control.measured_pose[:3, 3]
+    wanted = []
+    for _ in range(60):
+        action = np.append(rng.normal(0, [0.02] * 3 + [0.06] * 3), rng.integers(2))
+        action[:3] += 0.3 * (centre - control.measured_pose[:3, 3])
+        control.command(action)
+        left_s = 0.2
+        while left_s > 0:
+            dt_s = float(rng.uniform(0.012, 0.035))
+            left_s -= dt_s
+            command = control.update(dt_s, stream.q, stream.finger_m)
+            assert command.arm_positions_rad is not None
+            wanted.append(np.float32(command.arm_positions_rad).astype(float))
+            # The message arrives up to 10 ms late; the sender's time is exact.
+            stream.now_s += dt_s
+            delay_s = float(rng.uniform(0, 0.01))
+            stream.measure()
+            stream.ask()
+            at_s = stream.now_s + delay_s
+            times = CommandTimes(at_s, at_s, delay_s, stream.now_s)
+            stream.take(stream.guard.on_arm_command("arm", wanted[-1].tolist(), times))
+            stream.take(stream.guard.on_gripper_command("gripper", command.gripper_pwm, times))
+            stream.take(stream.guard.tick(at_s, at_s))
+    assert np.array_equal([joints for _, joints in stream.sent], wanted)
+    assert set(stream.guard.counters) <= {"passed", Code.GRIPPER_STALL}
 
 
 @pytest.mark.parametrize("start", NAMED_POSES)
