@@ -19,6 +19,7 @@ setup(
     entry_points={
         "console_scripts": [
             "arm_controller = widowx_control.arm_controller_node:main",
+            "arm_guard = widowx_control.guard.node:main",
             "xs_driver = widowx_control.xs_driver.node:main",
         ],
     },

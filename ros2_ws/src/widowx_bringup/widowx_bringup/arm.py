@@ -1,4 +1,4 @@
-"""The arm: its controller and what it speaks to, which is a simulation or a driver of servos."""
+"""The arm: its controller, its guard and what they speak to, a simulation or a driver of servos."""
 
 from __future__ import annotations
 
@@ -57,8 +57,20 @@ ARM_ARGUMENTS = (
         "rtf", "1.0", "real-time factor of the simulation", "number", low=0.1, high=20.0
     ),
     LaunchArgument("namespace", "wx250s", "namespace of the arm, as given to its driver"),
+    LaunchArgument(
+        "guard",
+        "true",
+        "commands reach the driver through arm_guard: limits, collisions, emergency stop",
+        "boolean",
+    ),
 )
 """Arguments that each launch file with an arm has."""
+
+_GUARDED = [
+    ("commands/joint_group", "guarded/joint_group"),
+    ("commands/joint_single", "guarded/joint_single"),
+]
+"""Remappings that put the guard between a controller and the driver."""
 
 
 def is_simulated(values: Mapping[str, Any]) -> bool:
@@ -116,6 +128,7 @@ def arm_controller(values: Mapping[str, Any]) -> LifecycleNode:
         name="arm_controller",
         namespace=arm_namespace(values),
         parameters=[config_file("arm_controller.yaml"), clock_parameters(values)],
+        remappings=_GUARDED if values["guard"] else [],
     )
 
 
@@ -135,7 +148,7 @@ def state_publisher(values: Mapping[str, Any]) -> list[Action]:
 def arm_actions(
     values: Mapping[str, Any], controller: LifecycleNode, when_active: list[Action]
 ) -> list[Action]:
-    """Bring up the arm controller and what `arm:=` names: simulation, driver, camera.
+    """Bring up the arm controller, its guard and what `arm:=` names: simulation, driver, camera.
 
     Args:
         values: checked values of `ARM_ARGUMENTS`.
@@ -153,7 +166,21 @@ def arm_actions(
         actions += [*_driver(values, port), *state_publisher(values)]
     if values["camera"]:
         actions += _camera(values)
+    if values["guard"]:
+        actions += _guard(values)
     return actions + bring_up(controller, "arm_controller", when_active)
+
+
+def _guard(values: Mapping[str, Any]) -> list[Action]:
+    guard = Node(
+        package="widowx_control",
+        executable="arm_guard",
+        name="arm_guard",
+        namespace=arm_namespace(values),
+        output="screen",
+        parameters=[config_file("arm_guard.yaml"), clock_parameters(values)],
+    )
+    return run(guard, "arm_guard")
 
 
 def _simulation(values: Mapping[str, Any], port: str | None) -> list[Action]:

@@ -152,6 +152,7 @@ class ArmController(LifecycleNode):
             self._client = XsClient(self, self._config.driver_timeout_s, self._interrupted.is_set)
             self._client.wait()
             self._client.check_robot()
+            self._wait_for_listener()
         except (DriverError, ValueError, FileNotFoundError) as error:
             self._release()
             return self._fail("configure", error)
@@ -280,6 +281,21 @@ class ArmController(LifecycleNode):
             for info in self.get_publishers_info_by_topic(topic)
             if (info.node_namespace, info.node_name) != mine
         ]
+
+    def _wait_for_listener(self) -> None:
+        """Raise DriverError when nobody takes the commands, for example because a guard is absent.
+
+        A motion that begins before its listener is there would reach it as a jump.
+        """
+        topic = self.resolve_topic_name("commands/joint_group")
+        deadline_s = time.monotonic() + self._config.driver_timeout_s
+        while self.count_subscribers(topic) == 0:
+            if self._interrupted.is_set() or time.monotonic() > deadline_s:
+                raise DriverError(
+                    f"nobody subscribes to {topic}: is the arm's driver, or the guard before it, "
+                    "running?"
+                )
+            time.sleep(0.02)
 
     def _measure(self) -> ArmMeasurement:
         """Wait for a measurement from now on; the node's own subscription is asleep meanwhile."""
