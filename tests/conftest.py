@@ -24,11 +24,21 @@ def _is_unused(domain):
     return True
 
 
-@pytest.fixture
-def free_domain():
-    """ROS_DOMAIN_ID that no process of this machine uses now."""
+def _find_domain():
     generator = random.Random(os.getpid() * 1_000_003 + next(_calls))
     for domain in generator.sample(_DOMAINS, len(_DOMAINS)):
         if _is_unused(domain):
             return domain
     pytest.fail("every ROS domain is in use on this machine")
+
+
+@pytest.fixture
+def free_domain():
+    """ROS_DOMAIN_ID that no process of this machine uses now."""
+    return _find_domain()
+
+
+@pytest.fixture(scope="module")
+def module_domain():
+    """The same for all tests of a module."""
+    return _find_domain()

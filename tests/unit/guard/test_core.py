@@ -105,6 +105,11 @@ def lose(what):
     return cause
 
 
+def late_states(stream):
+    stream.bus = False
+    stream.run(0.3, START)
+
+
 CAUSES = {
     Code.JOINT_SPEED: lambda s: ramp(s, moved(0, 1.5), speed_rad_s=4.5),
     Code.JOINT_ACCELERATION: lambda s: s.step(moved(0, 0.15)),
@@ -122,6 +127,7 @@ CAUSES = {
     Code.TRACKING_ERROR: lambda s: (setattr(s, "follows", False), ramp(s, moved(0, 1.0))),
     Code.OTHER_PUBLISHER: lambda s: s.guard.set_other_publishers(["/puppet"]),
     Code.SERVO_STATUS_LOST: lose("answers"),
+    Code.JOINT_STATES_LATE: late_states,
     Code.COMMAND_NON_FINITE: lambda s: s.step(moved(WRIST, math.nan)),
     Code.JOINT_STATES_LOST: lose("bus"),
     Code.SERVO_CURRENT: lambda s: (s.currents_ma.put(1, -2100.0), s.run(2.1, START)),
@@ -448,7 +454,7 @@ def test_commands_for_other_joints_do_not_pass_the_gripper_topic():
 def test_a_stopped_clock_of_the_simulation_does_not_stop_the_watchdog():
     stream = Stream()
     stream.step(START)
-    for _ in range(40):
+    for _ in range(60):
         stream.now_s += PERIOD_S
         stream.take(stream.guard.tick(stream.now_s, 100.0))
     assert stream.code is Code.JOINT_STATES_LOST

@@ -43,6 +43,7 @@ class Code(StrEnum):
     TRACKING_ERROR = "tracking_error"
     OTHER_PUBLISHER = "other_publisher"
     SERVO_STATUS_LOST = "servo_status_lost"
+    JOINT_STATES_LATE = "joint_states_late"
     COMMAND_NON_FINITE = "command_non_finite"
     JOINT_STATES_LOST = "joint_states_lost"
     SERVO_CURRENT = "servo_current"
@@ -170,8 +171,11 @@ class GuardConfig:
     servo_status_rate_hz: float = _threshold(
         5.0, "Hz", 0.5, 50.0, "calls of get_motor_registers; a round takes 16 of them"
     )
+    joint_states_late_s: float = _threshold(
+        0.25, "s", 0.03, 2.0, "time without a usable joint_states message"
+    )
     joint_states_timeout_s: float = _threshold(
-        0.5, "s", 0.05, 5.0, "time without a usable joint_states message"
+        1.0, "s", 0.05, 5.0, "time without a usable joint_states message"
     )
     max_current_ma: float = _threshold(
         2000.0, "mA", 100.0, 3210.0, "current of any XM430 servo for servo_current_s on end"
@@ -311,6 +315,12 @@ _TABLE: Final = (
         "the driver does not say how the servos are, or says it for fewer than there are",
     ),
     Check(
+        Code.JOINT_STATES_LATE,
+        _HOLD,
+        ("joint_states_late_s",),
+        "where the arm is has not been told for this long",
+    ),
+    Check(
         Code.COMMAND_NON_FINITE,
         _STOP,
         ("max_non_finite_commands",),
@@ -385,3 +395,7 @@ def checks_markdown() -> str:
             f"| {names} | {defaults} | {ranges} |"
         )
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(checks_markdown())

@@ -459,7 +459,15 @@ class Guard:
         if self._started_s is None:
             self._started_s = now_s
         held = self._held_for_health()
-        self._stand(Code.JOINT_STATES_LOST, self._judge_silence(now_s))
+        c = self.config
+        self._stand(
+            Code.JOINT_STATES_LATE,
+            self._judge_silence(Code.JOINT_STATES_LATE, c.joint_states_late_s, now_s),
+        )
+        self._stand(
+            Code.JOINT_STATES_LOST,
+            self._judge_silence(Code.JOINT_STATES_LOST, c.joint_states_timeout_s, now_s),
+        )
         findings = self.health.findings()
         for code in (
             Code.SERVO_TEMPERATURE,
@@ -484,15 +492,14 @@ class Guard:
             if finding.reaction is Reaction.STOP:
                 self._stop(finding)
 
-    def _judge_silence(self, now_s: float) -> Finding | None:
-        limit_s = self.config.joint_states_timeout_s
+    def _judge_silence(self, code: Code, limit_s: float, now_s: float) -> Finding | None:
         silent_s = now_s - self._measured_s
         if self._measurement is None or silent_s <= limit_s:
             return None
         text = f"no usable joint_states for {silent_s:.2f} s"
         if self._unusable:
             text += f": {self._unusable}"
-        return Finding(Code.JOINT_STATES_LOST, text, silent_s, limit_s)
+        return Finding(code, text, silent_s, limit_s)
 
     def _judge_button(self, now_s: float) -> Finding | None:
         if self._pressed:
