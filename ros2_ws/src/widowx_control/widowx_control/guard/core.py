@@ -218,8 +218,7 @@ class Guard:
         finding = self._judge_joint_limits(wanted, start)
         if finding is not None:
             return self._hold(times.now_s, finding)
-        step, slowed = self._limited_step(wanted - start, times)
-        goal = wanted if slowed is None else start + step
+        goal, slowed = self._limited_goal(wanted, start, times)
         posture = self._geometry.posture(goal, self._measurement.finger_m)
         if self._posture is None:
             self._posture = self._geometry.posture(start, self._measurement.finger_m)
@@ -232,8 +231,8 @@ class Guard:
         elif self._resume_until_s > times.now_s and self._latched is None:
             # It has caught up with the stream.
             self._resume_until_s = -math.inf
-        self._limiter.take(step, self._max_speed(times.now_s))
-        self._moving = bool(np.abs(step).max() > _MOVED_RAD)
+        self._limiter.take(start, goal, self._max_speed(times.now_s))
+        self._moving = bool(np.abs(goal - start).max() > _MOVED_RAD)
         self._pose, self._posture, self._refused = goal, posture, None
         self._command_motion_s = times.motion_s
         self._sent_s = times.now_s
@@ -353,15 +352,24 @@ class Guard:
         )
         return Finding(Code.JOINT_LIMIT, text, float(excess[i]), tolerance)
 
-    def _limited_step(self, step: Array, times: CommandTimes) -> tuple[Array, Finding | None]:
+    def _limited_goal(
+        self, wanted: Array, start: Array, times: CommandTimes
+    ) -> tuple[Array, Finding | None]:
+        """Return the part of the way to a wanted pose that may be gone now, and why not all."""
         c = self.config
         max_speed = self._max_speed(times.now_s)
         scales = self._limiter.judge(
-            step, times.motion_s, times.sent_s, max_speed, c.max_joint_acceleration_rad_s2
+            start,
+            wanted,
+            times.motion_s,
+            times.sent_s,
+            max_speed,
+            c.max_joint_acceleration_rad_s2,
         )
         scale = min(scales.speed, scales.acceleration)
         if scale >= 1.0:
-            return step, None
+            return wanted, None
+        step = wanted - start
         joint = JOINT_NAMES[int(np.abs(step).argmax())]
         if scales.acceleration < scales.speed:
             code, value = Code.JOINT_ACCELERATION, scales.acceleration_rad_s2
@@ -372,7 +380,7 @@ class Guard:
             value, limit = scales.speed_rad_s, max_speed
         unit = "rad/s²" if code is Code.JOINT_ACCELERATION else "rad/s"
         text = f"{joint} is commanded with {value:.2f} {unit}; the step is scaled to {scale:.0%}"
-        return step * scale, Finding(code, text, value, limit)
+        return start + scale * step, Finding(code, text, value, limit)
 
     def _max_speed(self, now_s: float) -> float:
         c = self.config
