@@ -135,7 +135,7 @@ def send(topic: str, duration_s: float) -> None:
     publisher = node.create_publisher(JointGroupCommand, topic, 10)
     while publisher.get_subscription_count() == 0:
         time.sleep(0.02)
-    time.sleep(1.0)  # until the other side knows this publisher, too
+    time.sleep(3.0)  # until the other side knows this publisher and the pose of the arm
     lines = []
     begun = due = time.monotonic()
     while due - begun < duration_s:
