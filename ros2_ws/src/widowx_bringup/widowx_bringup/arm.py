@@ -59,7 +59,7 @@ ARM_ARGUMENTS = (
     LaunchArgument("namespace", "wx250s", "namespace of the arm, as given to its driver"),
     LaunchArgument(
         "guard",
-        "true",
+        "false",
         "commands reach the driver through arm_guard: limits, collisions, emergency stop",
         "boolean",
     ),
