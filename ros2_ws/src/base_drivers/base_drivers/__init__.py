@@ -1,0 +1,1 @@
+"""Drivers of mobile bases, and the guard that stands before them."""

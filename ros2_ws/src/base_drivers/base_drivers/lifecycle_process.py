@@ -1,0 +1,52 @@
+"""Runs one lifecycle node as a process that ends in good order."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+
+def run_node(name: str, make_node: Callable[[], Node]) -> int:
+    """Run a node until it is interrupted.
+
+    Args:
+        name: of the program, for messages.
+        make_node: makes the node; `destroy_node` must bring the hardware to rest.
+
+    Returns:
+        0 after an interruption, 2 when the node was given bad parameters.
+    """
+    # The default handlers shut the context down first, and nothing could be brought to rest.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+
+    def on_signal(*_: Any) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    try:
+        node = make_node()
+    except ValueError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.1)
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+        # A launch passes on the interruption that the terminal has sent already.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return 0

@@ -1,0 +1,129 @@
+"""How far a base can follow a velocity before it touches what a laser scanner sees."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from base_drivers.velocity import REST_M_S, Velocity
+
+_STEP_M = 0.02
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Outline of the base as a rectangle around the origin of `base_link`.
+
+    Attributes:
+        front_m, rear_m: distances of the edges before and behind the origin.
+        half_width_m: distance of the edges to the left and the right.
+    """
+
+    front_m: float
+    rear_m: float
+    half_width_m: float
+
+    @property
+    def reach_m(self) -> float:
+        """Distance of the farthest corner from the origin."""
+        return math.hypot(max(self.front_m, self.rear_m), self.half_width_m)
+
+
+@dataclass(frozen=True)
+class ScanMount:
+    """Pose of the scanner in `base_link`: x forward [m], y to the left [m], yaw [rad]."""
+
+    x_m: float = 0.0
+    y_m: float = 0.0
+    yaw_rad: float = 0.0
+
+
+def points_from_ranges(
+    ranges_m: NDArray[np.float32],
+    angle_min_rad: float,
+    angle_increment_rad: float,
+    range_min_m: float,
+    range_max_m: float,
+    mount: ScanMount,
+) -> NDArray[np.float64]:
+    """Turn a scan into points.
+
+    Args:
+        ranges_m: (N,) as in sensor_msgs/LaserScan. +inf and NaN see nothing; -inf is, after
+            REP 117, a thing too close to measure, and counts as one at the smallest range.
+        angle_min_rad, angle_increment_rad: angles of the beams.
+        range_min_m, range_max_m: measurements outside are not points.
+        mount: pose of the scanner.
+
+    Returns:
+        (M, 2) x and y in `base_link` [m].
+    """
+    ranges = np.asarray(ranges_m, np.float64)
+    ranges = np.where(np.isneginf(ranges), range_min_m, ranges)
+    valid = np.isfinite(ranges) & (ranges >= range_min_m) & (ranges <= range_max_m)
+    angles = mount.yaw_rad + angle_min_rad + angle_increment_rad * np.flatnonzero(valid)
+    kept = ranges[valid]
+    return np.stack([mount.x_m + kept * np.cos(angles), mount.y_m + kept * np.sin(angles)], axis=1)
+
+
+def free_distance(
+    points_m: NDArray[np.float64],
+    velocity: Velocity,
+    footprint: Footprint,
+    side_margin_m: float,
+    horizon_m: float,
+) -> float:
+    """How far the base can go along the arc of a velocity until its outline meets a point.
+
+    A turn on the spot counts by the way of the outermost corner. Points that are inside the outline
+    already are the base's own parts or things it touches; they block only what moves deeper.
+
+    Args:
+        points_m: (M, 2) points in `base_link`.
+        velocity: direction of travel; its size does not matter.
+        footprint: outline of the base.
+        side_margin_m: added to the outline on all sides but the direction of travel's length is
+            kept: distances are measured from the true edge.
+        horizon_m: farthest distance looked at.
+
+    Returns:
+        0 .. `horizon_m`; `inf` when nothing is met, or nothing moves.
+    """
+    speed = max(math.hypot(velocity.x, velocity.y), abs(velocity.yaw) * footprint.reach_m)
+    if speed < REST_M_S or len(points_m) == 0:
+        return math.inf
+    reach = footprint.reach_m + side_margin_m + horizon_m
+    near = points_m[np.hypot(points_m[:, 0], points_m[:, 1]) <= reach]
+    if len(near) == 0:
+        return math.inf
+    steps = max(2, math.ceil(horizon_m / _STEP_M) + 1)
+    ways = np.linspace(0.0, horizon_m, steps)
+    times = ways / speed
+    # Pose of the base at each step of constant velocity: the integral of a turning velocity.
+    angle = velocity.yaw * times
+    sine = np.sinc(angle / math.pi)
+    cosine = np.where(np.abs(angle) > 1e-9, (1.0 - np.cos(angle)) / np.where(angle, angle, 1), 0.0)
+    x = times * (velocity.x * sine - velocity.y * cosine)
+    y = times * (velocity.x * cosine + velocity.y * sine)
+    dx = near[None, :, 0] - x[:, None]
+    dy = near[None, :, 1] - y[:, None]
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    along, across = cos * dx + sin * dy, cos * dy - sin * dx
+    # The margin keeps clear of what is passed; ahead it would only shorten the free way.
+    margin_x = 0.0 if abs(velocity.x) >= abs(velocity.y) else side_margin_m
+    margin_y = side_margin_m if abs(velocity.x) >= abs(velocity.y) else 0.0
+    depth = np.minimum(
+        np.minimum(footprint.front_m + margin_x - along, footprint.rear_m + margin_x + along),
+        footprint.half_width_m + margin_y - np.abs(across),
+    )
+    inside_now = depth[0] > 0.0
+    hits = depth > 0.0
+    hits[:, inside_now] = False
+    deeper = inside_now & (depth[1] > depth[0] + 1e-9)
+    if deeper.any():
+        return 0.0
+    first = np.flatnonzero(hits.any(axis=1))
+    return float(ways[first[0]]) if len(first) else math.inf

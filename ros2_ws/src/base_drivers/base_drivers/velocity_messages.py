@@ -1,0 +1,53 @@
+"""Velocity commands as Twist or TwistStamped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.lifecycle import LifecycleNode
+from rclpy.time import Time
+
+from base_drivers.command_guard import Command
+from base_drivers.velocity import Velocity
+
+
+def command_from_message(message: Twist | TwistStamped) -> Command:
+    """Read a command; all six components count for `is_finite`."""
+    stamped = isinstance(message, TwistStamped)
+    twist = message.twist if stamped else message
+    linear, angular = twist.linear, twist.angular
+    return Command(
+        velocity=Velocity(linear.x, linear.y, angular.z),
+        is_finite=all(
+            map(
+                math.isfinite,
+                (linear.x, linear.y, linear.z, angular.x, angular.y, angular.z),
+            )
+        ),
+        stamp_s=Time.from_msg(message.header.stamp).nanoseconds * 1e-9 if stamped else None,
+        frame=message.header.frame_id if stamped else "",
+    )
+
+
+def twist_message(velocity: Velocity) -> Twist:
+    """Make a Twist."""
+    message = Twist()
+    message.linear.x = velocity.x
+    message.linear.y = velocity.y
+    message.angular.z = velocity.yaw
+    return message
+
+
+def subscribe_commands(
+    node: LifecycleNode, topic: str, stamped: bool, on_command: Callable[[Command], None]
+) -> Any:
+    """Subscribe to commands of one kind; only the newest is kept."""
+    return node.create_subscription(
+        TwistStamped if stamped else Twist,
+        topic,
+        lambda message: on_command(command_from_message(message)),
+        1,
+    )
