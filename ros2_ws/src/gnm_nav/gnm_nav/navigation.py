@@ -1,0 +1,836 @@
+"""Navigation over a topological map by camera alone: from camera images to waypoints.
+
+Per tick: encode the observation once, localise, look up the route, choose the subgoal, take the
+network's waypoints towards it. What the original deployment lacks is here: a start anywhere, a goal
+test that needs evidence, replanning when nothing moves, turning to find itself, coded failures.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, field, replace
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnm_nav.frame_context import FrameContext
+from gnm_nav.localiser import Localisation, Localiser, LocaliserConfig
+from gnm_nav.route_planner import RoutePlanner
+from gnm_nav.topological_map import EdgeKind, MapError, TopologicalMap
+
+if TYPE_CHECKING:
+    from policy_server.navigation_model import NavigationModel, ObservationCode
+
+
+class NavigationState(IntEnum):
+    """What the robot does; the numbers are those of `policy_interfaces/NavigationStatus`."""
+
+    IDLE = 0
+    LOCALISING = 1
+    DRIVING = 2
+    TURNING = 3
+    EXPLORING = 4
+    WAITING = 5
+
+
+class FailureCode(StrEnum):
+    """Why a goal was given up, or refused."""
+
+    UNKNOWN_GOAL = "unknown_goal"
+    UNREACHABLE = "unreachable"
+    LOST = "lost"
+    NO_MAP = "no_map"
+
+
+class NavigationError(ValueError):
+    """A goal that was refused.
+
+    Attributes:
+        code: the reason.
+    """
+
+    def __init__(self, code: FailureCode, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class NavigationConfig:
+    """Parameters of navigation.
+
+    Raises:
+        ValueError: a value is outside its range; the message names it.
+    """
+
+    close_threshold_steps: float = 3.0
+    """A node nearer than this is no subgoal; the next one of the route is."""
+    lookahead_nodes: int = 5
+    """Nodes of the route that are compared per tick."""
+    reach_distance_steps: float = 1.5
+    """Distance to the goal at which it counts as reached."""
+    reach_ticks: int = 2
+    """For so many ticks on end."""
+    passed_distance_steps: float = 3.5
+    """The goal also counts as reached when it was this near and is now further away again."""
+    goal_image_distance_steps: float = 6.0
+    """A goal image is a place of the map when a node is this near to it."""
+    image_timeout_s: float = 0.5
+    """Age of the newest frame above which the robot waits."""
+    no_progress_s: float = 10.0
+    """Time without coming nearer to the goal after which something is done about it."""
+    progress_steps: float = 1.0
+    """How much nearer counts as progress [model steps]."""
+    stuck_s: float = 2.5
+    """Time of driving without a change of the image after which the robot counts as stuck."""
+    stuck_change: float = 1.2
+    """Mean change of the image within one second, in grey levels 0 … 255, below which nothing
+    moved."""
+    recoveries: int = 2
+    """Attempts at one place before its edges count as blocked."""
+    block_steps: float = 8.0
+    """How far ahead the route counts as blocked [model steps]."""
+    block_radius_m: float = 0.6
+    """Nodes this near to blocked ones, where the map has poses, are blocked too."""
+    look_s: float = 1.5
+    """Time to look without turning after getting lost."""
+    turn_rate_rad_s: float = 0.5
+    """Speed of turning on the spot."""
+    can_turn: bool = True
+    """Whether the robot can turn on the spot."""
+    nudge_rad: float = 0.5
+    """Angle of turning away from what the robot is stuck at."""
+    nudge_s: float = 1.0
+    """Time of driving straight on afterwards."""
+    search_turns: float = 1.25
+    """Turns on the spot after which the search is given up."""
+    lost_timeout_s: float = 40.0
+    """Time of being lost on end after which the goal is given up."""
+    num_samples: int = 8
+    """Waypoint samples of a diffusion model; the medoid is driven."""
+    seed: int = 0
+    """Of a diffusion model's noise; it advances by one per tick."""
+    localiser: LocaliserConfig = field(default_factory=LocaliserConfig)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        bounds: dict[str, tuple[float, float]] = {
+            "close_threshold_steps": (0.0, 20.0),
+            "lookahead_nodes": (1, 32),
+            "reach_distance_steps": (0.1, 20.0),
+            "reach_ticks": (1, 100),
+            "passed_distance_steps": (0.0, 20.0),
+            "goal_image_distance_steps": (0.1, 20.0),
+            "image_timeout_s": (0.05, 10.0),
+            "no_progress_s": (1.0, 600.0),
+            "progress_steps": (0.1, 20.0),
+            "stuck_s": (0.5, 60.0),
+            "stuck_change": (0.0, 50.0),
+            "recoveries": (0, 10),
+            "block_steps": (0.5, 100.0),
+            "block_radius_m": (0.0, 10.0),
+            "look_s": (0.0, 30.0),
+            "turn_rate_rad_s": (0.05, 3.0),
+            "nudge_rad": (0.0, 3.0),
+            "nudge_s": (0.0, 10.0),
+            "search_turns": (0.1, 5.0),
+            "lost_timeout_s": (1.0, 600.0),
+            "num_samples": (1, 64),
+            "seed": (0, 2**31 - 1),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value}; it must be within [{low:g}, {high:g}]")
+
+
+@dataclass(frozen=True)
+class NavigationDecision:
+    """What to do until the next tick. Neither waypoints nor a turn rate: stand.
+
+    Attributes:
+        state: what the robot does.
+        code: why it gave up, or None.
+        message: for people.
+        node: where it believes to be; None: not known.
+        subgoal: the node it drives to.
+        goal: the goal node.
+        distance_steps: predicted distance to `node`; NaN: not known.
+        route_steps: from `node` to the goal along the map; NaN: no goal or no route.
+        confidence: probability of `node` and its neighbours, 0 … 1.
+        progress: of the route since the goal was set, 0 … 1.
+        waypoints_m: (T, 3) x forward, y left [m], yaw [rad] in the robot's frame at the newest
+            image; or None.
+        turn_rate_rad_s: speed of turning on the spot, counter-clockwise; or None.
+        reached: the goal was reached in this tick; the robot has no goal any more.
+        replans: times that edges were blocked since the goal was set.
+        stamp_s: of the newest image; NaN: there is none.
+        localisation: details of this tick, where it localised.
+    """
+
+    state: NavigationState
+    code: FailureCode | None = None
+    message: str = ""
+    node: int | None = None
+    subgoal: int | None = None
+    goal: int | None = None
+    distance_steps: float = math.nan
+    route_steps: float = math.nan
+    confidence: float = 0.0
+    progress: float = 0.0
+    waypoints_m: NDArray[np.float64] | None = None
+    turn_rate_rad_s: float | None = None
+    reached: bool = False
+    replans: int = 0
+    stamp_s: float = math.nan
+    localisation: Localisation | None = None
+
+
+@dataclass
+class _Nudge:
+    """A recovery from being stuck: turn a little, then straight on."""
+
+    rate_rad_s: float
+    turn_until_s: float
+    drive_until_s: float
+
+
+@dataclass
+class _Journey:
+    """What is remembered from goal to goal."""
+
+    goal: int
+    first_steps: float | None = None
+    best_steps: float = math.inf
+    progress_at_s: float = math.nan
+    nearest_goal_steps: float = math.inf
+    reach_ticks: int = 0
+    replans: int = 0
+    troubles: list[int] = field(default_factory=list)
+    lost_since_s: float | None = None
+    searched_rad: float = 0.0
+    turned_rad: float = 0.0
+    nudge: _Nudge | None = None
+    still_since_s: float | None = None
+
+
+class NavigationCore:
+    """One robot on one map. Feed it images with `push_frame`, call `tick` at 4 Hz."""
+
+    def __init__(
+        self,
+        model: NavigationModel,
+        topological_map: TopologicalMap | None,
+        waypoint_spacing_m: float,
+        config: NavigationConfig | None = None,
+    ) -> None:
+        """Stand without a goal.
+
+        Args:
+            model: the network; `topological_map` must have been made with the same one.
+            topological_map: None: only exploration is possible.
+            waypoint_spacing_m: metres per unit of the network's waypoints, for this robot.
+            config: parameters.
+
+        Raises:
+            ValueError: the spacing is not positive.
+        """
+        if not waypoint_spacing_m > 0.0:
+            raise ValueError(f"found waypoint_spacing_m {waypoint_spacing_m}, expected above 0")
+        self._model = model
+        self._config = config or NavigationConfig()
+        self._spacing_m = waypoint_spacing_m
+        self._period_s = 1.0 / model.spec.rate_hz
+        self._context = FrameContext(model.preprocess, model.spec.context_size + 1, self._period_s)
+        self._map = topological_map
+        self._planner = RoutePlanner(topological_map) if topological_map is not None else None
+        self._localiser = (
+            Localiser(model, topological_map, self._config.localiser)
+            if topological_map is not None
+            else None
+        )
+        self._journey: _Journey | None = None
+        self._exploring = False
+        self._seed = self._config.seed
+        self._last_tick_s: float | None = None
+        self._last: NavigationDecision = NavigationDecision(NavigationState.IDLE)
+
+    @property
+    def map(self) -> TopologicalMap | None:
+        """The map."""
+        return self._map
+
+    @property
+    def planner(self) -> RoutePlanner | None:
+        """The planner, for drawing; None without a map."""
+        return self._planner
+
+    @property
+    def goal(self) -> int | None:
+        """The goal node, None: no goal."""
+        return self._journey.goal if self._journey else None
+
+    @property
+    def exploring(self) -> bool:
+        """Whether it drives without a goal."""
+        return self._exploring
+
+    def push_frame(self, image: NDArray[np.uint8], stamp_s: float) -> bool:
+        """Take a camera image at any rate; see `FrameContext.push`."""
+        return self._context.push(image, stamp_s)
+
+    def forget_frames(self) -> None:
+        """Start a new context, e.g. after the camera failed."""
+        self._context.clear()
+
+    def forget_place(self, node: int | None = None) -> None:
+        """Be lost; or believe to be at a node that somebody names."""
+        if self._localiser is not None:
+            if node is None:
+                self._localiser.forget()
+            else:
+                self._localiser.start_at(node)
+
+    def set_goal_node(self, goal: int | str) -> int:
+        """Drive to a node.
+
+        Args:
+            goal: id, name, or "last".
+
+        Returns:
+            The node.
+
+        Raises:
+            NavigationError: NO_MAP or UNKNOWN_GOAL; an earlier goal stays.
+        """
+        if self._map is None:
+            raise NavigationError(FailureCode.NO_MAP, "found no map; load one before the goal")
+        try:
+            node = self._map.node(goal)
+        except MapError as error:
+            raise NavigationError(FailureCode.UNKNOWN_GOAL, str(error)) from None
+        self._start(node)
+        return node
+
+    def set_goal_image(self, image: NDArray[np.uint8]) -> int:
+        """Drive to the place that a picture shows.
+
+        Nodes that look like it are retrieved, then the network says from which of them the
+        picture lies nearest ahead.
+
+        Args:
+            image: native RGB, (H, W, 3) uint8.
+
+        Returns:
+            The node.
+
+        Raises:
+            NavigationError: NO_MAP; or UNKNOWN_GOAL: no node is near enough. An earlier goal stays.
+        """
+        if self._map is None or self._localiser is None:
+            raise NavigationError(FailureCode.NO_MAP, "found no map; load one before the goal")
+        picture = self._model.preprocess(image)
+        nodes, similarity = self._localiser.retrieve(picture, self._config.localiser.retrieved)
+        frames = self._model.spec.context_size + 1
+        # Both ways, as each alone errs: from the picture to the nodes and from the nodes to it.
+        forth = np.asarray(
+            self._model.match(
+                self._model.observe([picture] * frames), np.asarray(self._map.images[nodes])
+            ).distances,
+            np.float64,
+        )
+        nearest = np.argsort(forth)[: max(4, len(nodes) // 4)]
+        best, best_steps = -1, math.inf
+        for index in dict.fromkeys([*nearest.tolist(), 0]):
+            observation = self._model.observe([np.asarray(self._map.images[nodes[index]])] * frames)
+            back = float(self._model.match(observation, picture[None]).distances[0])
+            steps = min(max(back, 0.0), max(float(forth[index]), 0.0))
+            if steps < best_steps:
+                best, best_steps = int(nodes[index]), steps
+        if best_steps > self._config.goal_image_distance_steps:
+            raise NavigationError(
+                FailureCode.UNKNOWN_GOAL,
+                f"found no place like the goal image: node {best} is the nearest, "
+                f"{best_steps:.1f} model steps away (similarity {float(similarity[0]):.2f}), "
+                f"expected at most {self._config.goal_image_distance_steps:g}",
+            )
+        self._start(best)
+        return best
+
+    def set_explore(self, explore: bool) -> None:
+        """Drive without a goal, or stop doing so.
+
+        Raises:
+            ValueError: the model cannot.
+        """
+        if explore and not self._model.spec.can_explore:
+            raise ValueError(
+                f"found a model of kind {self._model.spec.kind}, expected one that can explore "
+                "(nomad)"
+            )
+        self._journey = None
+        self._exploring = explore
+
+    def clear_goal(self) -> None:
+        """Stand. What is known about the place stays."""
+        self._journey = None
+        self._exploring = False
+        if self._planner is not None:
+            self._planner.unblock_all()
+            self._planner.set_goal(None)
+
+    def _start(self, node: int) -> None:
+        assert self._planner is not None
+        self._exploring = False
+        self._planner.unblock_all()
+        self._planner.set_goal(node)
+        self._journey = _Journey(node)
+
+    def tick(self, now_s: float) -> NavigationDecision:
+        """Decide what to do now.
+
+        Args:
+            now_s: current time on the clock of the image stamps [s].
+        """
+        elapsed_s = 0.0 if self._last_tick_s is None else max(0.0, now_s - self._last_tick_s)
+        self._last_tick_s = now_s
+        self._last = self._decide(now_s, min(elapsed_s, 4.0 * self._period_s))
+        return self._last
+
+    def _decide(self, now_s: float, elapsed_s: float) -> NavigationDecision:
+        goal = self.goal
+        newest_s = self._context.newest_s
+        if newest_s is None or now_s - newest_s > self._config.image_timeout_s:
+            age = "none yet" if newest_s is None else f"{now_s - newest_s:.2f} s old"
+            return NavigationDecision(
+                NavigationState.WAITING, message=f"no fresh image ({age})", goal=goal
+            )
+        frames = self._context.frames()
+        if frames is None:
+            return NavigationDecision(
+                NavigationState.WAITING,
+                message=f"collecting {self._model.spec.context_size + 1} frames",
+                goal=goal,
+                stamp_s=newest_s,
+            )
+        if self._localiser is None and not self._exploring:
+            return NavigationDecision(NavigationState.IDLE, message="no map", stamp_s=newest_s)
+        observation = self._model.observe(frames)
+        if self._exploring:
+            return self._explore(observation, newest_s)
+        return self._navigate(observation, frames, newest_s, now_s, elapsed_s)
+
+    def _explore(self, observation: ObservationCode, stamp_s: float) -> NavigationDecision:
+        self._seed += 1
+        samples = self._model.explore(
+            observation, seed=self._seed, num_samples=self._config.num_samples
+        )
+        return NavigationDecision(
+            NavigationState.EXPLORING,
+            message="driving without a goal",
+            waypoints_m=self._metres(samples),
+            stamp_s=stamp_s,
+        )
+
+    def _navigate(
+        self,
+        observation: ObservationCode,
+        frames: list[NDArray[np.uint8]],
+        stamp_s: float,
+        now_s: float,
+        elapsed_s: float,
+    ) -> NavigationDecision:
+        assert self._localiser is not None and self._planner is not None
+        before = self._last
+        also: list[int] = []
+        if self._journey is not None and before.node is not None and not self._localiser.lost:
+            also = self._planner.route(before.node, self._config.lookahead_nodes)
+        here = self._localiser.update(
+            observation,
+            frames[-1],
+            moved_steps=self._moved_steps(before, elapsed_s),
+            turning=before.turn_rate_rad_s is not None,
+            also=also,
+        )
+        seen = NavigationDecision(
+            NavigationState.IDLE,
+            message="no goal",
+            node=here.node if not here.lost else None,
+            goal=self.goal,
+            distance_steps=here.distance_steps,
+            confidence=here.confidence,
+            progress=before.progress,
+            stamp_s=stamp_s,
+            localisation=here,
+            replans=self._journey.replans if self._journey else 0,
+        )
+        if self._journey is None:
+            return seen
+        return self._pursue(self._journey, seen, here, frames, now_s, elapsed_s)
+
+    def _moved_steps(self, before: NavigationDecision, elapsed_s: float) -> float:
+        """How far the last decision made the robot drive [model steps]."""
+        if before.waypoints_m is None:
+            return 0.0
+        reach = float(np.hypot(*before.waypoints_m[-1, :2])) / len(before.waypoints_m)
+        return min(1.5, reach / self._spacing_m) * elapsed_s / self._period_s
+
+    def _pursue(
+        self,
+        journey: _Journey,
+        seen: NavigationDecision,
+        here: Localisation,
+        frames: list[NDArray[np.uint8]],
+        now_s: float,
+        elapsed_s: float,
+    ) -> NavigationDecision:
+        assert self._planner is not None
+        if self._last.turn_rate_rad_s is not None:
+            journey.searched_rad += abs(self._last.turn_rate_rad_s) * elapsed_s
+        if here.lost:
+            return self._search(journey, seen, now_s)
+        if journey.lost_since_s is not None:
+            journey.lost_since_s = None
+            journey.progress_at_s = now_s
+        steps = self._planner.steps_to_goal(here.node)
+        if not math.isfinite(steps):
+            return self._turn_to_other_route(journey, seen, here)
+        if self._reached(journey, here):
+            self._journey = None
+            return replace(
+                seen,
+                state=NavigationState.IDLE,
+                message=f"reached node {journey.goal}",
+                route_steps=0.0,
+                progress=1.0,
+                reached=True,
+            )
+        remaining = steps + min(here.distance_steps, self._model.spec.max_distance_steps)
+        progress = self._measure_progress(journey, remaining, now_s)
+        seen = replace(seen, route_steps=steps, progress=progress)
+        trouble = self._trouble(journey, frames, now_s)
+        if trouble is not None:
+            answer = self._recover(journey, seen, here, trouble, now_s)
+            if answer is not None:
+                return answer
+        if journey.nudge is not None:
+            nudged = self._nudged(journey, journey.nudge, seen, now_s)
+            if nudged is not None:
+                return nudged
+        return self._drive(journey, seen, here)
+
+    def _drive(
+        self, journey: _Journey, seen: NavigationDecision, here: Localisation
+    ) -> NavigationDecision:
+        """Waypoints towards the subgoal, or the turn that the route begins with."""
+        assert self._planner is not None and self._map is not None
+        route = self._planner.route(here.node, self._config.lookahead_nodes + 1)
+        if not route:
+            return self._turn_to_other_route(journey, seen, here)
+        if len(route) > 1 and self._edge_kind(route[0], route[1]) == EdgeKind.TURN:
+            return self._turn_along_route(journey, seen, route[0], route[1])
+        journey.turned_rad = 0.0
+        straight = [route[0]]
+        for a, b in itertools.pairwise(route):
+            if self._edge_kind(a, b) == EdgeKind.TURN:
+                break
+            straight.append(b)
+        compared = [
+            (node, distance)
+            for node in straight
+            if (distance := here.distance_to(node)) is not None
+        ]
+        nearest = min(range(len(compared)), key=lambda index: compared[index][1])
+        chosen = nearest
+        while (
+            chosen + 1 < len(compared) and compared[chosen][1] <= self._config.close_threshold_steps
+        ):
+            chosen += 1
+        subgoal = compared[chosen][0]
+        index = here.index(subgoal)
+        assert index is not None
+        self._seed += 1
+        samples = self._model.waypoints(
+            here.match, index, seed=self._seed, num_samples=self._config.num_samples
+        )
+        journey.searched_rad = max(0.0, journey.searched_rad - 0.1)
+        return replace(
+            seen,
+            state=NavigationState.DRIVING,
+            message=f"driving to node {self._map.label(journey.goal)}",
+            subgoal=subgoal,
+            waypoints_m=self._metres(samples),
+        )
+
+    def _metres(self, samples: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(S, T, 4) normalised samples → the medoid, (T, 3) metres and radians."""
+        paths = np.asarray(samples, np.float64)
+        chosen = 0
+        if len(paths) > 1:
+            flat = paths[:, :, :2].reshape(len(paths), -1)
+            apart = np.linalg.norm(flat[:, None] - flat[None], axis=2)
+            chosen = int(apart.sum(axis=1).argmin())
+        path = paths[chosen]
+        yaw = np.arctan2(path[:, 3], path[:, 2])
+        return np.column_stack((path[:, :2] * self._spacing_m, yaw))
+
+    def _edge_kind(self, a: int, b: int) -> int:
+        assert self._map is not None
+        edges = self._map.out_edges(a)
+        return int(edges["kind"][edges["b"] == b][0])
+
+    def _reached(self, journey: _Journey, here: Localisation) -> bool:
+        assert self._planner is not None
+        config = self._config
+        distance = here.distance_to(journey.goal)
+        # Near along the map as well: one picture that looks like the goal is not enough.
+        near = here.node == journey.goal or self._planner.steps_to_goal(here.node) <= max(
+            2.0 * config.close_threshold_steps, 4.0
+        )
+        if distance is None or not near:
+            journey.reach_ticks = 0
+            journey.nearest_goal_steps = math.inf
+            return False
+        journey.reach_ticks = (
+            journey.reach_ticks + 1 if distance <= config.reach_distance_steps else 0
+        )
+        passed = (
+            here.node == journey.goal
+            and journey.nearest_goal_steps <= config.passed_distance_steps
+            and distance > journey.nearest_goal_steps + 2.0
+        )
+        journey.nearest_goal_steps = min(journey.nearest_goal_steps, distance)
+        return journey.reach_ticks >= config.reach_ticks or passed
+
+    def _measure_progress(self, journey: _Journey, remaining: float, now_s: float) -> float:
+        if journey.first_steps is None:
+            journey.first_steps = max(remaining, 1e-3)
+        if math.isnan(journey.progress_at_s):
+            journey.progress_at_s = now_s
+        if remaining <= journey.best_steps - self._config.progress_steps:
+            journey.best_steps = remaining
+            journey.progress_at_s = now_s
+            journey.searched_rad = 0.0
+        return float(np.clip(1.0 - remaining / journey.first_steps, 0.0, 1.0))
+
+    def _trouble(
+        self, journey: _Journey, frames: list[NDArray[np.uint8]], now_s: float
+    ) -> str | None:
+        """What keeps the robot from coming nearer, if anything does."""
+        driving = self._last.waypoints_m is not None
+        reach = 0.0 if self._last.waypoints_m is None else float(self._last.waypoints_m[-1, 0])
+        if not driving or reach < self._spacing_m or len(frames) < 2:
+            journey.still_since_s = None
+        else:
+            back = min(len(frames) - 1, round(1.0 / self._period_s))
+            change = float(
+                np.abs(frames[-1].astype(np.int16) - frames[-1 - back].astype(np.int16)).mean()
+            )
+            if change > self._config.stuck_change:
+                journey.still_since_s = None
+            elif journey.still_since_s is None:
+                journey.still_since_s = now_s
+            elif now_s - journey.still_since_s >= self._config.stuck_s:
+                journey.still_since_s = None
+                return "stuck: the image does not change while driving"
+        if now_s - journey.progress_at_s > self._config.no_progress_s:
+            return f"no progress for {self._config.no_progress_s:g} s"
+        return None
+
+    def _recover(
+        self,
+        journey: _Journey,
+        seen: NavigationDecision,
+        here: Localisation,
+        trouble: str,
+        now_s: float,
+    ) -> NavigationDecision | None:
+        """Try again a few times, then plan around; None: go on driving."""
+        assert self._localiser is not None and self._map is not None
+        journey.progress_at_s = now_s
+        nearby = self._map.ahead(here.node, self._config.block_steps)
+        again = sum(
+            place in nearby or here.node in self._map.ahead(place, self._config.block_steps)
+            for place in journey.troubles
+        )
+        journey.troubles.append(here.node)
+        if again >= self._config.recoveries:
+            journey.troubles.clear()
+            return self._block(journey, seen, here, trouble)
+        if trouble.startswith("stuck") and self._config.can_turn:
+            waypoints = self._last.waypoints_m
+            lateral = 0.0 if waypoints is None else float(waypoints[-1, 1])
+            # Away from where it was steering; the second time to the other side.
+            sign = (-1.0 if lateral > 0.0 else 1.0) * (1.0 if again % 2 == 0 else -1.0)
+            turned_s = now_s + self._config.nudge_rad / self._config.turn_rate_rad_s
+            journey.nudge = _Nudge(
+                sign * self._config.turn_rate_rad_s, turned_s, turned_s + self._config.nudge_s
+            )
+            return None
+        self._localiser.forget()
+        return replace(seen, state=NavigationState.LOCALISING, node=None, message=trouble)
+
+    def _nudged(
+        self, journey: _Journey, nudge: _Nudge, seen: NavigationDecision, now_s: float
+    ) -> NavigationDecision | None:
+        if now_s < nudge.turn_until_s:
+            return replace(
+                seen,
+                state=NavigationState.TURNING,
+                message="stuck: turning away",
+                turn_rate_rad_s=nudge.rate_rad_s,
+            )
+        if now_s < nudge.drive_until_s:
+            ahead = np.zeros((self._model.spec.horizon, 3))
+            ahead[:, 0] = self._spacing_m * np.arange(1, len(ahead) + 1)
+            return replace(
+                seen,
+                state=NavigationState.DRIVING,
+                message="stuck: driving past",
+                waypoints_m=ahead,
+            )
+        journey.nudge = None
+        return None
+
+    def _block(
+        self,
+        journey: _Journey,
+        seen: NavigationDecision,
+        here: Localisation,
+        trouble: str,
+    ) -> NavigationDecision:
+        """Take what lies ahead off the map for this goal, and plan again."""
+        assert self._planner is not None and self._map is not None
+        blocked = self._blocked_nodes(here.node)
+        edges = [
+            (int(edge["a"]), int(edge["b"]))
+            for node in blocked
+            for edge in self._map.in_edges(node)
+        ]
+        self._planner.block_all(edges)
+        journey.replans += 1
+        journey.best_steps = math.inf
+        journey.searched_rad = 0.0
+        message = (
+            f"{trouble}; {len(edges)} edges after node {here.node} are blocked, planning again"
+        )
+        return replace(
+            seen,
+            state=NavigationState.LOCALISING,
+            message=message,
+            replans=journey.replans,
+            route_steps=math.nan,
+        )
+
+    def _blocked_nodes(self, node: int) -> set[int]:
+        """Nodes of the route ahead, and other views of the same way."""
+        assert self._planner is not None and self._map is not None
+        ahead: set[int] = set()
+        steps = self._planner.steps_to_goal(node)
+        for following in self._planner.route(node, 32)[1:]:
+            ahead.add(following)
+            if steps - self._planner.steps_to_goal(following) >= self._config.block_steps:
+                break
+        twins = {
+            int(end)
+            for place in ahead
+            for edges, side in ((self._map.out_edges(place), "b"), (self._map.in_edges(place), "a"))
+            for edge, end in zip(edges, edges[side], strict=True)
+            if edge["kind"] == EdgeKind.CLOSURE and edge["steps"] <= 2.0
+        }
+        poses = self._map.poses
+        if poses is not None and ahead:
+            places = poses[sorted(ahead), :2]
+            apart = np.linalg.norm(poses[:, None, :2] - places[None], axis=2).min(axis=1)
+            twins |= set(np.flatnonzero(apart <= self._config.block_radius_m).tolist())
+        return (ahead | twins) - {node, self._goal_node()}
+
+    def _goal_node(self) -> int:
+        assert self._journey is not None
+        return self._journey.goal
+
+    def _search(
+        self, journey: _Journey, seen: NavigationDecision, now_s: float
+    ) -> NavigationDecision:
+        """Lost: look, then turn, then give up."""
+        if journey.lost_since_s is None:
+            journey.lost_since_s = now_s
+            journey.nudge = None
+        lost_s = now_s - journey.lost_since_s
+        turned_out = journey.searched_rad >= self._config.search_turns * 2.0 * math.pi
+        if lost_s > self._config.lost_timeout_s or (turned_out and lost_s > self._config.look_s):
+            return self._give_up(
+                journey,
+                seen,
+                FailureCode.LOST,
+                f"not found on the map within {lost_s:.0f} s and "
+                f"{journey.searched_rad / (2 * math.pi):.1f} turns",
+            )
+        if lost_s <= self._config.look_s or not self._config.can_turn:
+            return replace(
+                seen, state=NavigationState.LOCALISING, node=None, message="lost: looking around"
+            )
+        return replace(
+            seen,
+            state=NavigationState.TURNING,
+            node=None,
+            message="lost: turning to see more",
+            turn_rate_rad_s=self._config.turn_rate_rad_s,
+        )
+
+    def _turn_to_other_route(
+        self, journey: _Journey, seen: NavigationDecision, here: Localisation
+    ) -> NavigationDecision:
+        """No way leads from this view to the goal; one may from another view of this place."""
+        turned_out = journey.searched_rad >= self._config.search_turns * 2.0 * math.pi
+        if turned_out or not self._config.can_turn:
+            blocked = journey.replans > 0
+            return self._give_up(
+                journey,
+                seen,
+                FailureCode.UNREACHABLE,
+                f"the map has no way from node {here.node} to {journey.goal}"
+                + (" other than the blocked ones" if blocked else ""),
+            )
+        return replace(
+            seen,
+            state=NavigationState.TURNING,
+            message=f"no way from node {here.node}: turning to find another",
+            turn_rate_rad_s=self._config.turn_rate_rad_s,
+        )
+
+    def _turn_along_route(
+        self, journey: _Journey, seen: NavigationDecision, a: int, b: int
+    ) -> NavigationDecision:
+        """The route begins with a turn on the spot."""
+        assert self._map is not None and self._localiser is not None and self._planner is not None
+        poses = self._map.poses
+        angle = math.pi
+        if poses is not None:
+            angle = math.remainder(float(poses[b, 2] - poses[a, 2]), 2.0 * math.pi)
+        if not self._config.can_turn:
+            self._planner.block(a, b)
+            return replace(
+                seen, state=NavigationState.LOCALISING, message="cannot turn: planning again"
+            )
+        journey.turned_rad += self._config.turn_rate_rad_s * self._period_s
+        if journey.turned_rad > 1.3 * abs(angle) + 0.3:
+            journey.turned_rad = 0.0
+            self._localiser.forget()
+        return replace(
+            seen,
+            state=NavigationState.TURNING,
+            subgoal=b,
+            message=f"turning from node {a} to {b}",
+            turn_rate_rad_s=math.copysign(self._config.turn_rate_rad_s, angle),
+        )
+
+    def _give_up(
+        self, journey: _Journey, seen: NavigationDecision, code: FailureCode, message: str
+    ) -> NavigationDecision:
+        self.clear_goal()
+        return replace(
+            seen, state=NavigationState.IDLE, code=code, message=message, goal=journey.goal
+        )
