@@ -121,6 +121,7 @@ class PathFollowerNode(LifecycleNode):
         self._commands: Any = None
         self._entities: list[Any] = []
         self._last_update: tuple[float, float] | None = None
+        self._clock_stands = False
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._publish_diagnostics, clock=steady)
@@ -179,6 +180,7 @@ class PathFollowerNode(LifecycleNode):
         self._refused.clear()
         self._said = FollowerState.QUIET
         self._last_update = None
+        self._clock_stands = False
         result = super().on_activate(state)
         self._active = True
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -239,7 +241,7 @@ class PathFollowerNode(LifecycleNode):
     # --- driving ---------------------------------------------------------------------------
 
     def _on_path(self, message: Path) -> None:
-        if self._follower is None or not self._active:
+        if self._follower is None or not self._active or self._clock_stands:
             return
         frame = message.header.frame_id
         if message.poses and frame != PATH_FRAME:
@@ -280,6 +282,7 @@ class PathFollowerNode(LifecycleNode):
         # An update after a pause must not make up for all of it at once.
         period_s = min(max(now_s - last[0], 0.0), 2.0 / RATE_HZ) if last else 1.0 / RATE_HZ
         self._last_update = (now_s, steady_s)
+        self._clock_stands = False
         self._send(self._follower.update(now_s, steady_s, period_s))
 
     def _watch_clock(self) -> None:
@@ -288,7 +291,8 @@ class PathFollowerNode(LifecycleNode):
         if follower is None or last is None or not self._active:
             return
         steady_s = time.monotonic()
-        if steady_s - last[1] > _STALLED_CLOCK_S:
+        self._clock_stands = steady_s - last[1] > _STALLED_CLOCK_S
+        if self._clock_stands:
             follower.stop("the clock stands", steady_s)
             self._send(follower.update(last[0], steady_s, 1.0 / RATE_HZ))
 
