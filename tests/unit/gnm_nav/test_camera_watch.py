@@ -1,0 +1,78 @@
+"""The camera watch: each fault in time, none without a cause."""
+
+import numpy as np
+import pytest
+from gnm_nav.camera_watch import CameraLimits, CameraProblem, CameraWatch
+
+
+def picture(seed, low=0, high=255):
+    return np.random.default_rng(seed).integers(low, high, (120, 160, 3), np.uint8, endpoint=True)
+
+
+def problem(watch, now, steady=None):
+    fault = watch.check(now, now if steady is None else steady)
+    return None if fault is None else fault.problem
+
+
+def test_a_living_camera_is_fine_also_when_the_robot_stands():
+    watch = CameraWatch(CameraLimits())
+    assert problem(watch, 5.0) is CameraProblem.MISSING
+    for index in range(20):
+        now = 5.0 + 0.1 * index
+        watch.push(picture(1), now, now)
+        watch.moving(False, now)
+        assert problem(watch, now + 0.05) is None
+
+
+@pytest.mark.parametrize("clock", ["stamp", "arrival"])
+def test_an_old_image_is_stale_by_either_clock(clock):
+    watch = CameraWatch(CameraLimits(timeout_s=0.2))
+    watch.push(picture(1), 5.0, 5.0)
+    now, steady = (5.21, 5.0) if clock == "stamp" else (5.0, 5.21)
+    assert problem(watch, now - 0.02, steady - 0.02) is None
+    assert problem(watch, now, steady) is CameraProblem.STALE
+
+
+def test_a_stamp_ahead_of_the_clock_is_a_fault():
+    watch = CameraWatch(CameraLimits())
+    watch.push(picture(1), 5.3, 5.0)
+    assert problem(watch, 5.0) is CameraProblem.FUTURE
+
+
+def test_a_frozen_camera_is_found_while_the_robot_moves_and_forgiven_afterwards():
+    watch = CameraWatch(CameraLimits(frozen_s=0.15))
+    found = []
+    for index in range(12):
+        now = 5.0 + 0.1 * index
+        watch.moving(True, now)
+        # Alive until 5.5.
+        watch.push(picture(min(index, 5)), now, now)
+        found.append(problem(watch, now))
+    assert found[:7] == [None] * 7
+    assert set(found[7:]) == {CameraProblem.FROZEN}
+    watch.push(picture(99), 6.2, 6.2)
+    assert problem(watch, 6.2) is None
+
+
+def test_pictures_that_were_the_same_before_the_robot_moved_do_not_count():
+    watch = CameraWatch(CameraLimits(frozen_s=0.15))
+    for now in np.arange(5.0, 8.0, 0.1):
+        watch.push(picture(1), now, now)
+    watch.moving(True, 7.9)
+    assert problem(watch, 7.9) is None
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (np.zeros((120, 160, 3), np.uint8), CameraProblem.DARK),
+        (picture(3, 0, 12), CameraProblem.DARK),
+        (picture(3, 0, 60), None),
+        (np.full((120, 160, 3), 255, np.uint8), CameraProblem.FLAT),
+        (picture(3, 127, 129), CameraProblem.FLAT),
+    ],
+)
+def test_a_picture_that_shows_nothing(image, expected):
+    watch = CameraWatch(CameraLimits())
+    watch.push(image, 5.0, 5.0)
+    assert problem(watch, 5.0) is expected
