@@ -127,7 +127,11 @@ def arm_controller(values: Mapping[str, Any]) -> LifecycleNode:
         executable="arm_controller",
         name="arm_controller",
         namespace=arm_namespace(values),
-        parameters=[config_file("arm_controller.yaml"), clock_parameters(values)],
+        parameters=[
+            config_file("arm_controller.yaml"),
+            # Real servos give way under the arm's weight, and so do the emulated ones.
+            {"sag_compensation": values["arm"] != "sim", **clock_parameters(values)},
+        ],
         remappings=_GUARDED if values["guard"] else [],
     )
 

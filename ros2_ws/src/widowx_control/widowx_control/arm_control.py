@@ -32,6 +32,8 @@ Array = npt.NDArray[np.float64]
 
 STEP_RANGE_S: Final = (0.02, 2.0)
 """Shortest and longest period of commands."""
+_MAX_SAG_RAD: Final = 0.15
+"""More than any pose of the unloaded arm makes its servos give way at their factory gain."""
 
 
 class CommandCode(StrEnum):
@@ -74,7 +76,7 @@ class JointCommand:
     """Output of one control period."""
 
     arm_positions_rad: Array | None
-    """(6,) for the group `arm`; None before `reset`."""
+    """(6,) goals for the group `arm`; None before `reset`."""
     gripper_pwm: float
 
 
@@ -165,6 +167,7 @@ class ArmControl:
         self._measured_pose: Array = np.eye(4)
         self._commanded_pose: Array = np.eye(4)
         self._interpolator = Interpolator(self._measured_q, self._lower, self._upper)
+        self._stiffness_nm_rad: Array | None = None
 
     @property
     def mode(self) -> ArmMode:
@@ -188,8 +191,26 @@ class ArmControl:
 
     @property
     def commanded_joints_rad(self) -> Array:
-        """(6,) joint positions that are streamed now."""
+        """(6,) joint positions at which the arm is wanted now."""
         return self._interpolator.position.copy()
+
+    @property
+    def servo_goals_rad(self) -> Array:
+        """(6,) goals that bring the servos to `commanded_joints_rad` under the arm's weight."""
+        wanted = self._interpolator.position
+        if self._stiffness_nm_rad is None:
+            return wanted.copy()
+        sag = self._kinematics.gravity_torques_nm(wanted) / self._stiffness_nm_rad
+        goals = wanted + np.clip(sag, -_MAX_SAG_RAD, _MAX_SAG_RAD)
+        return np.clip(goals, np.minimum(self._lower, wanted), np.maximum(self._upper, wanted))
+
+    def compensate_sag(self, stiffness_nm_rad: Array | None) -> None:
+        """Make up for what the servos give way under the arm's weight, or (None) do not.
+
+        Args:
+            stiffness_nm_rad: (6,) of the joints, above 0; see `servo_stiffness`.
+        """
+        self._stiffness_nm_rad = stiffness_nm_rad
 
     @property
     def state(self) -> Array:
@@ -393,7 +414,7 @@ class ArmControl:
         elif self._interpolator.advance(dt_s, self.config.max_joint_speed_rad_s):
             self.counters["limited_joint_speed"] += 1
         pwm = self._gripper.pwm(self._finger_m, dt_s)
-        return JointCommand(self._interpolator.position.copy(), pwm)
+        return JointCommand(self.servo_goals_rad, pwm)
 
     def _bounded_target(self, delta: Array, limits: list[str]) -> Array:
         """Compose a (6,) delta and bound the pose; append the names of limits that acted."""

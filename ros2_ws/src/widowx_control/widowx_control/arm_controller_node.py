@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Pose
@@ -40,6 +42,7 @@ from widowx_control.controller_parameters import ParameterError, declare_paramet
 from widowx_control.joint_state_reader import ArmMeasurement, JointStateReader
 from widowx_control.kinematics import JOINT_NAMES, ArmKinematics
 from widowx_control.rotations import quaternion_from_rotation
+from widowx_control.servo_stiffness import servo_stiffness_nm_rad
 from widowx_control.xs_client import ARM_GROUP, GRIPPER, DriverError, XsClient
 
 _PROFILE_REGISTERS = ("Profile_Velocity", "Profile_Acceleration")
@@ -152,7 +155,6 @@ class ArmController(LifecycleNode):
             self._client = XsClient(self, self._config.driver_timeout_s, self._interrupted.is_set)
             self._client.wait()
             self._client.check_robot()
-            self._wait_for_listener()
         except (DriverError, ValueError, FileNotFoundError) as error:
             self._release()
             return self._fail("configure", error)
@@ -200,14 +202,17 @@ class ArmController(LifecycleNode):
         assert self._client is not None and self._control is not None
         try:
             self._check_alone()
+            self._wait_for_listener()
             self._measure()
             self._save_and_set_profile()
+            stiffness = self._stiffness() if self._config.sag_compensation else None
             measurement = self._measure()
         except DriverError as error:
             self._restore_profile()
             return self._fail("activate", error)
         super().on_activate(state)
         self._take(measurement)
+        self._control.compensate_sag(stiffness)
         self._control.reset(measurement.joint_positions_rad, measurement.finger_m)
         self._gate.reset()
         self._fault = ""
@@ -287,15 +292,15 @@ class ArmController(LifecycleNode):
 
         A motion that begins before its listener is there would reach it as a jump.
         """
-        topic = self.resolve_topic_name("commands/joint_group")
         deadline_s = time.monotonic() + self._config.driver_timeout_s
-        while self.count_subscribers(topic) == 0:
-            if self._interrupted.is_set() or time.monotonic() > deadline_s:
-                raise DriverError(
-                    f"nobody subscribes to {topic}: is the arm's driver, or the guard before it, "
-                    "running?"
-                )
-            time.sleep(0.02)
+        for publisher in (self._joint_group, self._joint_single):
+            while publisher.get_subscription_count() == 0:
+                if self._interrupted.is_set() or time.monotonic() > deadline_s:
+                    raise DriverError(
+                        f"nobody takes commands on {publisher.topic_name}: is the arm's driver, or "
+                        "the guard before it, running and ready?"
+                    )
+                time.sleep(0.02)
 
     def _measure(self) -> ArmMeasurement:
         """Wait for a measurement from now on; the node's own subscription is asleep meanwhile."""
@@ -328,6 +333,19 @@ class ArmController(LifecycleNode):
         for name, value in zip(_PROFILE_REGISTERS, wanted, strict=True):
             self._client.write_register(name, [value] * len(JOINT_NAMES))
 
+    def _stiffness(self) -> npt.NDArray[np.float64]:
+        """Stiffness of the joints with the gain that the servos have now.
+
+        Raises:
+            DriverError: the driver says nonsense.
+        """
+        assert self._client is not None
+        gains = self._client.read_register("Position_P_Gain")
+        try:
+            return servo_stiffness_nm_rad(gains)
+        except ValueError as error:
+            raise DriverError(f"no sag_compensation: {error}") from error
+
     def _restore_profile(self) -> None:
         saved, self._saved_profile = self._saved_profile, {}
         if not saved or self._client is None:
@@ -347,7 +365,7 @@ class ArmController(LifecycleNode):
         assert self._control is not None
         if not self._fault:
             self._control.hold("deactivated")
-            self._publish_arm(self._control.commanded_joints_rad.tolist())
+            self._publish_arm(self._control.servo_goals_rad.tolist())
         # A closed gripper would drop what it holds at PWM 0. A small PWM keeps it, and is
         # far below what heats the servo.
         gripping = self._gripper_sent[0] < 0

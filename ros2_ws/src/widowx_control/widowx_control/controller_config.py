@@ -111,6 +111,11 @@ PARAMETERS: Final[dict[str, ParameterSpec]] = {
     "profile_acceleration": ParameterSpec(
         0, "Servo register Profile_Acceleration while active", 0, 32767
     ),
+    "sag_compensation": ParameterSpec(
+        False,
+        "Goals make up for what the servos' P gain gives way under the arm's weight; not for "
+        "servos with an I gain or for the simulated arm",
+    ),
     "driver_timeout_s": ParameterSpec(
         5.0, "Time for the driver's services and its first joint_states", 0.1, 120.0
     ),
@@ -137,6 +142,7 @@ class ControllerConfig:
     arrival_timeout_s: float
     profile_velocity: int
     profile_acceleration: int
+    sag_compensation: bool
     driver_timeout_s: float
     discovery_s: float
 

@@ -88,6 +88,12 @@ class ArmKinematics:
         )
         return jacobian
 
+    def gravity_torques_nm(self, joint_positions_rad: npt.ArrayLike) -> Array:
+        """Return the (6,) torques that carry the unloaded arm's weight at (6,) joint positions."""
+        q = np.asarray(joint_positions_rad, dtype=np.float64)
+        torques: Array = pin.computeGeneralizedGravity(self._model, self._data, q).copy()
+        return torques
+
     def inverse(
         self,
         pose_base_ee: npt.ArrayLike,
