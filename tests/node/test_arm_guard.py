@@ -655,6 +655,8 @@ def test_the_arm_controller_is_killed_in_mid_motion(bench):
     assert moves.wait_for_server(timeout_sec=30.0)
     moves.send_goal_async(MoveToNamedPose.Goal(pose="sleep", duration_s=6.0))
     until(lambda: np.abs(bench.arm.q - START).max() > 0.4)
+    # Both started at once, and no part of the motion was lost before the guard was ready.
+    assert np.abs(bench.arm.commands[0][1] - START).max() < 0.05
     controller.kill()
     killed_s = time.monotonic()
     until(

@@ -384,6 +384,15 @@ def test_an_overloaded_servo_is_relieved():
     assert np.array_equal(stream.sent[-1][1], stream.q)
 
 
+def test_an_emergency_stop_does_not_push_on_against_what_blocks_the_arm():
+    stream = Stream()
+    stream.follows = False
+    ramp(stream, moved(0, 0.4))
+    stream.guard.emergency_stop()
+    stream.run(0.1, moved(0, 0.4))
+    assert np.array_equal(stream.sent[-1][1], stream.q)
+
+
 def test_a_short_overload_is_normal():
     stream = Stream()
     for _ in range(5):

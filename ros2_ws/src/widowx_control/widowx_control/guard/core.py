@@ -41,6 +41,8 @@ _SLOWED_S: Final = 0.5
 _BAD_COMMAND_S: Final = 0.5
 """A sender of bad commands is taken as mended when it was silent or right for this long."""
 _DEEPER_M: Final = 1e-6
+_RELIEVED: Final = (Code.SERVO_CURRENT, Code.EMERGENCY_STOP)
+"""Stops that hold the measured pose. The commanded one may lie behind what blocks the arm."""
 _CURRENT_JOINTS: Final = JOINT_NAMES[:5]
 """XM430 servos. wrist_rotate and the gripper have none of its current sensors."""
 
@@ -147,6 +149,11 @@ class Guard:
         self._started_s: float | None = None
 
     # -- measurements and other inputs -------------------------------------------------------
+
+    @property
+    def knows_pose(self) -> bool:
+        """Whether there was a usable measurement; nothing is passed on before."""
+        return self._measurement is not None
 
     def on_joint_states(
         self, measurement: Measurement | None, now_s: float, problem: str = ""
@@ -544,7 +551,7 @@ class Guard:
             self.counters[finding.code] += 1
         self._moving = False
         measured = self._measurement
-        if measured is not None and (self._pose is None or finding.code is Code.SERVO_CURRENT):
+        if measured is not None and (self._pose is None or finding.code in _RELIEVED):
             self._pose = measured.joint_positions_rad.copy()
             self._posture = None
 

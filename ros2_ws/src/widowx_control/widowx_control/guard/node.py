@@ -116,9 +116,6 @@ class ArmGuard(Node):
         self._status = self.create_publisher(StatusMessage, "~/status", kept)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._registers: Client = self.create_client(RegisterValues, "get_motor_registers")
-        # Depth 1: after a delay only the newest command counts.
-        self.create_subscription(JointGroupCommand, "guarded/joint_group", self._on_group, 1)
-        self.create_subscription(JointSingleCommand, "guarded/joint_single", self._on_single, 1)
         self.create_subscription(JointState, "joint_states", self._on_joint_states, 1)
         self.create_subscription(Bool, "emergency_stop", self._on_emergency_stop, 10)
         self.create_service(Trigger, "emergency_stop", self._serve_emergency_stop)
@@ -127,6 +124,10 @@ class ArmGuard(Node):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0 / config.servo_status_rate_hz, self._ask_servos, clock=steady)
         self.create_timer(1.0, self._look_around, clock=steady)
+        self._opening = self.create_timer(0.05, self._open, clock=steady)
+        # Also because rclpy's first log line of a process takes up to a second, and a later one
+        # would take it from the middle of a motion.
+        self.get_logger().info("waiting for joint_states, and for who takes commands/joint_group")
         self._report(force=True)
         self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._watchdog.start()
@@ -157,6 +158,23 @@ class ArmGuard(Node):
             raise ParameterError(f"parameter {error}") from error
 
     # -- commands ----------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Take commands once the arm's pose and its driver are known.
+
+        Subscribing only then tells a controller when it may begin: the first part of a motion
+        would be lost before, and the rest would look like a jump.
+        """
+        with self._lock:
+            known = self._guard.knows_pose
+        takers = (self._group.get_subscription_count(), self._single.get_subscription_count())
+        if not known or not all(takers):
+            return
+        self.destroy_timer(self._opening)
+        # Depth 1: after a delay only the newest command counts.
+        self.create_subscription(JointGroupCommand, "guarded/joint_group", self._on_group, 1)
+        self.create_subscription(JointSingleCommand, "guarded/joint_single", self._on_single, 1)
+        self.get_logger().info("taking commands")
 
     def _on_group(self, message: JointGroupCommand, info: MessageInfo) -> None:
         began_s = time.monotonic()
