@@ -81,8 +81,15 @@ class FrameContext:
             self._frames.popleft()
         return True
 
-    def frames(self) -> list[NDArray[np.uint8]] | None:
-        """The context, oldest first, the newest frame last; None while it has gaps."""
+    def frames(self, *, pad: bool = False) -> list[NDArray[np.uint8]] | None:
+        """The context, oldest first, the newest frame last.
+
+        Args:
+            pad: where it has a gap, repeat the frame after the gap, as if the robot had stood.
+
+        Returns:
+            `size` images of the network's size; None without a frame, or while there are gaps.
+        """
         if not self._frames:
             return None
         newest = self._frames[-1]
@@ -97,7 +104,10 @@ class FrameContext:
                 ),
             )
             if abs(best.stamp_s - target_s) > _SLOT_TOLERANCE * self._period_s:
-                return None
+                if not pad:
+                    return None
+                chosen += chosen[-1:] * (self._size - len(chosen))
+                break
             chosen.append(best)
         return [self._network(frame) for frame in reversed(chosen)]
 

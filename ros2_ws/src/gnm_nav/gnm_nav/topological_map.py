@@ -11,10 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import rustworkx as rx
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from policy_server.navigation_model import NavigationSpec
 
 LAST = "last"
 """Name that always means the node with the highest id."""
@@ -74,6 +78,12 @@ class MapModel:
     fingerprint: str
     image_size: tuple[int, int]
     embedding_size: int
+
+    @classmethod
+    def of(cls, spec: NavigationSpec) -> MapModel:
+        """The facts of a loaded network."""
+        width, height = spec.image_size
+        return cls(spec.kind, spec.name, spec.fingerprint, (width, height), spec.embedding_size)
 
 
 class EdgeKind(IntEnum):

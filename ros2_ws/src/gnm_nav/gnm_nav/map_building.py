@@ -1,0 +1,384 @@
+"""Builds a topological map from a drive, live or recorded."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gnm_nav.frame_context import FrameContext
+from gnm_nav.localiser import place_descriptors
+from gnm_nav.loop_closure import (
+    ClosureConfig,
+    ClosureRun,
+    Edge,
+    find_sighting,
+    may_be_same_place,
+)
+from gnm_nav.topological_map import (
+    EdgeKind,
+    MapCode,
+    MapError,
+    MapModel,
+    TopologicalMap,
+    edge_array,
+)
+
+if TYPE_CHECKING:
+    from policy_server.navigation_model import NavigationModel, ObservationCode
+
+_MIN_EDGE_STEPS = 0.5
+
+
+@dataclass(frozen=True)
+class BuilderConfig:
+    """Parameters of map building.
+
+    Raises:
+        ValueError: a value is outside its range; the message names it.
+    """
+
+    spacing_steps: float = 4.0
+    """A new node is made where the network sees the last one this far behind [model steps]."""
+    min_steps: int = 2
+    max_steps: int = 6
+    """But after so many steps of driving at least and at most."""
+    still_change: float = 0.8
+    """Mean change of the image from step to step, in grey levels 0 … 255, below which the robot
+    stands and the step does not count."""
+    picture_quality: int = 90
+    """JPEG quality of the pictures for people, 1 … 100; 0: none are kept."""
+    turn_rad: float = 0.5
+    """Poses of neighbouring nodes that differ by more than this angle and less than
+    `turn_radius_m` are joined by a turn on the spot."""
+    turn_radius_m: float = 0.4
+    turn_rate_rad_s: float = 0.5
+    """Speed of such turns, for their length."""
+    closure: ClosureConfig = field(default_factory=ClosureConfig)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        bounds: dict[str, tuple[float, float]] = {
+            "spacing_steps": (0.5, 15.0),
+            "min_steps": (1, 100),
+            "max_steps": (self.min_steps, 100),
+            "still_change": (0.0, 50.0),
+            "picture_quality": (0, 100),
+            "turn_rad": (0.1, 3.1),
+            "turn_radius_m": (0.0, 10.0),
+            "turn_rate_rad_s": (0.05, 3.0),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value}; it must be within [{low:g}, {high:g}]")
+
+
+class GrowingArray:
+    """An array that rows are appended to, in constant time on average."""
+
+    def __init__(self) -> None:
+        """Empty; the first row decides the shape and dtype."""
+        self._store: NDArray[Any] = np.empty(0)
+        self._count = 0
+
+    def append(self, row: Any) -> None:
+        """Add a row."""
+        value = np.asarray(row)
+        if self._count == 0:
+            self._store = np.empty((64, *value.shape), value.dtype)
+        elif self._count == len(self._store):
+            self._store = np.concatenate((self._store, np.empty_like(self._store)))
+        self._store[self._count] = value
+        self._count += 1
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """All rows; a view that the next `append` may leave behind."""
+        return self._store[: self._count]
+
+
+class MapBuilder:
+    """Takes the images of a drive, keeps some as nodes, and finds where the drive meets itself."""
+
+    def __init__(self, model: NavigationModel, config: BuilderConfig | None = None) -> None:
+        """No node yet."""
+        self._model = model
+        self._config = config or BuilderConfig()
+        self._period_s = 1.0 / model.spec.rate_hz
+        self._context = FrameContext(model.preprocess, model.spec.context_size + 1, self._period_s)
+        self._images: list[NDArray[np.uint8]] = []
+        self._descriptors = GrowingArray()
+        self._poses: list[NDArray[np.float64] | None] = []
+        self._stamps_s: list[float] = []
+        self._drives = GrowingArray()
+        self._pictures: list[bytes] = []
+        self._names: dict[str, int] = {}
+        self._edges: list[Edge] = []
+        self._along_m: list[float] = []
+        self._steps_so_far = GrowingArray()
+        self._next: dict[int, tuple[int, float]] = {}
+        self._previous: dict[int, tuple[int, float]] = {}
+        self._run = ClosureRun(self._config.closure)
+        self._drive = 0
+        self._last_step_s: float | None = None
+        self._last_frame: NDArray[np.uint8] | None = None
+        self._observation: ObservationCode | None = None
+        self._driven_steps = 0
+        self._closures = 0
+
+    def __len__(self) -> int:
+        """Number of nodes."""
+        return len(self._images)
+
+    @property
+    def closures(self) -> int:
+        """Number of closure edges found so far."""
+        return self._closures
+
+    def add(
+        self,
+        image: NDArray[np.uint8],
+        stamp_s: float,
+        pose: tuple[float, float, float] | None = None,
+    ) -> int | None:
+        """Take a camera image of the drive.
+
+        Args:
+            image: native RGB, (H, W, 3) uint8, at any rate from 4 Hz.
+            stamp_s: time of exposure [s]; images must come in order.
+            pose: x [m], y [m], yaw [rad] of the robot in a fixed frame, where known. It may drift.
+
+        Returns:
+            The id of the node that was made of it, or None.
+        """
+        if not self._context.push(image, stamp_s):
+            return None
+        if (
+            self._last_step_s is not None
+            and 0.0 < stamp_s - self._last_step_s < 0.9 * self._period_s
+        ):
+            return None
+        self._last_step_s = stamp_s
+        frames = self._context.frames(pad=True)
+        assert frames is not None
+        current = frames[-1]
+        observation = self._model.observe(frames)
+        if self._observation is None:
+            self._last_frame = current
+            return self._make_node(image, current, observation, stamp_s, pose, None)
+        assert self._last_frame is not None
+        change = float(np.abs(current.astype(np.int16) - self._last_frame.astype(np.int16)).mean())
+        self._last_frame = current
+        if change < self._config.still_change:
+            return None
+        self._driven_steps += 1
+        if self._driven_steps < self._config.min_steps:
+            return None
+        distance = float(self._model.match(self._observation, current[None]).distances[0])
+        if distance < self._config.spacing_steps and self._driven_steps < self._config.max_steps:
+            return None
+        return self._make_node(image, current, observation, stamp_s, pose, distance)
+
+    def end_drive(self) -> None:
+        """What comes next is another drive: no edge leads there unless a closure is found."""
+        self._context.clear()
+        self._observation = None
+        self._last_step_s = None
+        self._run = ClosureRun(self._config.closure)
+        self._drive += 1
+
+    def name_node(self, name: str, node: int | None = None) -> None:
+        """Give a name to a node, by default the newest one."""
+        self._names[name] = len(self) - 1 if node is None else node
+
+    def finish(self, name: str = "map", frame_id: str = "map") -> TopologicalMap:
+        """The map of everything so far. More can be added afterwards.
+
+        Raises:
+            MapError: INVALID: no image came yet.
+        """
+        if not self._images:
+            raise MapError(MapCode.INVALID, "map builder", "no image", "images of a drive")
+        poses = None
+        if all(pose is not None for pose in self._poses):
+            poses = np.stack([pose for pose in self._poses if pose is not None])
+        edges = list(self._edges)
+        if poses is not None:
+            edges += turn_edges(poses, self._config)
+        embeddings = None
+        if self._model.spec.embedding_size:
+            embeddings = self._descriptors.values.astype(np.float32)
+        return TopologicalMap(
+            model=MapModel.of(self._model.spec),
+            images=np.stack(self._images),
+            edges=edge_array(edges),
+            embeddings=embeddings,
+            poses=poses,
+            stamps_s=np.array(self._stamps_s),
+            drives=self._drives.values.astype(np.int32),
+            names=dict(self._names),
+            pictures=list(self._pictures),
+            frame_id=frame_id,
+            name=name,
+        )
+
+    def _make_node(
+        self,
+        image: NDArray[np.uint8],
+        current: NDArray[np.uint8],
+        observation: ObservationCode,
+        stamp_s: float,
+        pose: tuple[float, float, float] | None,
+        distance: float | None,
+    ) -> int:
+        node = len(self._images)
+        here = None if pose is None else np.array(pose, np.float64)
+        moved_m = 0.0
+        if node and here is not None and (before := self._poses[-1]) is not None:
+            moved_m = math.hypot(*(here - before)[:2])
+        self._images.append(current)
+        self._descriptors.append(place_descriptors(self._model, current[None])[0])
+        self._poses.append(here)
+        self._stamps_s.append(stamp_s)
+        self._drives.append(self._drive)
+        if self._config.picture_quality:
+            self._pictures.append(encode_picture(image, self._config.picture_quality))
+        self._along_m.append((self._along_m[-1] if node else 0.0) + moved_m)
+        steps = 0.0
+        if distance is not None:
+            steps = self._edge_steps(distance)
+            self._link(node, steps)
+        self._steps_so_far.append((self._steps_so_far.values[-1] if node else 0.0) + steps)
+        self._observation = observation
+        self._driven_steps = 0
+        self._close_loop(node, observation)
+        return node
+
+    def _edge_steps(self, distance: float) -> float:
+        """The network's distance, kept near the time that the drive took."""
+        driven = float(self._driven_steps)
+        return float(np.clip(distance, max(driven / 3.0, _MIN_EDGE_STEPS), 1.5 * driven))
+
+    def _link(self, node: int, steps: float) -> None:
+        before = node - 1
+        a, b = self._poses[before], self._poses[node]
+        if a is not None and b is not None and _is_turn(a, b, self._config):
+            length = _turn_steps(a, b, self._config, self._period_s)
+            self._edges.append((before, node, length, EdgeKind.TURN))
+            self._edges.append((node, before, length, EdgeKind.TURN))
+            return
+        self._edges.append((before, node, steps, EdgeKind.CHAIN))
+        self._next[before] = (node, steps)
+        self._previous[node] = (before, steps)
+
+    def _close_loop(self, node: int, observation: ObservationCode) -> None:
+        config = self._config.closure
+        apart = self._steps_so_far.values[node] - self._steps_so_far.values[:node]
+        earlier = np.flatnonzero(
+            (self._drives.values[:node] != self._drive) | (apart > config.apart_steps)
+        )
+        sighting = None
+        proposals = self._proposals(node, earlier) if len(earlier) else []
+        if proposals:
+            sighting = find_sighting(
+                self._model,
+                observation,
+                node,
+                self._images,
+                proposals,
+                self._next.get,
+                self._previous.get,
+                config,
+            )
+        edges = self._run.add(sighting, self._next.get)
+        self._closures += len(edges)
+        self._edges += edges
+
+    def _proposals(self, node: int, others: NDArray[np.int64]) -> list[int]:
+        config = self._config.closure
+        similarity = (self._descriptors.values @ self._descriptors.values[node])[others]
+        here = self._poses[node]
+        proposals: list[int] = []
+        for index in np.argsort(-similarity)[: 8 * config.proposals]:
+            other = int(others[index])
+            if similarity[index] < config.similarity or len(proposals) >= config.proposals:
+                break
+            there = self._poses[other]
+            if (
+                here is not None
+                and there is not None
+                and self._drives.values[other] == self._drive
+                and not may_be_same_place(
+                    here, there, self._along_m[node] - self._along_m[other], config
+                )
+            ):
+                continue
+            # A neighbour of a proposal is tested with it.
+            if any(abs(other - chosen) <= 1 for chosen in proposals):
+                continue
+            proposals.append(other)
+        return proposals
+
+
+def encode_picture(image: NDArray[np.uint8], quality: int) -> bytes:
+    """RGB image (H, W, 3) uint8 → JPEG."""
+    done, content = cv2.imencode(
+        ".jpg", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    assert done
+    return content.tobytes()
+
+
+def _is_turn(a: NDArray[np.float64], b: NDArray[np.float64], config: BuilderConfig) -> bool:
+    apart = math.hypot(*(b - a)[:2])
+    turned = abs(math.remainder(float(b[2] - a[2]), 2.0 * math.pi))
+    return apart <= config.turn_radius_m and turned >= config.turn_rad
+
+
+def _turn_steps(
+    a: NDArray[np.float64], b: NDArray[np.float64], config: BuilderConfig, period_s: float
+) -> float:
+    turned = abs(math.remainder(float(b[2] - a[2]), 2.0 * math.pi))
+    return max(_MIN_EDGE_STEPS, turned / config.turn_rate_rad_s / period_s)
+
+
+def turn_edges(
+    poses: NDArray[np.float64], config: BuilderConfig, period_s: float = 0.25
+) -> list[Edge]:
+    """Turns on the spot between views of one place, found by their poses.
+
+    Args:
+        poses: (N, 3) x, y [m], yaw [rad].
+        config: radius, angle and speed of turns.
+        period_s: of a model step.
+
+    Returns:
+        For each node at most one edge to another view of its place, and the same back.
+    """
+    cell_m = max(config.turn_radius_m, 1e-3)
+    cells: dict[tuple[int, int], list[int]] = {}
+    keys = np.floor(poses[:, :2] / cell_m).astype(int)
+    for node, (column, row) in enumerate(keys.tolist()):
+        cells.setdefault((column, row), []).append(node)
+    edges: list[Edge] = []
+    for node, (column, row) in enumerate(keys.tolist()):
+        near = [
+            other
+            for dx in (-1, 0, 1)
+            for dy in (-1, 0, 1)
+            for other in cells.get((column + dx, row + dy), ())
+            # At least half a quarter turn: views nearer in angle are on the same way.
+            if _is_turn(poses[node], poses[other], config)
+            and abs(math.remainder(poses[other, 2] - poses[node, 2], 2.0 * math.pi)) > 1.2
+        ]
+        if near:
+            best = min(near, key=lambda other: math.hypot(*(poses[other] - poses[node])[:2]))
+            steps = _turn_steps(poses[node], poses[best], config, period_s)
+            edges.append((node, best, steps, EdgeKind.TURN))
+            edges.append((best, node, steps, EdgeKind.TURN))
+    return edges
