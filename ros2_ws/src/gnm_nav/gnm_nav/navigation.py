@@ -359,8 +359,12 @@ class NavigationCore:
         self._start(best)
         return best
 
-    def set_explore(self, explore: bool) -> None:
+    def set_explore(self, explore: bool, seed: int | None = None) -> None:
         """Drive without a goal, or stop doing so.
+
+        Args:
+            explore: whether to drive.
+            seed: of the noise from now on; None: go on as before.
 
         Raises:
             ValueError: the model cannot.
@@ -372,6 +376,8 @@ class NavigationCore:
             )
         self._journey = None
         self._exploring = explore
+        if seed is not None:
+            self._seed = seed
 
     def clear_goal(self) -> None:
         """Stand. What is known about the place stays."""

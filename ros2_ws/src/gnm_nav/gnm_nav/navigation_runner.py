@@ -282,6 +282,18 @@ class NavigationRunner:
             self._inbox.append((image, stamp_s))
             self._image = image
 
+    def look(self, now_s: float) -> None:
+        """Look at the camera; a fault takes the path away."""
+        with self._lock:
+            self._look(now_s, time.monotonic())
+
+    def cancel(self, goal: Goal) -> None:
+        """Stand at once, and end the goal at the next tick."""
+        with self._lock:
+            goal.cancelled.set()
+            if self._goal is goal:
+                self._hold()
+
     def moving(self, moves: bool, stamp_s: float) -> None:
         """Tell whether the robot moves, see `CameraWatch.moving`."""
         with self._lock:
@@ -399,7 +411,7 @@ class NavigationRunner:
             if goal.started_s is None:
                 goal.started_s = now_s
                 if goal.target is None:
-                    core.set_explore(True)
+                    core.set_explore(True, goal.seed)
                 elif isinstance(goal.target, str):
                     core.set_goal_node(goal.target)
                 else:
