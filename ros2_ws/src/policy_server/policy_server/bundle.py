@@ -438,6 +438,13 @@ def _check_against_models(
             f"{len(action.names)} names",
             f"one per entry of the last axis of {action.tensor} {list(spec.shape)}",
         )
+    navigation = deployment.navigation
+    for key in ("distance", "embedding") if navigation else ():
+        tensor = getattr(navigation, key)
+        if tensor and tensor not in outputs:
+            raise BundleError(
+                file, f"deployment.navigation.{key}", tensor, f"one of {sorted(outputs)}"
+            )
     for observation in deployment.observations:
         for tensor in observation.tensors:
             field = f"deployment.observations {observation.name}"
@@ -459,7 +466,7 @@ def _check_against_models(
 def _expected_input(deployment: Deployment, name: str) -> tuple[tuple[int, ...], str]:
     for camera in deployment.cameras:
         if camera.name == name:
-            return (1, camera.size[1], camera.size[0], 3), "uint8"
+            return (camera.history, camera.size[1], camera.size[0], 3), "uint8"
     for state in deployment.states:
         if state.name == name:
             return (1, len(state.names)), "float32"

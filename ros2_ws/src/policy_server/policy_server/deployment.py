@@ -12,8 +12,24 @@ from numpy.typing import NDArray
 from policy_server.strict_yaml import BundleError, Section
 
 SCHEMA_VERSION = 1
-STAGE_ROLES = ("encoder", "policy", "critic_encoder", "critic", "affordance", "distance")
+STAGE_ROLES = (
+    "encoder",
+    "policy",
+    "critic_encoder",
+    "critic",
+    "affordance",
+    "distance",
+    "observe",
+    "match",
+    "embed",
+    "denoise",
+)
 OBSERVATION_KINDS = ("camera", "end_effector_state", "task_one_hot")
+NAVIGATION_KINDS = ("gnm", "vint", "nomad")
+"""Kinds of policy that drive to a goal image; they have a `navigation` section."""
+RESIZE_FILTERS = {"squash": "area", "crop_4_3": "bicubic"}
+"""Each rule of fitting an image to the network's size has its one filter."""
+MAX_HISTORY = 64
 UNITS = ("m", "rad", "m/s", "rad/s", "opening", "1")
 MAX_RATE_HZ = 200.0
 MAX_HORIZON = 100_000
@@ -63,9 +79,11 @@ class ActionSpec:
 
 @dataclass(frozen=True)
 class CameraObservation:
-    """An RGB image, squashed to `size` = (width, height) pixels by area averaging.
+    """An RGB image of `size` = (width, height) pixels.
 
-    As a value: uint8, shape (height, width, 3).
+    `resize` names what fits it to that size: `squash` (by area averaging, the aspect ratio not
+    kept) or `crop_4_3` (`preprocessing.crop_bicubic`). As a value: uint8, shape
+    (height, width, 3), or (history, height, width, 3), oldest first, if `history` is above 1.
     """
 
     name: str
@@ -73,6 +91,8 @@ class CameraObservation:
     camera: str
     size: tuple[int, int]
     kind: str = "camera"
+    resize: str = "squash"
+    history: int = 1
 
 
 @dataclass(frozen=True)
@@ -95,6 +115,23 @@ class TaskObservation:
     kind: str = "task_one_hot"
 
 
+@dataclass(frozen=True)
+class NavigationRecord:
+    """What a policy that drives to a goal image returns beside waypoints.
+
+    Attributes:
+        distance: `node/output` with the distance to each goal in model steps.
+        max_distance_steps: largest distance it was trained on; also the label of unrelated goals.
+        embedding: `node/output` with place descriptors (unit vectors), "" for none.
+        can_explore: whether it can drive without a goal.
+    """
+
+    distance: str
+    max_distance_steps: float
+    embedding: str
+    can_explore: bool
+
+
 ObservationSpec = CameraObservation | StateObservation | TaskObservation
 
 
@@ -109,6 +146,7 @@ class Deployment:
         files: file name → SHA-256, hexadecimal.
         validation_passes: how many inputs the exported files were compared on with the original.
         validation_max_abs_error: largest difference seen.
+        navigation: exactly for the kinds in `NAVIGATION_KINDS`.
     """
 
     policy: PolicyRecord
@@ -123,6 +161,7 @@ class Deployment:
     files: Mapping[str, str]
     validation_passes: int
     validation_max_abs_error: float
+    navigation: NavigationRecord | None = None
 
     @property
     def cameras(self) -> tuple[CameraObservation, ...]:
@@ -147,19 +186,24 @@ def parse_deployment(section: Section) -> Deployment:
     control = section.section("control")
     tasks, instructions = _parse_tasks(section)
     validation = section.section("validation")
+    policy = _parse_policy(section.section("policy"))
+    navigates = policy.kind in NAVIGATION_KINDS
+    if navigates != ("navigation" in section):
+        raise section.error("navigation", f"a mapping exactly for the kinds {NAVIGATION_KINDS}")
     deployment = Deployment(
-        policy=_parse_policy(section.section("policy")),
+        policy=policy,
         rate_hz=control.number("rate_hz", 0.1, MAX_RATE_HZ),
         horizon=control.integer("horizon", 1, MAX_HORIZON),
         robot=section.string("robot"),
         action=_parse_action(section.section("action")),
-        observations=_parse_observations(section, tasks),
+        observations=_parse_observations(section, tasks, navigates),
         tasks=tasks,
         instructions=instructions,
         stages=_parse_stages(section.section("stages")),
         files=_parse_files(section),
         validation_passes=validation.integer("passes", 1, 1_000_000),
         validation_max_abs_error=validation.number("max_abs_error", 0.0, 1e3),
+        navigation=_parse_navigation(section.section("navigation")) if navigates else None,
     )
     for part in (control, validation, section):
         part.finish()
@@ -220,14 +264,31 @@ def _parse_action(section: Section) -> ActionSpec:
     return spec
 
 
-def _parse_observations(section: Section, tasks: Mapping[str, int]) -> tuple[ObservationSpec, ...]:
+def _parse_navigation(section: Section) -> NavigationRecord:
+    can_explore = section.value("can_explore")
+    if not isinstance(can_explore, bool):
+        raise section.error("can_explore", "true or false")
+    embedding = section.optional("embedding")
+    record = NavigationRecord(
+        distance=_parse_tensor(section, "distance", section.value("distance")),
+        max_distance_steps=section.number("max_distance_steps", 1.0, 10_000.0),
+        embedding=_parse_tensor(section, "embedding", embedding) if embedding is not None else "",
+        can_explore=can_explore,
+    )
+    section.finish()
+    return record
+
+
+def _parse_observations(
+    section: Section, tasks: Mapping[str, int], navigates: bool
+) -> tuple[ObservationSpec, ...]:
     entries = section.value("observations")
     if not isinstance(entries, list) or not entries:
         raise section.error("observations", "a non-empty list")
     observations: list[ObservationSpec] = []
     for index, entry in enumerate(entries):
         item = Section(section.file, f"{section.field('observations')}[{index}]", entry)
-        observation = _parse_observation(item)
+        observation = _parse_observation(item, navigates)
         item.finish()
         if observation.name in [other.name for other in observations]:
             raise item.error("name", "a name that no other observation has")
@@ -246,7 +307,7 @@ def _parse_observations(section: Section, tasks: Mapping[str, int]) -> tuple[Obs
     return tuple(observations)
 
 
-def _parse_observation(item: Section) -> ObservationSpec:
+def _parse_observation(item: Section, navigates: bool) -> ObservationSpec:
     name = item.string("name")
     kind = item.string("kind", OBSERVATION_KINDS)
     if ("tensor" in item) == ("tensors" in item):
@@ -262,13 +323,13 @@ def _parse_observation(item: Section) -> ObservationSpec:
         tensors = tuple(_parse_tensor(item, "tensors", t) for t in item.strings("tensors"))
     if kind == "task_one_hot":
         return TaskObservation(name, tensors)
-    item.integer("history", 1, 1)
+    history = item.integer("history", 1, MAX_HISTORY if navigates and kind == "camera" else 1)
     if kind == "end_effector_state":
         names = _unique(item, "names")
         return StateObservation(name, tensors, names, _parse_units(item, names))
     item.string("channels", ["rgb"])
-    item.string("resize", ["squash"])
-    item.string("filter", ["area"])
+    resize = item.string("resize", RESIZE_FILTERS if navigates else ["squash"])
+    item.string("filter", [RESIZE_FILTERS[resize]])
     size = item.value("size")
     if (
         not isinstance(size, list)
@@ -276,7 +337,14 @@ def _parse_observation(item: Section) -> ObservationSpec:
         or not all(isinstance(v, int) and 1 <= v <= 4096 for v in size)
     ):
         raise item.error("size", "[width, height] in pixels, each from 1 to 4096")
-    return CameraObservation(name, tensors, item.string("camera"), (size[0], size[1]))
+    return CameraObservation(
+        name,
+        tensors,
+        item.string("camera"),
+        (size[0], size[1]),
+        resize=resize,
+        history=history,
+    )
 
 
 def _parse_tasks(section: Section) -> tuple[dict[str, int], dict[str, str]]:

@@ -66,11 +66,14 @@ class EngineOptions:
         threads: CPU threads per model; 0 chooses half of the cores, at least 1 and at most 4, so
             that camera, controller and simulator keep some.
         io_binding: keep tensors between models on the device; None: exactly on GPUs.
+        fuse: let ONNX Runtime fuse layers and choose memory layouts, which is faster for
+            convolutions and differs from the exporter's arithmetic by rounding.
     """
 
     provider: str = "auto"
     threads: int = 0
     io_binding: bool | None = None
+    fuse: bool = False
 
     def __post_init__(self) -> None:
         known = ["auto", *PROVIDERS]
@@ -113,7 +116,10 @@ def session_options(options: EngineOptions) -> onnxruntime.SessionOptions:
     settings.intra_op_num_threads = options.thread_count
     settings.inter_op_num_threads = 1
     # The level the exporter validated with; the higher ones fuse layers into other arithmetic.
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    level = onnxruntime.GraphOptimizationLevel
+    settings.graph_optimization_level = (
+        level.ORT_ENABLE_ALL if options.fuse else level.ORT_ENABLE_BASIC
+    )
     # Between two ticks idle threads must sleep: the robot's other nodes need the cores.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.log_severity_level = 3

@@ -1,0 +1,1 @@
+"""Goal-conditioned navigation models: networks, data, training, export."""

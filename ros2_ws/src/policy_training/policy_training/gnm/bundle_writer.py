@@ -1,0 +1,216 @@
+"""Writes navigation bundles: LEAPP's YAML over ready-made ONNX files, and the deployment section.
+
+LEAPP's own tracer fixes every shape, but a matcher needs a free number of goals. Its format allows
+for ready-made models with symbolic sizes; the YAML then declares the shape for one goal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import platform
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import yaml
+from policy_server.bundle import load_bundle
+from torch import Tensor, nn
+
+LEAPP_CONFIG_VERSION = "1.3"
+OPSET = 18
+
+
+class ExportError(RuntimeError):
+    """The exported graphs disagree with the networks they were made from."""
+
+
+@dataclass(frozen=True)
+class StageExport:
+    """One ONNX file to be.
+
+    Attributes:
+        name: Node name; also its file's stem.
+        module: Takes the inputs in order and returns a tensor or a tuple of them.
+        inputs: Name → example, at least two rows along a free axis.
+        outputs: Names.
+        free: Inputs and outputs whose first axis is free.
+        tolerances: Output → largest accepted difference to torch.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[str, ...]
+    free: frozenset[str] = frozenset()
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+
+
+def export_onnx(stage: StageExport) -> bytes:
+    """Export one stage to ONNX."""
+    example = tuple(stage.inputs.values())
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    shapes = tuple({0: batch} if name in stage.free else None for name in stage.inputs)
+    buffer = io.BytesIO()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            stage.module.eval(),
+            example,
+            input_names=list(stage.inputs),
+            output_names=list(stage.outputs),
+            dynamic_shapes=shapes if stage.free else None,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        onnx.save(program.model_proto, buffer)
+    return buffer.getvalue()
+
+
+def largest_differences(
+    stage: StageExport, content: bytes, examples: Sequence[Mapping[str, Tensor]]
+) -> dict[str, float]:
+    """Output → largest absolute difference between torch and ONNX Runtime over the examples."""
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    worst = dict.fromkeys(stage.outputs, 0.0)
+    for example in examples:
+        feeds = {name: value.numpy() for name, value in example.items()}
+        with torch.no_grad():
+            expected = stage.module(*example.values())
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        found = session.run(list(stage.outputs), feeds)
+        for name, ours, theirs in zip(stage.outputs, found, expected, strict=True):
+            worst[name] = max(worst[name], float(np.abs(ours - theirs.numpy()).max()))
+    return worst
+
+
+def write_bundle(
+    out: str | Path,
+    stages: Sequence[StageExport],
+    data_flow: Mapping[str, Sequence[str]],
+    deployment: Mapping[str, Any],
+    examples: Mapping[str, Sequence[Mapping[str, Tensor]]],
+    frequency_hz: float,
+) -> dict[str, Any]:
+    """Export, check and write a bundle to the directory `out`, replacing one that is there.
+
+    Args:
+        out: Directory; its name becomes the bundle's.
+        stages: In order of execution.
+        data_flow: `node/output` → `node/input`s.
+        deployment: The section without `files` and `validation`.
+        examples: Stage → inputs on which ONNX Runtime is compared with torch.
+        frequency_hz: Rate of the pipeline.
+
+    Returns:
+        The whole deployment section.
+
+    Raises:
+        ExportError: The name is not an identifier, or an output differs by more than its
+            tolerance (1e-4 where none is given).
+        BundleError: The strict reader refuses what was written.
+    """
+    target = Path(out)
+    name = target.name
+    if not name.isidentifier():
+        raise ExportError(f"found bundle name {name!r}, expected an identifier")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / name
+        folder.mkdir()
+        worst, models = 0.0, {}
+        for stage in stages:
+            content = export_onnx(stage)
+            for output, error in largest_differences(stage, content, examples[stage.name]).items():
+                limit = stage.tolerances.get(output, 1e-4)
+                if not error <= limit:
+                    raise ExportError(
+                        f"{stage.name}/{output}: ONNX Runtime differs from torch by {error:.2e}, "
+                        f"expected <= {limit:.0e}"
+                    )
+                worst = max(worst, error)
+            (folder / f"{stage.name}.onnx").write_bytes(content)
+            models[stage.name] = _model_record(stage, content)
+        fed = {to for destinations in data_flow.values() for to in destinations}
+        section = dict(deployment) | {
+            "files": {
+                f"{stage.name}.onnx": models[stage.name]["parameters"]["sha256sum"]
+                for stage in stages
+            },
+            "validation": {
+                "passes": min(len(values) for values in examples.values()),
+                "max_abs_error": worst,
+            },
+        }
+        document = {
+            "models": models,
+            "pipeline": {
+                "configs": {"frequency": frequency_hz},
+                "data_flow": {source: list(to) for source, to in data_flow.items()},
+                "feedback_flow": {},
+                "inputs": {
+                    stage.name: names
+                    for stage in stages
+                    if (names := [i for i in stage.inputs if f"{stage.name}/{i}" not in fed])
+                },
+                "outputs": {
+                    stage.name: names
+                    for stage in stages
+                    if (names := [o for o in stage.outputs if f"{stage.name}/{o}" not in data_flow])
+                },
+            },
+            "system information": {
+                "leapp config version": LEAPP_CONFIG_VERSION,
+                "python version": platform.python_version(),
+                "torch version": str(torch.__version__),
+            },
+            "deployment": section,
+        }
+        file = folder / f"{name}.yaml"
+        # Through JSON, so that nothing is shared: YAML would write anchors.
+        plain = json.loads(json.dumps(document))
+        file.write_text(yaml.safe_dump(plain, sort_keys=False))
+        load_bundle(file)
+        target.mkdir(parents=True, exist_ok=True)
+        for old in [*target.glob("*.onnx"), *target.glob("*.yaml")]:
+            old.unlink()
+        for item in folder.iterdir():
+            shutil.copyfile(item, target / item.name)
+            (target / item.name).chmod(0o644)
+    return section
+
+
+def _model_record(stage: StageExport, content: bytes) -> dict[str, Any]:
+    graph = onnx.load_from_string(content).graph
+
+    def tensors(values: Sequence[Any]) -> list[dict[str, Any]]:
+        records = []
+        for value in values:
+            kind = value.type.tensor_type
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+            shape = [size.dim_value or 1 for size in kind.shape.dim]
+            records.append({"name": value.name, "dtype": dtype, "shape": shape, "type": "tensor"})
+        return records
+
+    return {
+        "inputs": tensors(graph.input),
+        "outputs": tensors(graph.output),
+        "parameters": {
+            "model_path": f"{stage.name}.onnx",
+            "sha256sum": hashlib.sha256(content).hexdigest(),
+            "backend": "onnx",
+            "warp_segments": 0,
+        },
+    }

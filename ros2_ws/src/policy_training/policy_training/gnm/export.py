@@ -1,0 +1,211 @@
+"""Export a GNM as a bundle of three stages, split where work repeats.
+
+    python -m policy_training.gnm.export --checkpoint runs/gnm/checkpoint.pt --out models/gnm_sim
+
+`observe` runs once per tick, `match` once per tick on a batch of goals, `embed` once per image of a
+map and when the robot is lost. The goal encoder reads the context stacked with the goal, so nothing
+of it can be cached across ticks; but its first convolution is linear, and the context's share in it
+is the same for all goals. Batch normalisation is folded into the convolutions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from policy_training.gnm.bundle_writer import StageExport, write_bundle
+from policy_training.gnm.networks import Gnm, normalise
+
+VALIDATION_PASSES = 5
+RATE_HZ = 4.0
+MAX_DISTANCE_STEPS = 20.0
+WAYPOINT_BOUND = 100.0
+"""Bound of each waypoint entry in units of the spacing; far outside what the horizon can reach."""
+TOLERANCES = {"distance": 1e-3, "waypoints": 1e-3}
+
+
+def fold_batch_norm(network: Gnm) -> Gnm:
+    """A copy in evaluation mode without batch normalisation, equal up to rounding."""
+    folded = copy.deepcopy(network).eval()
+    for module in list(folded.modules()):
+        if isinstance(module, nn.Sequential):
+            _fold_pairs(module)
+    return folded
+
+
+def _fold_pairs(layers: nn.Sequential) -> None:
+    for index in range(len(layers) - 1):
+        convolution, norm = layers[index], layers[index + 1]
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            weight, bias = fuse_conv_bn_weights(
+                convolution.weight,
+                convolution.bias,
+                norm.running_mean,
+                norm.running_var,
+                norm.eps,
+                norm.weight,
+                norm.bias,
+            )
+            convolution.weight, convolution.bias = weight, bias
+            layers[index + 1] = nn.Identity()
+
+
+class ObserveStage(nn.Module):
+    """Context → its encoding, and its share of the goal encoder's first convolution."""
+
+    def __init__(self, folded: Gnm) -> None:
+        super().__init__()
+        self.network = folded
+
+    def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (frames, H, W, 3) → (1, E), (1, S, H', W')."""
+        observation = normalise(context).flatten(0, 1)[None]
+        return (
+            self.network.encode_observation(observation),
+            self.network.observation_stem(observation),
+        )
+
+
+class MatchStage(nn.Module):
+    """The rest of the goal encoder and the heads, for K goals."""
+
+    def __init__(self, folded: Gnm) -> None:
+        super().__init__()
+        self.network = folded
+
+    def forward(self, encoding: Tensor, stem: Tensor, goals: Tensor) -> tuple[Tensor, Tensor]:
+        """(1, E), (1, S, H', W'), uint8 (K, H, W, 3) → distance (K, 1), waypoints (K, T, 4)."""
+        distance, waypoints = self.network.match(
+            encoding, stem, self.network.goal_stem(normalise(goals))
+        )
+        return distance, waypoints
+
+
+class EmbedStage(nn.Module):
+    """Images → place descriptors."""
+
+    def __init__(self, folded: Gnm) -> None:
+        super().__init__()
+        self.network = folded
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (N, H, W, 3) → unit vectors (N, D)."""
+        return self.network.embed(normalise(images))
+
+
+def export_gnm(network: Gnm, out: str, policy: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Write the bundle; see `write_bundle` for what is raised.
+
+    Args:
+        network: Any layout of a GNM.
+        out: Directory, whose name becomes the bundle's.
+        policy: Entries for `deployment.policy`: algorithm, trained_on, command, results.
+
+    Returns:
+        The deployment section.
+    """
+    config = network.config
+    folded = fold_batch_norm(network)
+    width, height = config.image_size
+    generator = torch.Generator().manual_seed(0)
+
+    def images(count: int) -> Tensor:
+        # Smooth images: white noise is averaged away by the first layers and tests little.
+        coarse = torch.rand(count, 3, 5, 7, generator=generator)
+        fine = nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
+        return (fine * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+    observe, match, embed = ObserveStage(folded), MatchStage(folded), EmbedStage(folded)
+    examples: dict[str, list[dict[str, Tensor]]] = {"observe": [], "match": [], "embed": []}
+    for index in range(VALIDATION_PASSES):
+        context = images(config.frames)
+        with torch.no_grad():
+            encoding, stem = observe(context)
+        goals = images(index + 2)
+        examples["observe"].append({"context": context})
+        examples["match"].append({"encoding": encoding, "stem": stem, "goals": goals})
+        examples["embed"].append({"images": goals})
+    stages = [
+        StageExport("observe", observe, examples["observe"][0], ("encoding", "stem")),
+        StageExport(
+            "match",
+            match,
+            examples["match"][0],
+            ("distance", "waypoints"),
+            frozenset({"goals", "distance", "waypoints"}),
+            TOLERANCES,
+        ),
+        StageExport(
+            "embed",
+            embed,
+            examples["embed"][0],
+            ("embedding",),
+            frozenset({"images", "embedding"}),
+        ),
+    ]
+    names = ["x", "y", "cos", "sin"][: config.waypoint_size]
+    camera = {
+        "kind": "camera",
+        "camera": "main",
+        "size": list(config.image_size),
+        "channels": "rgb",
+        "resize": "crop_4_3",
+        "filter": "bicubic",
+    }
+    deployment = {
+        "schema_version": 1,
+        "policy": {"kind": "gnm", "version": "1", "licence": "Apache-2.0", **(policy or {})},
+        "control": {"rate_hz": RATE_HZ, "horizon": config.horizon},
+        "robot": "any",
+        "action": {
+            "tensor": "match/waypoints",
+            "names": names,
+            "units": ["1"] * len(names),
+            "low": [-WAYPOINT_BOUND] * len(names),
+            "high": [WAYPOINT_BOUND] * len(names),
+            "frame": "base_link",
+            "space": "normalised_waypoints",
+        },
+        "observations": [
+            {"name": "context", "tensor": "observe/context", **camera, "history": config.frames},
+            {"name": "goals", "tensor": "match/goals", **camera, "history": 1},
+            {"name": "places", "tensor": "embed/images", **camera, "history": 1},
+        ],
+        "navigation": {
+            "distance": "match/distance",
+            "max_distance_steps": MAX_DISTANCE_STEPS,
+            "embedding": "embed/embedding",
+            "can_explore": False,
+        },
+        "stages": {"observe": "observe", "match": "match", "embed": "embed"},
+    }
+    data_flow = {"observe/encoding": ["match/encoding"], "observe/stem": ["match/stem"]}
+    return write_bundle(out, stages, data_flow, deployment, examples, RATE_HZ)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    from policy_training.gnm.train import load_network
+
+    parser = argparse.ArgumentParser(description="Export a trained GNM as a bundle.")
+    parser.add_argument("--checkpoint", required=True, help="file written by the training")
+    parser.add_argument("--out", required=True, help="bundle directory, e.g. models/gnm_sim")
+    options = parser.parse_args(arguments)
+    network, policy = load_network(options.checkpoint)
+    deployment = export_gnm(network, options.out, policy)
+    error = deployment["validation"]["max_abs_error"]
+    print(f"{shlex.quote(options.out)}: largest difference to torch {error:.1e}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
