@@ -14,11 +14,14 @@ from widowx_control.kinematics import (
     NAMED_POSES,
     ArmKinematics,
 )
+from widowx_control.servo_stiffness import FACTORY_P_GAIN, servo_stiffness_nm_rad
 
 DT_S = 0.02
 FINGER_M = 0.03
 KINEMATICS = ArmKinematics()
 CONFIG = ArmControlConfig()
+LOWER = JOINT_LOWER_RAD + CONFIG.joint_limit_margin_rad
+UPPER = JOINT_UPPER_RAD - CONFIG.joint_limit_margin_rad
 
 
 def controller(q=NAMED_POSES["start"], config=CONFIG):
@@ -288,3 +291,56 @@ def test_nothing_is_sent_before_reset():
 def test_configuration_out_of_range_is_refused_by_name(values):
     with pytest.raises(ValueError, match=next(iter(values))):
         ArmControlConfig(**values)
+
+
+class SaggingArm(PerfectArm):
+    """Its servos hold the arm's weight by a position error only, as real ones do."""
+
+    def __init__(self, control, stiffness_nm_rad):
+        super().__init__(control)
+        self.stiffness_nm_rad = stiffness_nm_rad
+
+    def run(self, seconds):
+        for _ in range(round(seconds / DT_S)):
+            goals = self.control.update(DT_S, self.q, FINGER_M).arm_positions_rad
+            for _ in range(5):  # where load and stiffness balance
+                self.q = goals - KINEMATICS.gravity_torques_nm(self.q) / self.stiffness_nm_rad
+
+
+@pytest.mark.parametrize("pose", ["home", "start", "neutral"])
+def test_sag_compensation_brings_sagging_servos_to_where_the_arm_is_wanted(pose):
+    stiffness = servo_stiffness_nm_rad([FACTORY_P_GAIN] * 5 + [640])
+    errors = {}
+    for compensated in (False, True):
+        control = controller()
+        control.compensate_sag(stiffness if compensated else None)
+        arm = SaggingArm(control, stiffness)
+        control.move_to(NAMED_POSES[pose], 1.0, open_gripper=False)
+        arm.run(2.0)
+        errors[compensated] = np.abs(arm.q - np.clip(NAMED_POSES[pose], LOWER, UPPER)).max()
+    assert errors[False] > 0.02
+    assert errors[True] < 0.004
+
+
+def test_taking_over_a_sagging_arm_does_not_let_it_down():
+    stiffness = servo_stiffness_nm_rad([FACTORY_P_GAIN] * 5 + [640])
+    control = controller()
+    control.compensate_sag(stiffness)
+    arm = SaggingArm(control, stiffness)
+    before = arm.q
+    for _ in range(5):
+        control.reset(arm.q, FINGER_M)
+        arm.run(0.2)
+    assert np.abs(arm.q - before).max() < 0.004
+
+
+def test_sag_compensation_stays_within_the_joint_limits():
+    control = controller()
+    control.compensate_sag(np.full(6, 1.0))
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        control.move_to(rng.uniform(JOINT_LOWER_RAD, JOINT_UPPER_RAD), 0.1, open_gripper=False)
+        for _ in range(100):
+            goals = control.update(DT_S, control.commanded_joints_rad, FINGER_M).arm_positions_rad
+            assert (goals >= LOWER - 1e-9).all() and (goals <= UPPER + 1e-9).all()
+            assert np.abs(goals - control.commanded_joints_rad).max() < 0.2
