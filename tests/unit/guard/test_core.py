@@ -193,7 +193,6 @@ def pressed(stream):
         (sick("elbow_shadow", ERROR_REGISTER, 0x04), lambda s: s.sick.clear()),
         (sick("wrist_rotate", VOLTAGE_REGISTER, 80), lambda s: s.sick.clear()),
         (lose("bus"), lambda s: setattr(s, "bus", True)),
-        (CAUSES[Code.SERVO_CURRENT], lambda s: s.currents_ma.fill(0.0)),
         (CAUSES[Code.COMMAND_NON_FINITE], lambda s: s.run(0.6)),
     ],
 )
@@ -374,7 +373,7 @@ def test_an_emergency_stop_stops_what_another_client_started():
     assert np.array_equal(stream.sent[-1][1], moved(0, 0.4))
 
 
-def test_an_overloaded_servo_is_relieved():
+def test_an_overloaded_servo_is_relieved_and_the_arm_goes_on_slowly_from_there():
     stream = Stream()
     stream.follows = False
     stream.run(0.5, moved(SHOULDER, 0.1))
@@ -382,6 +381,14 @@ def test_an_overloaded_servo_is_relieved():
     stream.run(2.2, moved(SHOULDER, 0.1))
     assert stream.code is Code.SERVO_CURRENT
     assert np.array_equal(stream.sent[-1][1], stream.q)
+    stream.currents_ma[SHOULDER] = 500.0
+    stream.follows = True
+    count = len(stream.sent)
+    stream.run(0.15, moved(SHOULDER, 0.1))
+    assert stream.code is Code.RESUME_SPEED
+    assert np.abs(stream.sent[count][1] - START).max() <= 0.051
+    stream.run(0.5, moved(SHOULDER, 0.1))
+    np.testing.assert_allclose(stream.q, moved(SHOULDER, 0.1))
 
 
 def test_an_emergency_stop_does_not_push_on_against_what_blocks_the_arm():

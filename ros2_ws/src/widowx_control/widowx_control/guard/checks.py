@@ -44,9 +44,9 @@ class Code(StrEnum):
     OTHER_PUBLISHER = "other_publisher"
     SERVO_STATUS_LOST = "servo_status_lost"
     JOINT_STATES_LATE = "joint_states_late"
+    SERVO_CURRENT = "servo_current"
     COMMAND_NON_FINITE = "command_non_finite"
     JOINT_STATES_LOST = "joint_states_lost"
-    SERVO_CURRENT = "servo_current"
     SERVO_TEMPERATURE = "servo_temperature"
     SERVO_VOLTAGE_LOW = "servo_voltage_low"
     SERVO_VOLTAGE_HIGH = "servo_voltage_high"
@@ -174,13 +174,13 @@ class GuardConfig:
     joint_states_late_s: float = _threshold(
         0.25, "s", 0.03, 2.0, "time without a usable joint_states message"
     )
-    joint_states_timeout_s: float = _threshold(
-        1.0, "s", 0.05, 5.0, "time without a usable joint_states message"
-    )
     max_current_ma: float = _threshold(
         2000.0, "mA", 100.0, 3210.0, "current of any XM430 servo for servo_current_s on end"
     )
     servo_current_s: float = _threshold(2.0, "s", 0.0, 30.0, "how long that may last")
+    joint_states_timeout_s: float = _threshold(
+        1.0, "s", 0.05, 5.0, "time without a usable joint_states message"
+    )
     max_temperature_c: float = _threshold(68.0, "°C", 30.0, 80.0, "temperature of any servo")
     min_voltage_v: float = _threshold(10.0, "V", 6.0, 12.0, "supply voltage at any servo")
     max_voltage_v: float = _threshold(13.5, "V", 12.0, 16.0, "supply voltage at any servo")
@@ -321,6 +321,12 @@ _TABLE: Final = (
         "where the arm is has not been told for this long",
     ),
     Check(
+        Code.SERVO_CURRENT,
+        _HOLD,
+        ("max_current_ma", "servo_current_s"),
+        "a servo is overloaded; the measured pose is held, which takes the load off",
+    ),
+    Check(
         Code.COMMAND_NON_FINITE,
         _STOP,
         ("max_non_finite_commands",),
@@ -331,12 +337,6 @@ _TABLE: Final = (
         _STOP,
         ("joint_states_timeout_s",),
         "the driver, its bus or its supply is gone, or joint_states has no usable content",
-    ),
-    Check(
-        Code.SERVO_CURRENT,
-        _STOP,
-        ("max_current_ma", "servo_current_s"),
-        "a servo is overloaded; the measured pose is held, which takes the load off",
     ),
     Check(
         Code.SERVO_TEMPERATURE,

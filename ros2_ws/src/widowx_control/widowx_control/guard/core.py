@@ -41,8 +41,6 @@ _SLOWED_S: Final = 0.5
 _BAD_COMMAND_S: Final = 0.5
 """A sender of bad commands is taken as mended when it was silent or right for this long."""
 _DEEPER_M: Final = 1e-6
-_RELIEVED: Final = (Code.SERVO_CURRENT, Code.EMERGENCY_STOP)
-"""Stops that hold the measured pose. The commanded one may lie behind what blocks the arm."""
 _CURRENT_JOINTS: Final = JOINT_NAMES[:5]
 """XM430 servos. wrist_rotate and the gripper have none of its current sensors."""
 
@@ -143,6 +141,7 @@ class Guard:
         self._sent_s = -math.inf
         self._gripper_sent: tuple[float, float] = (0.0, -math.inf)
         self._ease_gripper = False
+        self._was_held = False
         self._resume_until_s = -math.inf
         self._pressed = False
         self._button_s = -math.inf
@@ -467,13 +466,14 @@ class Guard:
             if lasted_s >= c.servo_current_s and (worst is None or load > worst.value):
                 text = f"{name} draws {load:.0f} mA for {lasted_s:.1f} s: is the arm blocked?"
                 worst = Finding(Code.SERVO_CURRENT, text, load, c.max_current_ma)
+        if worst is not None and Code.SERVO_CURRENT not in self._standing:
+            self._relieve()
         self._stand(Code.SERVO_CURRENT, worst)
 
     def _evaluate(self, now_s: float) -> None:
         """Refresh every finding that stands without a command, and latch those that stop."""
         if self._started_s is None:
             self._started_s = now_s
-        held = self._held_for_health()
         c = self.config
         self._stand(
             Code.JOINT_STATES_LATE,
@@ -501,8 +501,10 @@ class Guard:
                 text = "the sender of commands still sends NaN or infinity"
                 broken = Finding(Code.COMMAND_NON_FINITE, text, count, limit)
         self._stand(Code.COMMAND_NON_FINITE, broken)
-        if held and not self._held_for_health():
+        held = self._held_for_health()
+        if self._was_held and not held:
             self._resume_until_s = now_s + self.config.resume_s
+        self._was_held = held
         for finding in self._standing.values():
             if finding.reaction is Reaction.STOP:
                 self._stop(finding)
@@ -550,9 +552,13 @@ class Guard:
         if finding.code not in self._standing:
             self.counters[finding.code] += 1
         self._moving = False
-        measured = self._measurement
-        if measured is not None and (self._pose is None or finding.code in _RELIEVED):
-            self._pose = measured.joint_positions_rad.copy()
+        if self._pose is None or finding.code is Code.EMERGENCY_STOP:
+            self._relieve()
+
+    def _relieve(self) -> None:
+        """Hold the measured pose; the commanded one may lie behind what blocks the arm."""
+        if self._measurement is not None:
+            self._pose = self._measurement.joint_positions_rad.copy()
             self._posture = None
 
     def _held_for_health(self) -> bool:
