@@ -14,5 +14,10 @@ setup(
     maintainer_email="maintainers@coxswain.dev",
     description="MuJoCo toy kitchen with a WidowX 250 behind the arm's own ROS interface",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["robot_sim = robot_sim.robot_sim_node:main"]},
+    entry_points={
+        "console_scripts": [
+            "robot_sim = robot_sim.robot_sim_node:main",
+            "navigation_sim_node = robot_sim.navigation_sim_node:main",
+        ]
+    },
 )

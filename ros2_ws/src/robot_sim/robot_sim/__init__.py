@@ -15,10 +15,17 @@ except (ImportError, AttributeError) as error:
     ) from error
 
 ENVIRONMENT_ID = "coxswain/WidowXKitchen-v0"
+NAVIGATION_ENVIRONMENT_ID = "coxswain/Navigation-v0"
 
 if ENVIRONMENT_ID not in gymnasium.registry:
     gymnasium.register(
         id=ENVIRONMENT_ID,
         entry_point="robot_sim.environment:WidowXKitchenEnv",
         max_episode_steps=50,
+    )
+if NAVIGATION_ENVIRONMENT_ID not in gymnasium.registry:
+    gymnasium.register(
+        id=NAVIGATION_ENVIRONMENT_ID,
+        entry_point="robot_sim.navigation.environment:NavigationEnv",
+        max_episode_steps=600,
     )

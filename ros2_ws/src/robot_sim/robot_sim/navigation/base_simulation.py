@@ -18,6 +18,7 @@ _Array = NDArray[np.float64]
 _RESPONSE_S = 0.06
 """Time constant of the wheels' (or legs', or rotors') velocity control."""
 _DENSITY_KG_M3 = 150.0
+_HIDDEN_GROUP = 4
 _FORCE_MARGIN = 3.0
 """Force limit over what the acceleration limit needs, so that the base follows its ramps."""
 
@@ -90,7 +91,7 @@ class BaseSimulation:
   <statistic extent="1" center="0 0 1"/>
   <visual>
     <global offwidth="{self._width}" offheight="{self._height}"/>
-    <quality shadowsize="0" offsamples="0" numslices="14" numstacks="8"/>
+    <quality shadowsize="0" offsamples="0" numslices="14" numstacks="8" numquads="1"/>
     <map znear="0.03" zfar="{zfar:.1f}"/>
   </visual>
   <default>
@@ -317,7 +318,19 @@ class BaseSimulation:
         position, axes = self.camera_pose()
         self.data.cam_xpos[camera] = position
         self.data.cam_xmat[camera] = axes.ravel()
+        self._cull(position, axes)
         self._renderer.update_scene(self.data, CAMERA, _VISIBLE)
+
+    def _cull(self, position: _Array, axes: _Array) -> None:
+        """Hide what lies beside or behind the picture, or is less than a pixel: it costs time."""
+        offset = self.data.geom_xpos - position
+        half = self.robot.camera.horizontal_fov_rad / 2 + 0.06
+        beside = np.abs(offset @ axes[:, 0]) * math.cos(half)
+        ahead = -(offset @ axes[:, 2])
+        size = self.model.geom_rbound
+        seen = (beside - ahead * math.sin(half) < size) & (size > 0.003 * ahead)
+        seen[self._robot_geom] = False
+        self.model.geom_group[:] = np.where(seen, 0, _HIDDEN_GROUP)
 
     def draw(self) -> NDArray[np.uint8]:
         """RGB uint8 (height, width, 3) of what `prepare_picture` took over."""
@@ -339,7 +352,7 @@ class BaseSimulation:
         ).ravel()
         count = len(angles_rad)
         geoms, ranges = np.zeros(count, dtype=np.int32), np.zeros(count)
-        groups = np.array([1, 1, 1, 1, 0, 1], dtype=np.uint8)
+        groups = np.ones(6, dtype=np.uint8)
         body = self.model.body("base").id
         mujoco.mj_multiRay(
             self.model,
@@ -373,7 +386,7 @@ class BaseSimulation:
 
 
 _VISIBLE = mujoco.MjvOption()
-_VISIBLE.geomgroup[:] = (1, 1, 1, 1, 0, 0)
+_VISIBLE.geomgroup[_HIDDEN_GROUP] = 0
 
 
 def make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:

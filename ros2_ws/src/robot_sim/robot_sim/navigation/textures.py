@@ -26,10 +26,14 @@ def colour(
     return float(r), float(g), float(b)
 
 
-def _noise(rng: np.random.Generator, height: int, width: int, cells: int) -> _Float:
-    """Smooth noise of mean 0 and unit range, `cells` bumps across the width."""
+def _noise(
+    rng: np.random.Generator, height: int, width: int, cells: int, closed: bool = False
+) -> _Float:
+    """Smooth noise of mean 0 and unit range, `cells` bumps across the width; `closed`: a ring."""
     rows = max(2, round(cells * height / width))
     coarse = rng.uniform(-0.5, 0.5, (rows, max(2, cells)))
+    if closed:
+        coarse[:, -1] = coarse[:, 0]
     return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
 
 
@@ -298,8 +302,9 @@ def sky_faces(rng: np.random.Generator) -> Image:
     blue = (0.35 * top[0], 0.6 * top[1], max(top[2], 0.75))
     n = 128
     ground = colour(rng, (0.2, 0.5), (0.3, 0.5))
-    clouds = _noise(rng, n, 4 * n, 10) + 0.5 * _noise(rng, n, 4 * n, 28)
-    skyline = 58 - 34 * np.abs(_noise(rng, 2, 4 * n, 18)[0]) - 4 * _noise(rng, 2, 4 * n, 90)[0]
+    clouds = _noise(rng, n, 4 * n, 14, True) + 0.5 * _noise(rng, n, 4 * n, 36, True)
+    ridge = _noise(rng, 2, 4 * n, 18, True)[0]
+    skyline = 58 - 34 * np.abs(ridge) - 4 * _noise(rng, 2, 4 * n, 90, True)[0]
     hills = np.array(colour(rng, (0.1, 0.5), (0.3, 0.7)))
     rows = np.linspace(0, 1, n)[:, None, None]
     band = np.array(blue) * (1 - rows) + np.array(low) * rows
@@ -312,6 +317,6 @@ def sky_faces(rng: np.random.Generator) -> Image:
     faces = [band[:, i * n : (i + 1) * n] for i in range(4)]
     up, down = np.empty((n, n, 3)), np.empty((n, n, 3))
     up[:], down[:] = blue, ground
-    # The four sides in the order in which they follow each other round the horizon.
-    right, front, left, back = faces
+    # MuJoCo shows the sides mirrored, so that they follow each other to the left: R, B, L, F.
+    right, back, left, front = faces
     return _finish(np.concatenate([right, left, front, back, up, down]))
