@@ -29,6 +29,8 @@ setup(
     entry_points={
         "console_scripts": [
             "cmd_vel_guard = base_drivers.cmd_vel_guard:main",
+            "kobuki_driver = base_drivers.kobuki_driver:main",
+            "kobuki_emulator = base_drivers.kobuki_emulator.main:main",
         ]
     },
 )

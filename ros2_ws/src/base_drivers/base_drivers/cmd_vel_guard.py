@@ -28,9 +28,9 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from base_drivers.command_guard import Command, CommandGuard, Decision, Finding, State
-from base_drivers.contact_rules import Contacts
 from base_drivers.guard_parameters import PARAMETERS, config_from, mount_from
 from base_drivers.lifecycle_process import run_node
+from base_drivers.odometry_messages import contacts_from_message
 from base_drivers.scan_watch import points_from_ranges
 from base_drivers.velocity import REST, Velocity
 from base_drivers.velocity_messages import subscribe_commands, twist_message
@@ -44,7 +44,6 @@ _LATCHED: Final = QoSProfile(
 _DIAGNOSTICS_PERIOD_S: Final = 1.0
 _CALM_S: Final = 0.5
 """Slowing is reported until this long after its last time: ramps would flood the topic."""
-_CONTACT_FIELDS: Final = tuple(Contacts.__dataclass_fields__)
 _LEVELS: Final = {
     State.WAITING: DiagnosticStatus.OK,
     State.PASSING: DiagnosticStatus.OK,
@@ -200,7 +199,7 @@ class CmdVelGuard(LifecycleNode):
         self._step()
 
     def _on_contacts(self, message: BaseContacts) -> None:
-        contacts = Contacts(**{name: getattr(message, name) for name in _CONTACT_FIELDS})
+        contacts = contacts_from_message(message)
         self._guard.on_contacts(contacts, time.monotonic())
         if contacts.bumper or contacts.cliff or contacts.wheel_drop:
             self._step()

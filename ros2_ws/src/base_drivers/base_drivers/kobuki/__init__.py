@@ -1,0 +1,1 @@
+"""The Kobuki base over its serial protocol, without ROS."""

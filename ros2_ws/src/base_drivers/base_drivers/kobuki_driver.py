@@ -1,0 +1,351 @@
+"""Node `kobuki_driver`: a Kobuki base behind the topics of every base."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from nav_msgs.msg import Odometry
+from policy_interfaces.msg import BaseContacts
+from policy_server.node_parameters import (
+    NodeParameter,
+    check_change,
+    declare_parameters,
+    unknown_overrides,
+)
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState
+from rclpy.lifecycle import TransitionCallbackReturn as Transition
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import BatteryState
+from std_srvs.srv import Trigger
+from tf2_msgs.msg import TFMessage
+
+from base_drivers.command_guard import Command
+from base_drivers.contact_rules import Contacts
+from base_drivers.kobuki.battery import DANGEROUS_V, LOW_V, charge
+from base_drivers.kobuki.driver import KobukiDriver, KobukiStatus, LinkState
+from base_drivers.kobuki.feedback import BasicSensor
+from base_drivers.kobuki.odometry import Pose
+from base_drivers.lifecycle_process import run_node
+from base_drivers.odometry_messages import (
+    contacts_message,
+    odometry_message,
+    planar_rotation,
+    transform_message,
+)
+from base_drivers.velocity import Velocity, VelocityLimits, limit_speed
+from base_drivers.velocity_messages import subscribe_commands
+
+PARAMETERS: Final = (
+    NodeParameter("port", "/dev/kobuki", "serial port", structural=True),
+    NodeParameter("stamped", False, "cmd_vel is TwistStamped instead of Twist", structural=True),
+    NodeParameter("odom_frame", "odom", "frame of the odometry", structural=True),
+    NodeParameter("base_frame", "base_link", "frame of the base", structural=True),
+    NodeParameter("publish_tf", True, "publish odom_frame → base_frame", structural=True),
+    NodeParameter(
+        "command_timeout_s", 0.2, "a command is in force for this long", 0.05, 0.25, structural=True
+    ),
+    NodeParameter(
+        "command_max_age_s", 0.3, "oldest stamp of a command", 0.02, 2.0, structural=True
+    ),
+    NodeParameter(
+        "reconnect_initial_s", 0.2, "first wait for a lost port", 0.05, 60.0, structural=True
+    ),
+    NodeParameter(
+        "reconnect_max_s", 5.0, "longest wait for a lost port", 0.05, 60.0, structural=True
+    ),
+    NodeParameter("max_linear_m_s", 0.7, "forward and backward speed", 0.01, 0.7),
+    NodeParameter("max_angular_rad_s", 1.92, "yaw rate; beyond it the gyro errs", 0.01, 3.14),
+)
+_PERIOD_S: Final = 1.0
+_CONTACTS_PERIOD_S: Final = 0.1
+_NO_LIMIT: Final = 1e9
+# Position and heading drift without bound: these say only that short ways are good.
+_VARIANCES: Final = (1e-3, 1e-3, 1e-4, 1e-4)
+_LEVELS: Final = {
+    LinkState.ABSENT: DiagnosticStatus.ERROR,
+    LinkState.SILENT: DiagnosticStatus.ERROR,
+    LinkState.GREETING: DiagnosticStatus.WARN,
+    LinkState.INCOMPATIBLE: DiagnosticStatus.ERROR,
+    LinkState.DRIVING: DiagnosticStatus.OK,
+}
+_CHARGING: Final = {
+    "discharging": BatteryState.POWER_SUPPLY_STATUS_DISCHARGING,
+    "docking_charged": BatteryState.POWER_SUPPLY_STATUS_FULL,
+    "docking_charging": BatteryState.POWER_SUPPLY_STATUS_CHARGING,
+    "adapter_charged": BatteryState.POWER_SUPPLY_STATUS_FULL,
+    "adapter_charging": BatteryState.POWER_SUPPLY_STATUS_CHARGING,
+}
+
+
+class KobukiNode(LifecycleNode):
+    """See the package's README for topics and parameters. The port is held while active."""
+
+    # rclpy destroys a node whose constructor has failed, too.
+    _driver: KobukiDriver | None = None
+
+    def __init__(self, **node_arguments: Any) -> None:
+        """Declare parameters.
+
+        Raises:
+            ValueError: a parameter is unknown, mistyped or out of range.
+        """
+        super().__init__("kobuki_driver", **node_arguments)
+        declare_parameters(self, PARAMETERS)
+        problems = unknown_overrides(self)
+        if problems:
+            raise ValueError("; ".join(problems))
+        self._configured = False
+        self._values: Mapping[str, Any] = {}
+        self._refused: dict[str, int] = {}
+        self._contacts = Contacts()
+        self._contacts_s = 0.0
+        self._topics: dict[str, Any] = {}
+        self._commands: Any = None
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_service(Trigger, "~/reset_odometry", self._reset_odometry)
+        self.create_timer(
+            _PERIOD_S, self._publish_slow, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+
+    # --- lifecycle --------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> Transition:
+        """Create the topics."""
+        self._values = {entry.name: self.get_parameter(entry.name).value for entry in PARAMETERS}
+        if not self._values["port"]:
+            self.get_logger().error("cannot configure: port is empty; expected a serial port")
+            return Transition.FAILURE
+        self._topics = {
+            "odom": self.create_lifecycle_publisher(Odometry, "odom", 10),
+            "contacts": self.create_lifecycle_publisher(BaseContacts, "contacts", 10),
+            "battery": self.create_lifecycle_publisher(BatteryState, "battery_state", 10),
+        }
+        if self._values["publish_tf"]:
+            self._topics["tf"] = self.create_lifecycle_publisher(TFMessage, "/tf", 100)
+        self._commands = subscribe_commands(
+            self, "cmd_vel", self._values["stamped"], self._on_command
+        )
+        self._configured = True
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> Transition:
+        """Start to look for the base; one that is not there yet is connected when it comes."""
+        result = super().on_activate(state)
+        self._driver = KobukiDriver(
+            self._values["port"],
+            self._values["command_timeout_s"],
+            self._values["reconnect_initial_s"],
+            self._values["reconnect_max_s"],
+            self._publish_motion,
+            self._on_change,
+        )
+        self._driver.start()
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> Transition:
+        """Bring the base to rest and let go of the port."""
+        self._disconnect()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> Transition:
+        """Give the topics back."""
+        self._release()
+        return Transition.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> Transition:
+        """Bring the base to rest and give everything back."""
+        self._release()
+        return Transition.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> Transition:
+        """Bring the base to rest and give everything back."""
+        self._release()
+        return Transition.SUCCESS
+
+    def destroy_node(self) -> None:
+        """Bring the base to rest before the process ends."""
+        self._disconnect()
+        super().destroy_node()
+
+    def _disconnect(self) -> None:
+        driver, self._driver = self._driver, None
+        if driver is not None and not driver.stop():
+            self.get_logger().error(f"{self._values['port']} does not let go")
+
+    def _release(self) -> None:
+        self._disconnect()
+        for publisher in self._topics.values():
+            self.destroy_lifecycle_publisher(publisher)
+        self._topics = {}
+        if self._commands is not None:
+            self.destroy_subscription(self._commands)
+        self._commands = None
+        self._configured = False
+
+    def _check_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+        return check_change(PARAMETERS, changes, configured=self._configured)
+
+    # --- commands ---------------------------------------------------------------------------------
+
+    def _on_command(self, command: Command) -> None:
+        driver = self._driver
+        if driver is None:
+            return
+        if not command.is_finite:
+            self._refuse("command_not_finite")
+            driver.command(Velocity())
+            return
+        if command.stamp_s is not None:
+            age_s = self.get_clock().now().nanoseconds * 1e-9 - command.stamp_s
+            if age_s > self._values["command_max_age_s"]:
+                self._refuse("command_stale")
+                return
+        limits = VelocityLimits(
+            self.get_parameter("max_linear_m_s").value,
+            0.0,
+            self.get_parameter("max_angular_rad_s").value,
+            _NO_LIMIT,
+            _NO_LIMIT,
+        )
+        if not driver.command(limit_speed(command.velocity, limits).velocity):
+            self._refuse("command_not_connected")
+
+    def _refuse(self, code: str) -> None:
+        self._refused[code] = self._refused.get(code, 0) + 1
+
+    def _reset_odometry(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        response.success = self._driver is not None
+        if self._driver is not None:
+            self._driver.reset_odometry()
+        else:
+            response.message = "the node is not active; activate it first"
+        return response
+
+    # --- measurements, from the driver's thread ---------------------------------------------------
+
+    def _publish_motion(self, pose: Pose, basic: BasicSensor) -> None:
+        stamp = self.get_clock().now().to_msg()
+        odometry = odometry_message(
+            stamp,
+            (self._values["odom_frame"], self._values["base_frame"]),
+            (pose.x_m, pose.y_m, 0.0),
+            planar_rotation(pose.yaw_rad),
+            Velocity(pose.speed_m_s, 0.0, pose.rate_rad_s),
+            _VARIANCES,
+        )
+        self._topics["odom"].publish(odometry)
+        if "tf" in self._topics:
+            self._topics["tf"].publish(transform_message(odometry))
+        now_s = time.monotonic()
+        if basic.contacts != self._contacts or now_s - self._contacts_s >= _CONTACTS_PERIOD_S:
+            self._contacts, self._contacts_s = basic.contacts, now_s
+            self._topics["contacts"].publish(
+                contacts_message(stamp, self._values["base_frame"], basic.contacts)
+            )
+
+    def _on_change(self, status: KobukiStatus) -> None:
+        if status.state is LinkState.DRIVING:
+            version = ".".join(map(str, status.firmware or ()))
+            self.get_logger().info(f"connected: firmware {version}, id {status.unique_id}")
+        elif status.reason != "stopped":
+            self.get_logger().warning(status.reason, throttle_duration_sec=2.0)
+        self._publish_diagnostics(status)
+
+    # --- slow topics ------------------------------------------------------------------------------
+
+    def _publish_slow(self) -> None:
+        status = self._driver.status() if self._driver is not None else KobukiStatus()
+        self._publish_diagnostics(status)
+        basic = status.latest.basic
+        if basic is None or status.state in (LinkState.ABSENT, LinkState.SILENT):
+            return
+        message = BatteryState(
+            voltage=basic.battery_v,
+            percentage=charge(basic.battery_v),
+            power_supply_status=_CHARGING[basic.charger],
+            power_supply_health=BatteryState.POWER_SUPPLY_HEALTH_UNKNOWN,
+            power_supply_technology=BatteryState.POWER_SUPPLY_TECHNOLOGY_LION,
+            present=True,
+            location="base",
+            design_capacity=float("nan"),
+            capacity=float("nan"),
+            charge=float("nan"),
+            current=float("nan"),
+            temperature=float("nan"),
+        )
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.header.frame_id = self._values["base_frame"]
+        self._topics["battery"].publish(message)
+
+    def _publish_diagnostics(self, status: KobukiStatus) -> None:
+        active = self._driver is not None
+        level, text = _judge(status) if active else (DiagnosticStatus.OK, "inactive")
+        values = {
+            "state": status.state.value,
+            "port": self._values.get("port", ""),
+            "connections": status.connections,
+            "frames": status.frames,
+            "skipped_bytes": status.skipped_bytes,
+            "refused_frames": status.refused_frames,
+            "rejected_readings": status.rejected_readings,
+            "counter_restarts": status.counter_restarts,
+            "watchdog_stops": status.watchdog_stops,
+            "unique_id": status.unique_id,
+            "firmware": ".".join(map(str, status.firmware or ())),
+            "hardware": ".".join(map(str, status.hardware or ())),
+            **self._refused,
+        }
+        latest = status.latest
+        if latest.basic is not None:
+            values |= {"battery_v": f"{latest.basic.battery_v:.1f}"}
+            values |= {"charger": latest.basic.charger, "buttons": latest.basic.buttons}
+        for name in ("cliff_adc", "motor_current_a", "docking_ir"):
+            if (value := getattr(latest, name)) is not None:
+                values[name] = " ".join(f"{entry:g}" for entry in value)
+        array = DiagnosticArray(
+            status=[
+                DiagnosticStatus(
+                    level=level,
+                    name=f"{self.get_name()}: base",
+                    message=text,
+                    hardware_id=status.unique_id,
+                    values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+                )
+            ]
+        )
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+def _judge(status: KobukiStatus) -> tuple[bytes, str]:
+    """Level and message of a connected or lost base."""
+    if status.state is not LinkState.DRIVING:
+        return _LEVELS[status.state], status.reason
+    basic = status.latest.basic
+    if basic is not None and (basic.overcurrent_left or basic.overcurrent_right):
+        return DiagnosticStatus.ERROR, "motor current above 3 A: a wheel is blocked"
+    if basic is not None and basic.battery_v <= DANGEROUS_V:
+        return DiagnosticStatus.ERROR, f"battery {basic.battery_v:.1f} V: charge it now"
+    if not status.kept:
+        return DiagnosticStatus.WARN, "the process that stops the base after a crash has ended"
+    if basic is not None and basic.battery_v <= LOW_V:
+        return DiagnosticStatus.WARN, f"battery {basic.battery_v:.1f} V is low"
+    return DiagnosticStatus.OK, "driving"
+
+
+def main() -> int:
+    """Run the node."""
+    return run_node("kobuki_driver", KobukiNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

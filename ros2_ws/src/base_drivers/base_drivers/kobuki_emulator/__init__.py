@@ -1,0 +1,1 @@
+"""A Kobuki base without the base: its serial protocol on a pseudo-terminal."""

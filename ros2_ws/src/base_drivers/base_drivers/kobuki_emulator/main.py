@@ -1,0 +1,77 @@
+"""Command `kobuki_emulator`: a Kobuki base on a pseudo-terminal."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from base_drivers.kobuki_emulator.control import HELP, ControlError, execute
+from base_drivers.kobuki_emulator.emulated_base import EmulatedKobuki
+from base_drivers.kobuki_emulator.pseudo_terminal import KobukiServer
+
+
+def _version(text: str) -> tuple[int, int, int]:
+    major, minor, patch = map(int, text.split("."))
+    return major, minor, patch
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="kobuki_emulator",
+        description="Emulates a Kobuki base on a serial port.",
+        epilog=f"Commands on --control, one per line:\n{HELP}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--link", type=Path, required=True, help="link to the port")
+    parser.add_argument("--control", type=Path, help="Unix socket that takes commands")
+    parser.add_argument("--firmware", type=_version, default=(1, 2, 0), help="version it tells")
+    parser.add_argument("--seed", type=int, default=0, help="of sensor and line noise")
+    arguments, _ = parser.parse_known_args(argv)
+    return arguments
+
+
+def _serve_commands(server: KobukiServer, path: Path) -> None:
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        while True:
+            connection, _ = listener.accept()
+            with (
+                contextlib.suppress(OSError, UnicodeDecodeError),
+                connection,
+                connection.makefile("rw", encoding="utf-8") as stream,
+            ):
+                for line in stream:
+                    try:
+                        reply = execute(server, line)
+                    except ControlError as error:
+                        reply = f"error: {error}"
+                    stream.write(reply + "\n")
+                    stream.flush()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until interrupted. Returns the exit status."""
+    arguments = _arguments(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    base = EmulatedKobuki(seed=arguments.seed, firmware=arguments.firmware)
+    with contextlib.suppress(KeyboardInterrupt), KobukiServer(base, arguments.link) as server:
+        print(f"kobuki_emulator: on {arguments.link}", flush=True)
+        if arguments.control is not None:
+            _serve_commands(server, arguments.control)
+        else:
+            signal.pause()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
