@@ -39,7 +39,7 @@ def test_disturbed_drives_leave_the_route_and_come_back(name):
     for seed in range(3):
         result = drive(world, robot, route, seed, noise=1.0, render=False)
         assert result.finished
-        offsets += [math.dist(p[:2], route.at(a)) for p, a in zip(result.poses, result.arcs_m)]
+        offsets += [math.dist(p[:2], route.at(a)) for p, a in zip(result.poses, result.arcs_m, strict=True)]
     assert max(offsets) > 0.12
     assert np.median(offsets) < 0.4
 

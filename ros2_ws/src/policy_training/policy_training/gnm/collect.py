@@ -11,6 +11,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -131,15 +132,36 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--routes", type=int, default=3, help="routes per world and robot")
     parser.add_argument("--drives", type=int, default=2, help="drives per route")
     parser.add_argument("--max-length-m", type=float, default=16.0, help="of a route")
+    parser.add_argument("--resume", action="store_true", help="add the worlds that are missing")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     options = parser.parse_args(arguments)
     if min(options.worlds, options.routes, options.drives, options.workers) < 1:
         parser.error("expected --worlds, --routes, --drives and --workers of at least 1")
     if options.seed < 0 or options.seed + options.worlds > FIRST_TEST_SEED:
-        parser.error(f"expected world seeds of 0 .. {FIRST_TEST_SEED - 1}: the others are for tests")
+        parser.error(
+            f"expected world seeds of 0 .. {FIRST_TEST_SEED - 1}: the others are for tests"
+        )
+    index: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "image_size": list(IMAGE_SIZE),
+        "rate_hz": RATE_HZ,
+        "route_step_m": STEP_M,
+        "command": " ".join(
+            ["python -m policy_training.gnm.collect", *(arguments or sys.argv[1:])]
+        ),
+        "complete": False,
+        "shards": [],
+    }
     if (options.out / "dataset.json").exists():
-        parser.error(f"{options.out} holds a dataset already; expected a new directory")
+        if not options.resume:
+            parser.error(
+                f"{options.out} holds a dataset already; expected a new directory, or --resume"
+            )
+        index = json.loads((options.out / "dataset.json").read_text())
+        if index["schema_version"] != SCHEMA_VERSION:
+            parser.error(f"{options.out} is of schema version {index['schema_version']}")
     options.out.mkdir(parents=True, exist_ok=True)
+    present = {shard["world"]["seed"] for shard in index["shards"]}
     # One software renderer per process: its own threads only get into each other's way.
     os.environ["LP_NUM_THREADS"] = "1"
     jobs = [
@@ -154,17 +176,11 @@ def main(arguments: list[str] | None = None) -> int:
             "out": str(options.out),
         }
         for seed in range(options.seed, options.seed + options.worlds)
+        if seed not in present
     ]
-    index: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "image_size": list(IMAGE_SIZE),
-        "rate_hz": RATE_HZ,
-        "route_step_m": STEP_M,
-        "command": " ".join(["python -m policy_training.gnm.collect", *(arguments or sys.argv[1:])]),
-        "complete": False,
-        "shards": [],
-    }
-    start, frames = time.monotonic(), 0
+    # An interrupted collection must not leave its workers behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    start, frames = time.monotonic(), sum(shard["frames"] for shard in index["shards"])
     with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
         for done, shards in enumerate(pool.imap_unordered(_collect_world, jobs), start=1):
             index["shards"] += shards

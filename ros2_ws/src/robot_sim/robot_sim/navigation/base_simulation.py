@@ -19,6 +19,7 @@ _RESPONSE_S = 0.06
 """Time constant of the wheels' (or legs', or rotors') velocity control."""
 _DENSITY_KG_M3 = 150.0
 _HIDDEN_GROUP = 4
+_SIGHT_RAYS = 80
 _FORCE_MARGIN = 3.0
 """Force limit over what the acceleration limit needs, so that the base follows its ramps."""
 
@@ -322,15 +323,57 @@ class BaseSimulation:
         self._renderer.update_scene(self.data, CAMERA, _VISIBLE)
 
     def _cull(self, position: _Array, axes: _Array) -> None:
-        """Hide what lies beside or behind the picture, or is less than a pixel: it costs time."""
+        """Hide what the picture cannot show: software renderers spend time on it all the same."""
         offset = self.data.geom_xpos - position
         half = self.robot.camera.horizontal_fov_rad / 2 + 0.06
         beside = np.abs(offset @ axes[:, 0]) * math.cos(half)
         ahead = -(offset @ axes[:, 2])
         size = self.model.geom_rbound
         seen = (beside - ahead * math.sin(half) < size) & (size > 0.003 * ahead)
+        if len(self.world.screens):
+            seen &= ~self._behind_walls(position, axes, offset, half)
         seen[self._robot_geom] = False
         self.model.geom_group[:] = np.where(seen, 0, _HIDDEN_GROUP)
+
+    def _behind_walls(
+        self, position: _Array, axes: _Array, offset: _Array, half: float
+    ) -> NDArray[np.bool_]:
+        """(geoms,) whether walls hide all of a geom, seen in the plane."""
+        heading = math.atan2(-axes[1, 2], -axes[0, 2])
+        rays = np.linspace(-half, half, _SIGHT_RAYS)
+        dx, dy = np.cos(rays + heading)[:, None], np.sin(rays + heading)[:, None]
+        screens = self.world.screens
+        ends = (screens - np.tile(position[:2], 2)).reshape(-1, 2, 2)
+        ahead = (ends @ np.array([math.cos(heading), math.sin(heading)])).max(axis=1) > 0.0
+        x, y, x1, y1 = screens[ahead].T
+        ex, ey, wx, wy = x1 - x, y1 - y, x - position[0], y - position[1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cross = dx * ey - dy * ex
+            depth = (wx * ey - wy * ex) / cross
+            along = (wx * dy - wy * dx) / cross
+        hit = (depth > 0.0) & (along >= -0.001) & (along <= 1.001)
+        reach = np.where(hit, depth, np.inf).min(axis=1, initial=np.inf)
+        # Range maxima over 2^k neighbouring rays, to ask for any interval of angles at once.
+        table = [reach]
+        while 2 ** len(table) <= _SIGHT_RAYS:
+            step, last = 2 ** (len(table) - 1), table[-1]
+            table.append(np.maximum(last[:-step], last[step:]))
+        size = self.model.geom_rbound
+        away = np.hypot(offset[:, 0], offset[:, 1])
+        angle = np.arctan2(offset[:, 1], offset[:, 0]) - heading
+        angle = (angle + math.pi) % (2 * math.pi) - math.pi
+        width = np.arcsin(np.clip(size / np.maximum(away, 1e-6), 0.0, 1.0))
+        scale = (_SIGHT_RAYS - 1) / (2 * half)
+        low = np.floor((angle - width + half) * scale).astype(int) - 1
+        high = np.ceil((angle + width + half) * scale).astype(int) + 1
+        low, high = np.clip(low, 0, _SIGHT_RAYS - 1), np.clip(high, 0, _SIGHT_RAYS - 1)
+        high = np.maximum(low, high)
+        level = np.floor(np.log2(high - low + 1)).astype(int)
+        farthest = np.zeros(len(size))
+        for k, values in enumerate(table):
+            at = level == k
+            farthest[at] = np.maximum(values[low[at]], values[high[at] - 2**k + 1])
+        return np.asarray((away > size) & (away - size > farthest + 0.1))
 
     def draw(self) -> NDArray[np.uint8]:
         """RGB uint8 (height, width, 3) of what `prepare_picture` took over."""

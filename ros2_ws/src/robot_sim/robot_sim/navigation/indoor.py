@@ -69,6 +69,7 @@ def generate(seed: int, blocked: tuple[int, ...]) -> World:
         tuple(builder.asset_xml),
         builder.files,
         tuple(builder.footprints),
+        np.array(builder.screens),
         tuple(openings),
         np.ones(grid_shape(bounds), dtype=bool),
         light,
@@ -244,9 +245,7 @@ def _shell(rng: np.random.Generator, builder: SceneBuilder, space: _Space, style
         if rng.random() < 0.4:
             rug = builder.material(textures.poster(rng))
             mx, my = rng.uniform(0.5, 0.9, 2)
-            builder.flat(
-                space.x0 + mx, space.y0 + my, space.x1 - mx, space.y1 - my, 0.002, rug
-            )
+            builder.flat(space.x0 + mx, space.y0 + my, space.x1 - mx, space.y1 - my, 0.002, rug)
     for side in range(4):
         at, low, high = space.side(side)
         edges = low
@@ -283,6 +282,8 @@ def _wall(
         look,
         solid=bottom == 0.0,
     )
+    if bottom == 0.0:
+        builder.screens.append((inner, low, inner, high) if side < 2 else (low, inner, high, inner))
 
 
 def _decorate(
@@ -368,10 +369,7 @@ def _furnish(
     lane_grid = occupancy(bounds, lanes).astype(np.uint8)
     for index, space in enumerate(spaces):
         own = [o.centre_m for o in openings if index in o.spaces]
-        if space.kind == "room":
-            count = int(rng.integers(4, 9))
-        else:
-            count = int(rng.integers(0, 4))
+        count = int(rng.integers(4, 9)) if space.kind == "room" else int(rng.integers(0, 4))
         for _ in range(count):
             _place(rng, builder, space, own, bounds, grid, lane_grid)
 
@@ -393,7 +391,10 @@ def _place(
     half_w, half_d = half_w * rng.uniform(0.8, 1.15), half_d * rng.uniform(0.85, 1.1)
     if not corridor and min(w, h) > 3.6 and rng.random() < 0.15:
         # In the middle, to be driven around.
-        x, y = rng.uniform(space.x0 + 1.4, space.x1 - 1.4), rng.uniform(space.y0 + 1.4, space.y1 - 1.4)
+        x, y = (
+            rng.uniform(space.x0 + 1.4, space.x1 - 1.4),
+            rng.uniform(space.y0 + 1.4, space.y1 - 1.4),
+        )
         facing = rng.integers(4) * math.pi / 2
     else:
         side = int(rng.integers(4))

@@ -74,6 +74,7 @@ def generate(seed: int, blocked: tuple[int, ...]) -> World:
         tuple(builder.asset_xml),
         builder.files,
         tuple(builder.footprints),
+        np.empty((0, 4)),
         tuple(openings),
         paths,
         light,
@@ -393,4 +394,3 @@ class _Planting:
         paint = textures.colour(rng, (0.3, 1.0), (0.3, 0.95))
         b.box((x, y, 0.35), (0.85, 0.4, 0.22), paint, yaw)
         b.box((x, y, 0.68), (0.45, 0.36, 0.16), (0.15, 0.2, 0.25), yaw, solid=False)
-

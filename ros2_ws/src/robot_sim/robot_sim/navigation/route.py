@@ -54,7 +54,9 @@ class Route:
     def project(self, xy: _Array, low_m: float = 0.0, high_m: float = math.inf) -> float:
         """Length at which the line is nearest to a point, searched in an interval."""
         first = min(max(int(low_m / STEP_M), 0), len(self.points_m) - 1)
-        last = len(self.points_m) if math.isinf(high_m) else max(first + 1, int(high_m / STEP_M) + 2)
+        last = (
+            len(self.points_m) if math.isinf(high_m) else max(first + 1, int(high_m / STEP_M) + 2)
+        )
         part = self.points_m[first:last]
         return (first + int(np.argmin(((part - xy) ** 2).sum(axis=1)))) * STEP_M
 
@@ -189,9 +191,7 @@ def free_pose(world: World, seed: int, radius_m: float) -> tuple[float, float, f
     x, y = free_position(world, rng, radius_m)
     yaws = rng.uniform(-math.pi, math.pi) + np.arange(8) * math.pi / 4
     reach = np.arange(0.2, 6.0, RESOLUTION_M)
-    line = np.stack(
-        [x + np.cos(yaws)[:, None] * reach, y + np.sin(yaws)[:, None] * reach], axis=-1
-    )
+    line = np.stack([x + np.cos(yaws)[:, None] * reach, y + np.sin(yaws)[:, None] * reach], axis=-1)
     cells = world.cell(line)
     blocked = world.occupied[cells[..., 0], cells[..., 1]]
     free = np.where(blocked.any(axis=1), blocked.argmax(axis=1), len(reach))

@@ -29,6 +29,8 @@ class SceneBuilder:
         self.files: dict[str, bytes] = {}
         self.footprints: list[Polygon] = []
         """Outlines of everything that a robot can bump into."""
+        self.screens: list[tuple[float, float, float, float]] = []
+        """Lines x, y, x, y in the plane that hide all that is behind them."""
 
     def texture(self, image: Image, cube: bool = False) -> str:
         """Register an image; returns the texture's name."""
@@ -149,7 +151,5 @@ class SceneBuilder:
 def rectangle(x: float, y: float, half_x: float, half_y: float, yaw: float) -> Polygon:
     """Corners of a rotated rectangle."""
     c, s = math.cos(yaw), math.sin(yaw)
-    corners = np.array(
-        [[half_x, half_y], [-half_x, half_y], [-half_x, -half_y], [half_x, -half_y]]
-    )
+    corners = np.array([[half_x, half_y], [-half_x, half_y], [-half_x, -half_y], [half_x, -half_y]])
     return np.asarray(corners @ np.array([[c, s], [-s, c]]) + [x, y])

@@ -55,6 +55,7 @@ class World:
         assets: MJCF textures and materials.
         files: PNG files that the assets name.
         footprints: outlines of the obstacles.
+        screens: (n, 4) lines x, y, x, y of walls from floor to ceiling, which hide what is behind.
         openings: what can be blocked.
         path_grid: (rows, columns) where it is nicer to travel; all True indoors.
         light: ambient and diffuse level of the head light, then direction and level of the sun.
@@ -68,6 +69,7 @@ class World:
     assets: tuple[str, ...]
     files: dict[str, bytes] = field(repr=False)
     footprints: tuple[Polygon, ...] = field(repr=False)
+    screens: NDArray[np.float64] = field(repr=False)
     openings: tuple[Opening, ...]
     path_grid: NDArray[np.bool_] = field(repr=False)
     light: tuple[float, float, tuple[float, float, float], float]
