@@ -22,6 +22,8 @@ STAGE_ROLES = (
     "observe",
     "match",
     "embed",
+    "goal",
+    "explore",
     "denoise",
 )
 OBSERVATION_KINDS = ("camera", "end_effector_state", "task_one_hot")

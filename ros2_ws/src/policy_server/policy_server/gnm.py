@@ -1,7 +1,8 @@
 """GNM: distance and waypoints to goal images by regression (Shah et al. 2023).
 
 Stages: `observe` encodes the context once per tick and computes the share that it has in the first
-convolution of the goal encoder; `match` does the rest for a batch of goals; `embed` describes places.
+convolution of the goal encoder; `match` does the rest for a batch of goals; `embed` describes
+places.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ class StageExport:
         outputs: Names.
         free: Inputs and outputs whose first axis is free.
         tolerances: Output → largest accepted difference to torch.
+        rows: Input or output with a free axis → its size in the YAML, where it is not 1.
     """
 
     name: str
@@ -54,6 +55,7 @@ class StageExport:
     outputs: tuple[str, ...]
     free: frozenset[str] = frozenset()
     tolerances: Mapping[str, float] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
 
 
 def export_onnx(stage: StageExport) -> bytes:
@@ -200,7 +202,8 @@ def _model_record(stage: StageExport, content: bytes) -> dict[str, Any]:
         for value in values:
             kind = value.type.tensor_type
             dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
-            shape = [size.dim_value or 1 for size in kind.shape.dim]
+            rows = stage.rows.get(value.name, 1)
+            shape = [size.dim_value or rows for size in kind.shape.dim]
             records.append({"name": value.name, "dtype": dtype, "shape": shape, "type": "tensor"})
         return records
 

@@ -115,14 +115,10 @@ def export_gnm(network: Gnm, out: str, policy: Mapping[str, Any] | None = None) 
     """
     config = network.config
     folded = fold_batch_norm(network)
-    width, height = config.image_size
     generator = torch.Generator().manual_seed(0)
 
     def images(count: int) -> Tensor:
-        # Smooth images: white noise is averaged away by the first layers and tests little.
-        coarse = torch.rand(count, 3, 5, 7, generator=generator)
-        fine = nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
-        return (fine * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return smooth_images(count, config.image_size, generator)
 
     observe, match, embed = ObserveStage(folded), MatchStage(folded), EmbedStage(folded)
     examples: dict[str, list[dict[str, Tensor]]] = {"observe": [], "match": [], "embed": []}
@@ -190,6 +186,17 @@ def export_gnm(network: Gnm, out: str, policy: Mapping[str, Any] | None = None) 
     }
     data_flow = {"observe/encoding": ["match/encoding"], "observe/stem": ["match/stem"]}
     return write_bundle(out, stages, data_flow, deployment, examples, RATE_HZ)
+
+
+def smooth_images(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Random images uint8 (count, H, W, 3) of `size` (width, height).
+
+    White noise would be averaged away by the first layers and test little.
+    """
+    width, height = size
+    coarse = torch.rand(count, 3, 5, 7, generator=generator)
+    fine = nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
+    return (fine * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,8 @@
 """The convolutional part of MobileNetV2, with the parameter names of torchvision's `features`.
 
-Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018), table 2. Written out
-here because published navigation weights use these names and nothing else of torchvision.
+Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018), table 2.
+Written out here because published navigation weights use these names and nothing else of
+torchvision.
 """
 
 from __future__ import annotations

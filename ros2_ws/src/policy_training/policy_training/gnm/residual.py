@@ -7,6 +7,7 @@ whole remaining map, so the place of a feature in the image is kept for the geom
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ def residual_features(
     """
     layers: list[nn.Module] = [ConvNorm(inputs, channels[0], 6, 4, 2), ResidualBlock(channels[0])]
     width, height = ((size - 2) // 4 + 1 for size in image_size)
-    for before, after in zip(channels, channels[1:], strict=False):
+    for before, after in itertools.pairwise(channels):
         layers += [ConvNorm(before, after, 3, 2), ResidualBlock(after)]
         width, height = (width + 1) // 2, (height + 1) // 2
     layers.append(ConvNorm(channels[-1], last_channels, (height, width), 1, 0))
