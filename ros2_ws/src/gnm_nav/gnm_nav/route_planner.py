@@ -9,7 +9,10 @@ import numpy as np
 import rustworkx as rx
 from numpy.typing import NDArray
 
-from gnm_nav.topological_map import TopologicalMap
+from gnm_nav.topological_map import EdgeKind, TopologicalMap
+
+CLOSURE_PENALTY_STEPS = 1.0
+"""Extra cost of a closure: a driven edge is surer, and a route must not weave between two drives."""
 
 
 class RoutePlanner:
@@ -25,6 +28,8 @@ class RoutePlanner:
         self._map = topological_map
         self._goal: int | None = None
         self._steps: NDArray[np.float64] = np.full(len(topological_map), math.inf)
+        closure = topological_map.edges["kind"] == EdgeKind.CLOSURE
+        self._costs = topological_map.edges["steps"] + CLOSURE_PENALTY_STEPS * closure
         self._reversed: rx.PyDiGraph | None = None
         self._blocked: set[tuple[int, int]] = set()
 
@@ -83,9 +88,11 @@ class RoutePlanner:
         if node == self._goal or not math.isfinite(self._steps[node]):
             return None
         best, best_steps = None, math.inf
-        for edge in self._map.out_edges(node):
-            following = int(edge["b"])
-            steps = float(edge["steps"]) + self._steps[following]
+        leaving = self._map.out_slice(node)
+        for following, cost in zip(
+            self._map.edges["b"][leaving].tolist(), self._costs[leaving].tolist(), strict=True
+        ):
+            steps = cost + self._steps[following]
             if steps < best_steps and (node, following) not in self._blocked:
                 best, best_steps = following, steps
         return best
@@ -112,9 +119,15 @@ class RoutePlanner:
         if self._goal is None:
             return
         if self._reversed is None:
-            graph = self._map.graph.copy()
-            graph.remove_edges_from(list(self._blocked))
-            graph.reverse()
+            edges = self._map.edges
+            graph: rx.PyDiGraph = rx.PyDiGraph(multigraph=False)
+            graph.add_nodes_from(range(len(self._map)))
+            graph.add_edges_from(
+                list(
+                    zip(edges["b"].tolist(), edges["a"].tolist(), self._costs.tolist(), strict=True)
+                )
+            )
+            graph.remove_edges_from([(b, a) for a, b in self._blocked])
             self._reversed = graph
         lengths = rx.dijkstra_shortest_path_lengths(self._reversed, self._goal, float)
         self._steps[list(lengths.keys())] = list(lengths.values())

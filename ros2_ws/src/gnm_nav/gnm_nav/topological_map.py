@@ -239,7 +239,11 @@ class TopologicalMap:
 
     def out_edges(self, node: int) -> NDArray[np.void]:
         """Edges that leave a node, (k,) `EDGE_DTYPE`."""
-        return self.edges[self._first_edge[node] : self._first_edge[node + 1]]
+        return self.edges[self.out_slice(node)]
+
+    def out_slice(self, node: int) -> slice:
+        """Where in `edges` those that leave a node are."""
+        return slice(int(self._first_edge[node]), int(self._first_edge[node + 1]))
 
     def in_edges(self, node: int) -> NDArray[np.void]:
         """Edges that enter a node, (k,) `EDGE_DTYPE`."""
