@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gnm_nav.topological_map import EdgeKind, TopologicalMap
 
 CLOSURE_PENALTY_STEPS = 1.0
-"""Extra cost of a closure: a driven edge is surer, and a route must not weave between two drives."""
+"""Extra cost of a closure: a driven edge is surer, and routes must not weave between two drives."""
 
 
 class RoutePlanner:

@@ -1,0 +1,278 @@
+"""Builds a topological map while somebody drives the robot."""
+
+from __future__ import annotations
+
+import math
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from nav_msgs.msg import Odometry
+from policy_server.bundle import MODEL_PATH_VARIABLE, find_bundle, model_search_path
+from policy_server.engine import InferenceError
+from policy_server.image_conversion import ImageError
+from policy_server.navigation_model import load_navigation_model
+from policy_server.node_parameters import NodeParameter, declare_parameters, unknown_overrides
+from policy_server.strict_yaml import BundleError
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from gnm_nav.build_map import describe
+from gnm_nav.camera_image import rgb_of
+from gnm_nav.map_building import BuilderConfig, MapBuilder
+from gnm_nav.map_directory import MAP_FILE, save_map
+from gnm_nav.path_follower import pose_at
+from gnm_nav.topological_map import MapError
+
+PARAMETERS = (
+    NodeParameter("map", "", "Directory to write; must be given", structural=True),
+    NodeParameter("overwrite", False, "Replace a map that is there already", structural=True),
+    NodeParameter(
+        "bundle",
+        "gnm_sim",
+        "Navigation model: path of a bundle, or its name below "
+        f"{MODEL_PATH_VARIABLE} (default: models/ here or above)",
+        structural=True,
+    ),
+    NodeParameter("threads", 1, "CPU threads of the model", 1, 64, structural=True),
+    NodeParameter(
+        "spacing_steps", 4.0, "Model steps between two nodes", 0.5, 15.0, structural=True
+    ),
+    NodeParameter("use_poses", True, "Keep poses of the topic odom as well", structural=True),
+    NodeParameter(
+        "new_drive_s",
+        5.0,
+        "A gap of this length between images begins another drive, joined only by loop closures",
+        1.0,
+        3600.0,
+        structural=True,
+    ),
+    NodeParameter("save_on_exit", True, "Write the map when the node is stopped"),
+)
+
+_NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+_ODOMETRY = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
+_WAITING_IMAGES = 20
+_ODOMETRY_KEPT = 400
+_ODOMETRY_GAP_S = 0.5
+_SAVE_WAIT_S = 120.0
+
+
+class MapBuilderNode(Node):
+    """Node `map_builder`. See the package's README for its graph interface.
+
+    Images are worked off by a thread of their own, in order; services and diagnostics answer all
+    the time.
+    """
+
+    def __init__(self, **node_arguments: Any) -> None:
+        """Load the network.
+
+        Raises:
+            ValueError: a parameter is wrong, the bundle is broken, or there is a map already.
+        """
+        super().__init__("map_builder", **node_arguments)
+        declare_parameters(self, PARAMETERS)
+        problems = unknown_overrides(self)
+        if problems:
+            raise ValueError("; ".join(problems))
+        if not self._parameter("map"):
+            raise ValueError("parameter map: found nothing, expected the directory to write")
+        self._path = Path(self._parameter("map")).expanduser()
+        if (self._path / MAP_FILE).exists() and not self._parameter("overwrite"):
+            raise ValueError(f"{self._path}: found a map, expected a new path or overwrite:=true")
+        start_points = [Path.cwd(), Path(__file__).resolve()]
+        try:
+            file = find_bundle(
+                self._parameter("bundle"), model_search_path(os.environ, start_points)
+            )
+            model = load_navigation_model(file, self._parameter("threads"), "cpu")
+        except (BundleError, InferenceError) as error:
+            raise ValueError(str(error)) from None
+        self._builder = MapBuilder(
+            model, BuilderConfig(spacing_steps=self._parameter("spacing_steps"))
+        )
+        # Of builder and counters.
+        self._lock = threading.Lock()
+        self._images: queue.Queue[Image | None] = queue.Queue(_WAITING_IMAGES)
+        self._odometry: list[tuple[float, float, float, float]] = []
+        self._last_stamp_s: float | None = None
+        self._last_image_at_s: float | None = None
+        self._taken = self._dropped = self._bad = 0
+        self._fault = ""
+        self._unsaved = False
+        self._stopping = False
+        self._worker = threading.Thread(target=self._work, name="map_builder", daemon=True)
+        self._worker.start()
+        self.create_subscription(Image, "camera/image_raw", self._on_image, _NEWEST)
+        self.create_subscription(Odometry, "odom", self._on_odometry, _ODOMETRY)
+        self.create_subscription(String, "~/name_node", self._on_name, 10)
+        self.create_service(Trigger, "~/save", self._on_save)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # Steady: a node whose simulated clock stands must still say so.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
+        self.get_logger().info(f"{model.spec.name} ({model.spec.kind}), map goes to {self._path}")
+
+    def close(self) -> None:
+        """Work off what waits, and write the map if that is wanted."""
+        self._stopping = True
+        self._images.put(None)
+        self._worker.join(_SAVE_WAIT_S)
+        if self._parameter("save_on_exit") and self._unsaved and len(self._builder):
+            done, message = self._save()
+            (self.get_logger().info if done else self.get_logger().error)(message)
+
+    def _parameter(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    # --- input -----------------------------------------------------------------------------
+
+    def _on_image(self, message: Image) -> None:
+        self._last_image_at_s = time.monotonic()
+        try:
+            self._images.put_nowait(message)
+        except queue.Full:
+            self._dropped += 1
+
+    def _on_odometry(self, message: Odometry) -> None:
+        if not self._parameter("use_poses"):
+            return
+        stamp = message.header.stamp
+        position, q = message.pose.pose.position, message.pose.pose.orientation
+        stamp_s = stamp.sec + 1e-9 * stamp.nanosec
+        yaw = math.atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
+        if not all(map(math.isfinite, (position.x, position.y, yaw))):
+            return
+        with self._lock:
+            if self._odometry and stamp_s <= self._odometry[-1][0]:
+                if stamp_s > self._odometry[-1][0] - 1.0:
+                    return
+                # The clock was set back: a simulation began anew.
+                self._odometry.clear()
+            self._odometry.append((stamp_s, position.x, position.y, yaw))
+            del self._odometry[:-_ODOMETRY_KEPT]
+
+    def _on_name(self, message: String) -> None:
+        with self._lock:
+            if not len(self._builder):
+                self.get_logger().warning(f"no node yet that could be named {message.data!r}")
+                return
+            self._builder.name_node(message.data)
+            self._unsaved = True
+            node = len(self._builder) - 1
+        self.get_logger().info(f"node {node} is named {message.data!r}")
+
+    def _work(self) -> None:
+        while (message := self._images.get()) is not None:
+            try:
+                self._add(message)
+            except (ImageError, InferenceError, ValueError) as error:
+                self._bad += 1
+                self._fault = str(error)
+                self.get_logger().error(str(error), throttle_duration_sec=2.0)
+
+    def _add(self, message: Image) -> None:
+        image = rgb_of(message)
+        stamp_s = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
+        with self._lock:
+            last_s = self._last_stamp_s
+            if last_s is not None and not -1.0 < stamp_s - last_s < self._parameter("new_drive_s"):
+                self._builder.end_drive()
+            self._last_stamp_s = stamp_s
+            poses = self._odometry
+            near = poses and stamp_s <= poses[-1][0] + _ODOMETRY_GAP_S
+            pose = pose_at(poses, stamp_s) if near else None
+            if self._builder.add(image, stamp_s, pose) is not None:
+                self._unsaved = True
+            self._taken += 1
+
+    # --- output ----------------------------------------------------------------------------
+
+    def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._save()
+        (self.get_logger().info if response.success else self.get_logger().error)(response.message)
+        return response
+
+    def _save(self) -> tuple[bool, str]:
+        try:
+            with self._lock:
+                finished = self._builder.finish(name=self._path.name, frame_id="odom")
+                self._unsaved = False
+            save_map(finished, self._path)
+        except (MapError, OSError) as error:
+            self._unsaved = True
+            return False, str(error)
+        return True, f"{self._path}: {describe(finished)}"
+
+    def _publish_diagnostics(self) -> None:
+        silent_s = None
+        if self._last_image_at_s is not None:
+            silent_s = time.monotonic() - self._last_image_at_s
+        status = DiagnosticStatus(name="map_builder: drive", hardware_id="")
+        if silent_s is None or silent_s > 1.0:
+            status.level = DiagnosticStatus.WARN
+            status.message = "no images" if silent_s is None else f"no image for {silent_s:.0f} s"
+        elif self._fault:
+            status.level = DiagnosticStatus.WARN
+            status.message = self._fault
+        else:
+            status.level = DiagnosticStatus.OK
+            status.message = "building"
+        self._fault = ""
+        values = {
+            "nodes": len(self._builder),
+            "closure edges": self._builder.closures,
+            "images taken": self._taken,
+            "images dropped": self._dropped,
+            "bad images": self._bad,
+            "unsaved": self._unsaved,
+        }
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; return the exit status."""
+    # The default handlers shut the context down before the map is written.
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        node = MapBuilderNode()
+    except ValueError as error:
+        print(f"map_builder: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.1)
+        node.close()
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+        # A launch passes on the interruption that the terminal has sent already.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
