@@ -379,7 +379,7 @@ def main() -> int:
     parser.add_argument("--noise_duration_s", type=float, default=20.0, help="1 %% damaged bytes")
     parser.add_argument("--seed", type=int, default=0)
     # The client shall not be what is measured.
-    prefer_process()
+    prefer_process(realtime_priority=1)
     results = Path(__file__).parent / "results" / "servo_bus.json"
     parser.add_argument("--out", type=Path, default=results)
     arguments = parser.parse_args()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from widowx_control.xs_driver.configuration import ConfigurationError, load_configuration
 from widowx_control.xs_driver.package_files import default_modes, default_motors
-from widowx_control.xs_driver.realtime import prefer_process
+from widowx_control.xs_driver.realtime import prefer_process, settle_process
 
 from servo_bus_emulator.bus import BusTiming
 from servo_bus_emulator.commands import HELP
@@ -67,15 +67,14 @@ def main(argv: list[str] | None = None) -> int:
         seed=arguments.seed,
         factory_settings=arguments.factory_settings,
     )
-    # The bus thread waits for the interpreter at most this long behind a command.
-    sys.setswitchinterval(0.0005)
     signal.signal(signal.SIGTERM, _interrupt)
     with (
         contextlib.suppress(KeyboardInterrupt),
         BusServer(bus, arguments.link, arguments.realtime_priority) as server,
     ):
+        settle_process()
         if arguments.realtime_priority:
-            prefer_process()
+            prefer_process(realtime_priority=1)
         print(f"servo_bus_emulator: {len(bus.servos)} servos on {server.port}", flush=True)
         control = (
             contextlib.nullcontext()

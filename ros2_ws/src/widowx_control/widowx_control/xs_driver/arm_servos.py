@@ -59,6 +59,16 @@ _MAX_HOMING_OFFSET: Final = 1024
 """Beyond a quarter turn the servo ignores the offset in position mode."""
 
 
+def finish(steps: Steps[Result]) -> Result:
+    """Run a procedure to its end at once and return its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+
 @dataclass(frozen=True)
 class ServoState:
     """One reading of a servo in raw units."""

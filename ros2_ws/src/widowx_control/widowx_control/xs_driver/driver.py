@@ -19,32 +19,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from widowx_control.xs_driver.arm_servos import (
-    HOLD_TOLERANCE_TICKS,
-    STATE_ADDRESS,
-    STATE_LENGTH,
-    STREAM_REGISTERS,
-    ArmServos,
-    Servo,
-    Steps,
-    parse_state,
-)
+from widowx_control.xs_driver.arm_servos import ArmServos, Servo, Steps, finish
 from widowx_control.xs_driver.bus import NoReply, Refused, ServoBus
-from widowx_control.xs_driver.configuration import (
-    POSITION_MODES,
-    ArmConfiguration,
-    Mode,
-    mode_problem,
-)
-from widowx_control.xs_driver.control_table import (
-    DRIVE_TIME_PROFILE,
-    RAD_PER_S_PER_UNIT,
-    RAD_PER_TICK,
-    WATCHDOG_MS_PER_UNIT,
-    WATCHDOG_TRIPPED,
-    ServoModel,
-    hardware_error_text,
-)
+from widowx_control.xs_driver.configuration import ArmConfiguration, Mode, mode_problem
+from widowx_control.xs_driver.control_table import WATCHDOG_MS_PER_UNIT, ServoModel
 from widowx_control.xs_driver.driver_types import (
     CommandRefused,
     DriverSettings,
@@ -54,32 +32,24 @@ from widowx_control.xs_driver.driver_types import (
     LoopCounters,
     ServiceFailed,
 )
+from widowx_control.xs_driver.goal_sender import GoalSender
 from widowx_control.xs_driver.goals import GoalTranslator, ModeRecords
-from widowx_control.xs_driver.position_filter import PositionFilter
 from widowx_control.xs_driver.procedures import Procedures
 from widowx_control.xs_driver.realtime import request_realtime
+from widowx_control.xs_driver.run_state import RunState
 from widowx_control.xs_driver.serial_port import PortLost, SerialPort
-from widowx_control.xs_driver.trajectory import TrajectoryPlayer
-from widowx_control.xs_driver.units import encode
+from widowx_control.xs_driver.servo_care import ServoCare
+from widowx_control.xs_driver.state_reader import BusSilent, StateReader
 
-_STOP_RAMP_MS: Final = 50
-_STOP_TIME_MS: Final = 100
-_STOP_ACCELERATION_UNITS: Final = 40
-"""15 rad/s^2, for servos in a velocity profile."""
-_STOP_VELOCITY_UNITS: Final = 131
 _START_ATTEMPTS: Final = 10
-_MISSES: Final = 8
-"""Cycles in a row without an answer before a servo counts as missing."""
-_LAST_PINGS: Final = 3
-_GOAL_MISSES_TO_LOOK: Final = 3
-_GOAL_MISSES_TO_STOP: Final = 25
-_VERIFY_PERIOD_S: Final = 0.1
 _SHADOW_TURNS: Final = 3
 """Shadows are read every so many cycles."""
-_SHADOW_PATIENCE_S: Final = 0.06
 _STEP_ALLOWANCE_S: Final = 0.003
 """A service step is started only when this much of the cycle is left."""
-_PROFILE_REGISTERS: Final = frozenset({"Profile_Velocity", "Profile_Acceleration"})
+_READ_SHARE: Final = 0.75
+"""Part of the cycle after which the joints are not read a third time."""
+_MAX_BEHIND_S: Final = 0.04
+"""Late cycles are made up for as long as they are not later than this."""
 _OWNED_REGISTERS: Final = {
     "ID": "it would lose the servo; use the maker's tool",
     "Baud_Rate": "it would lose the servo; use the maker's tool",
@@ -96,10 +66,6 @@ _OWNED_REGISTERS: Final = {
 class _Job:
     steps: Steps[Any]
     future: Future[Any]
-
-
-class _BusSilent(Exception):
-    """No servo answers any more although the port is there."""
 
 
 class XsDriver:
@@ -127,25 +93,19 @@ class XsDriver:
         self._settings = settings
         self._on_reading = on_reading
         self._on_event = on_event
-        self._period_s = 1.0 / configuration.update_rate_hz
+        self._publish_period_s = 1.0 / configuration.update_rate_hz
+        self._period_s = 1.0 / max(settings.cycle_rate_hz, configuration.update_rate_hz)
         self._servos = ArmServos(
             configuration, settings.load_configs, settings.bus_watchdog_ms // WATCHDOG_MS_PER_UNIT
         )
-        self._joints = self._servos.named(configuration.joint_order)
-        self._shadows = self._servos.named(sorted(self._servos.master_of))
-        self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        # Guarded by the lock: what callers and the bus thread share.
-        self._state = DriverState.DISCONNECTED
-        self._faults: dict[str, str] = {}
-        self._pending: dict[str, dict[int, int]] = {}
+        self._run = RunState()
+        # Guarded by the lock of the run state: what callers and the bus thread share.
         self._jobs: deque[_Job] = deque()
+        self._halts: deque[tuple[str, Future[None]]] = deque()
         self._refused: Counter[str] = Counter()
-        self._player = TrajectoryPlayer()
-        self._stream_time_s: dict[int, float] = {}
-        self._problem = ""
         self._modes = ModeRecords(configuration)
         self._translator = GoalTranslator(
             configuration, self._servos, self._modes, settings.limit_tolerance_rad
@@ -156,29 +116,49 @@ class XsDriver:
         self.bus = ServoBus(self._port)
         self._started_once = False
         self._job: _Job | None = None
-        self._expected_goal: dict[int, int] = {}
-        self._unverified: set[int] = set()
-        self._goal_written_s = 0.0
-        self._goal_verified_s = 0.0
-        self._shadow_turn = 0
-        self._goal_misses: Counter[int] = Counter()
-        self._streamed: dict[str, dict[int, int]] = {}
-        self._written: set[str] = set()
-        self._last_answer_s: dict[int, float] = {}
-        self._misses: Counter[int] = Counter()
-        self._filter = PositionFilter()
-        self._known_errors: dict[int, int] = {}
-        self._health_order: deque[int] = deque(self._servos.by_id)
+        self._turn = 0
         self._urgent: deque[int] = deque()
-        self._last_probe_s = 0.0
         self._counters = LoopCounters()
         self._rate_window: deque[float] = deque(maxlen=101)
+        self._sender = GoalSender(
+            configuration,
+            settings,
+            self._servos,
+            self.bus,
+            self._translator,
+            self._run,
+            self._counters,
+            fault=self.fault,
+            look_at=self._look_at,
+            on_refusal=self._trajectory_refused,
+        )
+        self._reader = StateReader(
+            configuration,
+            self._servos,
+            self.bus,
+            settings.missing_after_s,
+            attend=self._attend,
+            look_at=self._look_at,
+            lost=self._lost,
+        )
+        self._care = ServoCare(
+            self._servos,
+            self.bus,
+            self._sender,
+            self._run,
+            self._counters,
+            settings.reconnect_period_s,
+            urgent=self._urgent,
+            fault=self.fault,
+            event=self.event,
+            answered=self._reader.answered,
+        )
 
     # --- life ----------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the bus thread. It opens the port, and keeps trying until it can."""
-        self._thread = threading.Thread(target=self._run, name="xs_driver_bus", daemon=True)
+        self._thread = threading.Thread(target=self._drive_bus, name="xs_driver_bus", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -193,22 +173,22 @@ class XsDriver:
         """Return a copy of the driver's state and counters."""
         window = list(self._rate_window)
         rate = (len(window) - 1) / (window[-1] - window[0]) if len(window) > 1 else 0.0
-        with self._lock:
+        with self._run.lock:
             return DriverStatus(
-                self._state,
-                dict(self._faults),
-                self._problem,
+                self._run.state,
+                dict(self._run.faults),
+                self._run.problem,
                 rate,
                 replace(
                     self._counters,
-                    implausible_readings=self._filter.rejected,
+                    implausible_readings=self._reader.implausible_readings,
                     eeprom_writes=sum(s.eeprom_writes for s in self._servos.by_name.values()),
                 ),
                 replace(self.bus.counters),
                 dict(self._refused),
                 {name: dict(s.registers) for name, s in self._servos.by_name.items()},
                 tuple(name for name, s in self._servos.by_name.items() if s.missing),
-                self._player.running is not None,
+                self._sender.trajectory_running,
                 self._port.latency_timer_ms() if self._port.is_open else None,
             )
 
@@ -238,18 +218,13 @@ class XsDriver:
         """
         try:
             motors = self._translator.targets(cmd_type, name)
-            with self._lock:
-                self._require_running()
+            with self._run.lock:
+                self._run.require_running()
             goals = self._translator.goals(cmd_type, name, motors, values)
-            with self._lock:
-                self._require_running()
-                running = self._player.running
-                if running is not None and set(running.motors) & set(motors):
-                    self._player.cancel()
-                    self.event("warning", "a command for the same joints ended the trajectory")
-                self._set_pending(goals)
+            if self._sender.command(motors, goals):
+                self.event("warning", "a command for the same joints ended the trajectory")
         except CommandRefused as refusal:
-            self._count_refusal(refusal)
+            self.count_refusal(refusal.code)
             raise
         self._wake.set()
 
@@ -274,36 +249,16 @@ class XsDriver:
         """
         try:
             trajectory = self._translator.trajectory(cmd_type, name, joint_names, points)
-            with self._lock:
-                self._require_running()
-                if self._player.running is not None and not self._settings.preempt_trajectories:
-                    raise CommandRefused("trajectory_busy", "a trajectory is already running")
-                self._player.start(trajectory, time.monotonic())
+            self._sender.start_trajectory(trajectory)
         except CommandRefused as refusal:
-            self._count_refusal(refusal)
+            self.count_refusal(refusal.code)
             raise
         self._wake.set()
 
     def count_refusal(self, code: str) -> None:
         """Count a command that was refused before it came here."""
-        with self._lock:
+        with self._run.lock:
             self._refused[code] += 1
-
-    def _count_refusal(self, refusal: CommandRefused) -> None:
-        self.count_refusal(refusal.code)
-
-    def _require_running(self) -> None:
-        if self._state is not DriverState.RUNNING:
-            reasons = "; ".join(self._faults.values()) or "the bus is not connected"
-            raise CommandRefused(self._state.value, f"the driver is {self._state.value}: {reasons}")
-
-    def _set_pending(self, goals: Mapping[str, Mapping[int, int]]) -> None:
-        now = time.monotonic()
-        for register, values in goals.items():
-            self._pending.setdefault(register, {}).update(values)
-            if register != "Goal_Position":
-                for servo_id in values:
-                    self._stream_time_s[servo_id] = now
 
     # --- services ------------------------------------------------------------------------------
 
@@ -321,8 +276,19 @@ class XsDriver:
         return self._submit(self._procedures.rearm())
 
     def halt(self, reason: str) -> Future[None]:
-        """Stop the arm and refuse commands until re-armed."""
-        return self._submit(self._procedures.halt(reason))
+        """Stop the arm and refuse commands until re-armed.
+
+        Services that are at work do not hold it up, and it is not lost while there is no bus.
+        """
+        future: Future[None] = Future()
+        with self._run.lock:
+            if self._run.state is DriverState.DISCONNECTED:
+                self._run.faults["halted"] = reason
+                future.set_result(None)
+                return future
+            self._halts.append((reason, future))
+        self._wake.set()
+        return future
 
     def reboot(self, cmd_type: str, name: str, enable: bool, smart: bool) -> Future[list[str]]:
         """Restart motors and their shadows one after the other; returns those restarted.
@@ -389,8 +355,8 @@ class XsDriver:
 
     def _submit(self, steps: Steps[Any]) -> Future[Any]:
         future: Future[Any] = Future()
-        with self._lock:
-            if self._state is DriverState.DISCONNECTED:
+        with self._run.lock:
+            if self._run.state is DriverState.DISCONNECTED:
                 future.set_exception(ServiceFailed("the bus is not connected"))
                 return future
             self._jobs.append(_Job(steps, future))
@@ -401,31 +367,18 @@ class XsDriver:
 
     def forget_goals(self, servos: Sequence[Servo]) -> None:
         """Drop what was commanded, so that nothing old is sent or missed."""
-        ids = {s.servo_id for s in servos}
-        names = {s.name for s in servos}
-        with self._lock:
-            for goals in (*self._pending.values(), *self._streamed.values()):
-                for servo_id in ids:
-                    goals.pop(servo_id, None)
-            running = self._player.running
-            if running is not None and names & set(running.motors):
-                self._player.cancel()
-        for servo_id in ids:
-            self._expected_goal.pop(servo_id, None)
-            self._unverified.discard(servo_id)
-            self._goal_misses.pop(servo_id, None)
+        self._sender.forget(servos)
 
     def fault(self, code: str, text: str) -> None:
         """Latch a stop."""
-        with self._lock:
-            known = code in self._faults
-            self._faults[code] = text
-            first = self._state is DriverState.RUNNING
-            self._state = DriverState.STOPPED
-            self._pending.clear()
-            self._player.cancel()
+        with self._run.lock:
+            known = code in self._run.faults
+            self._run.faults[code] = text
+            first = self._run.running
+            self._run.state = DriverState.STOPPED
+            self._sender.drop_commands()
         if first:
-            self._hold_all()
+            self._sender.hold_all()
         if not known:
             self.event("error", f"stopped until re-armed: {text}")
 
@@ -441,34 +394,30 @@ class XsDriver:
         Raises:
             ServiceFailed: the driver is not running.
         """
-        with self._lock:
-            try:
-                self._require_running()
-            except CommandRefused as refusal:
-                raise ServiceFailed(str(refusal)) from refusal
-            self._set_pending(goals)
+        try:
+            self._sender.command((), goals)
+        except CommandRefused as refusal:
+            raise ServiceFailed(str(refusal)) from refusal
 
     def answered(self, servo: Servo) -> None:
         """Note that a servo is there."""
-        self._last_answer_s[servo.servo_id] = time.monotonic()
-        self._misses.pop(servo.servo_id, None)
-        self._filter.forget(servo.servo_id)
+        self._reader.answered(servo)
 
     def fault_codes(self) -> frozenset[str]:
         """Return the faults that stand."""
-        with self._lock:
-            return frozenset(self._faults)
+        with self._run.lock:
+            return frozenset(self._run.faults)
 
     def clear_faults(self) -> None:
         """Leave STOPPED."""
-        with self._lock:
-            self._faults.clear()
-            self._state = DriverState.RUNNING
+        with self._run.lock:
+            self._run.faults.clear()
+            self._run.state = DriverState.RUNNING
         self.event("info", "re-armed")
 
     # --- bus thread ----------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _drive_bus(self) -> None:
         limitation = request_realtime(self._settings.realtime_priority)
         if limitation:
             self.event("info", limitation)
@@ -478,7 +427,7 @@ class XsDriver:
                 self._connect()
                 problem = ""
                 self._cycle_until_stopped()
-            except (PortLost, _BusSilent, NoReply, Refused, ServiceFailed) as error:
+            except (PortLost, BusSilent, NoReply, Refused, ServiceFailed) as error:
                 if str(error) != problem:
                     self.event("error", str(error))
                     problem = str(error)
@@ -493,17 +442,17 @@ class XsDriver:
 
     def _disconnected(self, reason: str) -> None:
         self._port.closePort()
-        with self._lock:
-            self._problem = reason
-            self._state = DriverState.DISCONNECTED
+        with self._run.lock:
+            self._run.problem = reason
+            self._run.state = DriverState.DISCONNECTED
             if self._started_once:
-                self._faults.setdefault("bus_lost", f"the bus was lost: {reason}")
-            self._pending.clear()
-            self._player.cancel()
+                self._run.faults.setdefault("bus_lost", f"the bus was lost: {reason}")
             jobs, self._jobs = list(self._jobs), deque()
-        self._streamed.clear()
-        self._expected_goal.clear()
-        self._unverified.clear()
+            while self._halts:
+                halt_reason, future = self._halts.popleft()
+                self._run.faults["halted"] = halt_reason
+                future.set_result(None)
+        self._sender.forget_all()
         if self._job is not None:
             jobs.append(self._job)
             self._job = None
@@ -526,11 +475,11 @@ class XsDriver:
         problems = []
         servos = list(self._servos.by_name.values())
         for servo in servos:
-            problem = _finish(self._servos.find(self.bus, servo, _START_ATTEMPTS))
+            problem = finish(self._servos.find(self.bus, servo, _START_ATTEMPTS))
             if problem:
                 problems.append(problem)
             if len(problems) >= 3 and len(problems) == servos.index(servo) + 1:
-                raise _BusSilent(
+                raise BusSilent(
                     f"no servo answers on {self._settings.port} at {self._settings.baud_rate} "
                     "bit/s; check power, cable, port and baud rate"
                 )
@@ -541,7 +490,7 @@ class XsDriver:
             if s.missing
         }
         for servo in present:
-            for text in _finish(self._servos.configure(self.bus, servo)):
+            for text in finish(self._servos.configure(self.bus, servo)):
                 self.event("info", f"wrote EEPROM {text}")
         for shadow in sorted(self._configuration.calibrated_shadows):
             servo = self._servos.by_name[shadow]
@@ -549,27 +498,25 @@ class XsDriver:
                 not servo.missing
                 and not self._servos.by_name[self._servos.master_of[shadow]].missing
             ):
-                for text in _finish(self._servos.calibrate(self.bus, servo)):
+                for text in finish(self._servos.calibrate(self.bus, servo)):
                     self.event("info", f"wrote EEPROM {text}")
         ordered = sorted(present, key=lambda s: s.name not in self._servos.master_of)
         for servo in ordered:
-            _finish(self._servos.restore_ram(self.bus, servo))
+            finish(self._servos.restore_ram(self.bus, servo))
             fault = self._servos.health_problem(servo)
             if fault and not fault[0].startswith("torque_lost"):
                 faults[fault[0]] = fault[1]
-        with self._lock:
-            faults = self._faults | faults
+        with self._run.lock:
+            faults = self._run.faults | faults
         if not faults:
             for servo in ordered:
-                _finish(self._servos.energise(self.bus, servo))
-        now = time.monotonic()
-        self._last_answer_s = {s.servo_id: now for s in present}
-        self._misses.clear()
-        self._filter.clear()
-        with self._lock:
-            self._problem = ""
-            self._faults = faults
-            self._state = DriverState.STOPPED if faults else DriverState.RUNNING
+                finish(self._servos.energise(self.bus, servo))
+        self._reader.start_over(present)
+        with self._run.lock:
+            self._run.problem = ""
+            # A halt may have come meanwhile.
+            self._run.faults = faults = self._run.faults | faults
+            self._run.state = DriverState.STOPPED if faults else DriverState.RUNNING
         if self._started_once:
             self._counters.reconnections += 1
         self._started_once = True
@@ -580,9 +527,9 @@ class XsDriver:
 
     def _release(self) -> None:
         """Leave the servos holding still, with their watchdogs off so that others can command."""
-        if self._port.is_open and self._state is not DriverState.DISCONNECTED:
+        if self._port.is_open and self._run.state is not DriverState.DISCONNECTED:
             with contextlib.suppress(PortLost, NoReply, Refused, ServiceFailed):
-                self._hold_all()
+                self._sender.hold_all()
                 for servo in self._servos.by_name.values():
                     if not servo.missing:
                         self._servos.write(self.bus, servo, "Bus_Watchdog", 0)
@@ -590,24 +537,27 @@ class XsDriver:
 
     def _cycle_until_stopped(self) -> None:
         due = time.monotonic()
+        publish_due = due
         while not self._stopping.is_set():
             self._wait_until(due)
             start = time.monotonic()
             if start - due > self._period_s:
                 self._counters.late_cycles += 1
+            if start - due > _MAX_BEHIND_S:
                 due = start
             self._rate_window.append(start)
-            self._written.clear()
             self._counters.cycles += 1
-            self._play_trajectory(start)
-            self._repeat_streams(start)
-            self._send_pending()
-            complete = self._read_states(start)
-            if not complete:
+            self._obey_halts()
+            self._sender.begin_cycle(start)
+            reading = self._reader.read_joints(start, _READ_SHARE * self._period_s)
+            if reading is None:
                 self._counters.lost_cycles += 1
-            self._send_pending()
-            self._work(due + self._period_s)
+            elif start >= publish_due - 0.25 * self._period_s:
+                self._publish(reading)
+                publish_due = max(publish_due + self._publish_period_s, start)
+            self._attend()
             due += self._period_s
+            self._work(due)
 
     def _wait_until(self, due: float) -> None:
         while not self._stopping.is_set():
@@ -616,209 +566,26 @@ class XsDriver:
                 return
             if self._wake.wait(left):
                 self._wake.clear()
-                self._send_pending()
+                self._attend()
 
-    # --- goals out -----------------------------------------------------------------------------
+    def _attend(self) -> None:
+        """Do what shall not wait longer than for the packets on the wire."""
+        self._obey_halts()
+        self._sender.send_pending()
 
-    def _play_trajectory(self, now: float) -> None:
-        with self._lock:
-            running = self._player.running
-            point = self._player.due(now)
-            if running is None or point is None or self._state is not DriverState.RUNNING:
-                return
-        try:
-            goals = self._translator.goals(
-                running.cmd_type, running.name, running.motors, point.values
-            )
-        except CommandRefused as refusal:
-            with self._lock:
-                self._player.cancel()
-            self._count_refusal(refusal)
-            self.event("error", f"the trajectory ends: {refusal}")
+    def _obey_halts(self) -> None:
+        while self._halts:
+            reason, future = self._halts.popleft()
+            self.fault("halted", reason)
+            future.set_result(None)
+
+    def _publish(self, reading: JointReading) -> None:
+        if not self._configuration.publish_states:
             return
-        with self._lock:
-            self._set_pending(goals)
-
-    def _repeat_streams(self, now: float) -> None:
-        """Repeat velocity, current and PWM goals; zero those that nobody renews."""
-        with self._lock:
-            if self._state is not DriverState.RUNNING:
-                return
-            for register, goals in self._streamed.items():
-                fresh = self._pending.setdefault(register, {})
-                for servo_id, value in goals.items():
-                    if servo_id in fresh:
-                        continue
-                    gripper = self._servos.by_id[servo_id].name in self._configuration.grippers
-                    age = now - self._stream_time_s.get(servo_id, now)
-                    limit = self._settings.open_loop_timeout_s
-                    fresh[servo_id] = value if gripper or not limit or age <= limit else 0
-
-    def _send_pending(self) -> None:
-        with self._lock:
-            if self._state is not DriverState.RUNNING:
-                self._pending.clear()
-                return
-            ready = {
-                register: self._pending.pop(register)
-                for register in list(self._pending)
-                if register not in self._written and self._pending[register]
-            }
-        for register, goals in ready.items():
-            self._write_goals(register, goals)
-            self._written.add(register)
-            if register == "Goal_Position":
-                self._expect(goals)
-                for servo_id in goals:
-                    self._goal_misses.pop(servo_id, None)
-            else:
-                self._streamed.setdefault(register, {}).update(goals)
-
-    def _write_goals(self, register: str, goals: Mapping[int, int]) -> None:
-        first = self._servos.by_id[next(iter(goals))]
-        entry = self._servos.table(first)[register]
-        self.bus.sync_write(
-            entry.address, {servo_id: encode(entry, value) for servo_id, value in goals.items()}
-        )
-
-    def _expect(self, goals: Mapping[int, int]) -> None:
-        self._expected_goal.update(goals)
-        self._unverified.update(goals)
-        self._goal_written_s = time.monotonic()
-
-    def _hold_all(self) -> None:
-        """Stop what moves, quickly; leave what stands, so that a loaded joint does not sag."""
-        goals: dict[int, int] = {}
-        zeros: dict[str, dict[int, int]] = {}
-        for servo in self._servos.by_name.values():
-            if servo.missing or servo.name in self._servos.master_of or servo.state is None:
-                continue
-            if servo.mode.operating_mode not in POSITION_MODES:
-                register = STREAM_REGISTERS[servo.mode.operating_mode]
-                zeros.setdefault(register, {})[servo.servo_id] = 0
-                continue
-            goal = servo.registers.get("Goal_Position", servo.state.position)
-            goal = self._expected_goal.get(servo.servo_id, goal)
-            if servo.state.moving or abs(goal - servo.state.position) > HOLD_TOLERANCE_TICKS:
-                goals[servo.servo_id] = self._stopping_goal(servo)
-        self._write_stop(goals)
-        for register, values in zeros.items():
-            self._write_goals(register, values)
-            self._streamed[register] = dict(values)
-
-    def _write_stop(self, goals: Mapping[int, int]) -> None:
-        """Write a short profile and the goal, which lie side by side, in one packet."""
-        data: dict[int, bytes] = {}
-        for servo_id, goal in goals.items():
-            servo = self._servos.by_id[servo_id]
-            table = self._servos.table(servo)
-            timed = servo.known("Drive_Mode") & DRIVE_TIME_PROFILE
-            ramp = _STOP_RAMP_MS if timed else _STOP_ACCELERATION_UNITS
-            span = _STOP_TIME_MS if timed else _STOP_VELOCITY_UNITS
-            data[servo_id] = (
-                encode(table["Profile_Acceleration"], ramp)
-                + encode(table["Profile_Velocity"], span)
-                + encode(table["Goal_Position"], goal)
-            )
-        if data:
-            self._expect(goals)
-            self.bus.sync_write(table["Profile_Acceleration"].address, data)
-
-    def _stopping_goal(self, servo: Servo) -> int:
-        assert servo.state is not None
-        ticks_per_s = servo.state.velocity * RAD_PER_S_PER_UNIT / RAD_PER_TICK
-        ahead = servo.state.position + ticks_per_s * _STOP_RAMP_MS * 1e-3
-        low, high = self._servos.position_limits(servo)
-        return min(max(round(ahead), low), high)
-
-    # --- state in ------------------------------------------------------------------------------
-
-    def _read_states(self, start: float) -> bool:
-        """Read every joint, those that failed a second time. Returns whether all were read."""
-        wanted = [s for s in self._joints if not s.missing and not s.rebooting]
-        joints = [s.servo_id for s in wanted]
-        left = joints + self._shadows_due(start)
-        budget = start + 0.75 * self._period_s
-        attempt = 0
-        while any(servo_id in joints for servo_id in left):
-            if attempt >= 2 and time.monotonic() > budget:
-                break
-            if attempt:
-                # A servo that does not answer silences those after it, so it goes last.
-                left = left[1:] + left[:1]
-            self._sync_read(left)
-            attempt += 1
-        self._misses.update(left)
-        self._find_missing(time.monotonic())
-        if any(servo_id in joints for servo_id in left) or len(wanted) < len(self._joints):
-            return False
-        if self._configuration.publish_states:
-            states = tuple(s.state for s in self._joints if s.state is not None)
-            try:
-                self._on_reading(JointReading(states))
-            except Exception as error:
-                self.event("error", f"a reading could not be published: {error!r}")
-        return True
-
-    def _sync_read(self, left: list[int]) -> None:
-        """Read servos once and take those that answered off the list."""
-        answers = self.bus.sync_read(left, STATE_ADDRESS, STATE_LENGTH)
-        now = time.monotonic()
-        for servo_id, data in answers.data.items():
-            state = parse_state(data)
-            if self._filter.accept(servo_id, state.position, now):
-                self._servos.by_id[servo_id].state = state
-                self._last_answer_s[servo_id] = now
-                self._misses.pop(servo_id, None)
-                left.remove(servo_id)
-        for servo_id in answers.alerts:
-            if not self._servos.by_id[servo_id].registers.get("Hardware_Error_Status"):
-                self._look_at(servo_id)
-
-    def _shadows_due(self, now: float) -> list[int]:
-        """Return shadows that were not heard for long: they are read with the joints."""
-        return [
-            s.servo_id
-            for s in self._shadows
-            if not (s.missing or s.rebooting)
-            and now - self._last_answer_s.get(s.servo_id, now) > _SHADOW_PATIENCE_S
-        ]
-
-    def _read_shadows(self) -> None:
-        """Read the shadows by themselves, also for their bus watchdogs' sake: a packet for the
-
-        master may or may not feed them.
-        """
-        left = [s.servo_id for s in self._shadows if not (s.missing or s.rebooting)]
-        if left:
-            self._sync_read(left)
-            self._misses.update(left)
-
-    def _find_missing(self, now: float) -> None:
-        servos = (*self._joints, *self._shadows)
-        present = [s for s in servos if not s.missing and not s.rebooting]
-        # Both a time and a count: a thread that was not scheduled for long proves nothing.
-        silent = [
-            s
-            for s in present
-            if now - self._last_answer_s.get(s.servo_id, now) > self._settings.missing_after_s
-            and self._misses[s.servo_id] >= _MISSES
-        ]
-        # On a noisy line, bad luck alone can look the same; a ping is short.
-        silent = [s for s in silent if not self._answers_ping(s)]
-        if silent and len(silent) == len(present):
-            raise _BusSilent(f"no servo on {self._settings.port} answers any more")
-        for servo in silent:
-            self._lost(servo)
-
-    def _answers_ping(self, servo: Servo) -> bool:
         try:
-            self.bus.ping(servo.servo_id, _LAST_PINGS)
-        except NoReply:
-            return False
-        self._last_answer_s[servo.servo_id] = time.monotonic()
-        self._misses.pop(servo.servo_id, None)
-        return True
+            self._on_reading(reading)
+        except Exception as error:
+            self.event("error", f"a reading could not be published: {error!r}")
 
     def _lost(self, servo: Servo) -> None:
         servo.missing = True
@@ -828,78 +595,15 @@ class XsDriver:
             f"servo_missing:{servo.name}", f"{servo.name} (ID {servo.servo_id}) does not answer"
         )
 
-    def _goals_to_verify(self) -> bool:
-        """Whether it is time to see if goals arrived: after the last one, and now and then."""
-        if not self._unverified:
-            return False
-        now = time.monotonic()
-        quiet = now - self._goal_written_s > self._period_s
-        return quiet or now - self._goal_verified_s > _VERIFY_PERIOD_S
-
-    def _verify_goals(self) -> None:
-        """Read goals back and send them again where they are not; nothing acknowledges a sync
-
-        write.
-        """
-        self._goal_verified_s = time.monotonic()
-        asked = [self._servos.by_id[i] for i in sorted(self._unverified)]
-        asked = [s for s in asked if not (s.missing or s.rebooting)]
-        if not asked:
-            self._unverified.clear()
-            return
-        masters = {s.name: s.servo_id for s in asked}
-        shadows = [s for s in self._shadows if self._servos.master_of[s.name] in masters]
-        shadows = [s for s in shadows if not (s.missing or s.rebooting)]
-        entry = self._servos.table(asked[0])["Goal_Position"]
-        ids = [s.servo_id for s in (*asked, *shadows)]
-        answers = self.bus.sync_read(ids, entry.address, entry.size).data
-        goals = {i: int.from_bytes(raw, "little", signed=True) for i, raw in answers.items()}
-        for shadow in shadows:
-            master = masters[self._servos.master_of[shadow.name]]
-            if goals.get(shadow.servo_id) not in (None, self._expected_goal.get(master)):
-                # It has missed the goal that its master may have taken.
-                goals.pop(master, None)
-                self._resend({shadow.servo_id: self._expected_goal[master]})
-        again: dict[int, int] = {}
-        for servo in asked:
-            expected = self._expected_goal[servo.servo_id]
-            if servo.servo_id not in goals:
-                continue
-            if goals[servo.servo_id] == expected:
-                self._unverified.discard(servo.servo_id)
-                self._goal_misses.pop(servo.servo_id, None)
-                continue
-            again[servo.servo_id] = expected
-            self._goal_misses[servo.servo_id] += 1
-            if self._goal_misses[servo.servo_id] == _GOAL_MISSES_TO_LOOK:
-                self._look_at(servo.servo_id)
-            if self._goal_misses[servo.servo_id] > _GOAL_MISSES_TO_STOP:
-                self.forget_goals([servo])
-                self.fault(
-                    f"goal_refused:{servo.name}",
-                    f"{servo.name} (ID {servo.servo_id}) does not take the goal {expected}",
-                )
-                return
-        self._resend(again)
-
-    def _resend(self, goals: Mapping[int, int]) -> None:
-        if not goals:
-            return
-        self._counters.goals_resent += 1
-        if self._state is not DriverState.RUNNING:
-            self._write_stop(goals)
-            return
-        with self._lock:
-            waiting = self._pending.get("Goal_Position", {})
-            fresh = {i: goal for i, goal in goals.items() if i not in waiting}
-        if fresh:
-            self._write_goals("Goal_Position", fresh)
-
-    # --- health and services -------------------------------------------------------------------
+    def _trajectory_refused(self, refusal: CommandRefused) -> None:
+        self.count_refusal(refusal.code)
+        self.event("error", f"the trajectory ends: {refusal}")
 
     def _look_at(self, servo_id: int) -> None:
         if servo_id not in self._urgent:
             self._urgent.append(servo_id)
+
+    # --- services in the bus thread ------------------------------------------------------------
 
     def _work(self, until: float) -> None:
         """Do service steps while there is time; without a service, one other thing."""
@@ -909,20 +613,20 @@ class XsDriver:
                 return
             self._step_job()
             stepped = True
-            self._send_pending()
+            self._attend()
         if stepped:
             return
-        self._shadow_turn = (self._shadow_turn + 1) % _SHADOW_TURNS
-        if self._shadow_turn == 0:
-            self._read_shadows()
-        elif self._goals_to_verify():
-            self._verify_goals()
+        self._turn = (self._turn + 1) % _SHADOW_TURNS
+        if self._turn == 0:
+            self._reader.read_shadows()
+        elif self._sender.verification_due(self._period_s):
+            self._sender.verify()
         else:
-            self._look_after_one()
+            self._care.look_after_one()
 
     def _next_job(self) -> _Job | None:
         if self._job is None:
-            with self._lock:
+            with self._run.lock:
                 if self._jobs:
                     self._job = self._jobs.popleft()
         return self._job
@@ -944,72 +648,6 @@ class XsDriver:
         except Exception as error:
             job.future.set_exception(ServiceFailed(f"defect: {error!r}"))
         self._job = None
-
-    def _look_after_one(self) -> None:
-        now = time.monotonic()
-        if self._urgent:
-            servo = self._servos.by_id[self._urgent.popleft()]
-        else:
-            self._health_order.rotate(-1)
-            servo = self._servos.by_id[self._health_order[0]]
-        if servo.rebooting:
-            return
-        if servo.missing:
-            self._probe(servo, now)
-            return
-        try:
-            self._servos.read_health(self.bus, servo, attempts=1)
-        except (NoReply, Refused):
-            return
-        error = servo.known("Hardware_Error_Status")
-        if error & ~self._known_errors.get(servo.servo_id, 0):
-            self.event("error", f"{servo.name}: hardware error: {hardware_error_text(error)}")
-        self._known_errors[servo.servo_id] = error
-        problem = self._servos.health_problem(servo)
-        if problem:
-            self.fault(*problem)
-        elif servo.known("Bus_Watchdog") != WATCHDOG_TRIPPED:
-            self._repair(servo)
-
-    def _probe(self, servo: Servo, now: float) -> None:
-        """Look for a missing servo now and then; found, it waits for the re-arm."""
-        if now - self._last_probe_s < self._settings.reconnect_period_s:
-            return
-        self._last_probe_s = now
-        try:
-            self.bus.ping(servo.servo_id, attempts=1)
-            problem = _finish(self._servos.find(self.bus, servo))
-        except (NoReply, Refused):
-            return
-        if problem is None:
-            self.answered(servo)
-            self.event("info", f"{servo.name} answers again; re-arm to go on")
-
-    def _repair(self, servo: Servo) -> None:
-        """Put settings back that a servo lost, as after a brown-out, and goals a shadow missed."""
-        running = self._state is DriverState.RUNNING
-        for name, value in servo.wanted_ram().items():
-            if not running and name in _PROFILE_REGISTERS:
-                continue
-            if servo.known(name) != value:
-                with contextlib.suppress(NoReply, Refused):
-                    self._servos.write(self.bus, servo, name, value)
-                    self._counters.settings_restored += 1
-                return
-        master = self._servos.master_of.get(servo.name, servo.name)
-        followed = self._servos.by_name[master].servo_id
-        goal = self._expected_goal.get(followed)
-        if goal is not None and servo.known("Goal_Position") != goal:
-            self._unverified.add(followed)
-
-
-def _finish(steps: Steps[Any]) -> Any:
-    """Run a procedure to its end at once and return its result."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def _then(steps: Steps[Any], result: Any) -> Steps[Any]:

@@ -42,6 +42,9 @@ class DriverSettings:
     port: str
     baud_rate: int = 1_000_000
     load_configs: bool = True
+    cycle_rate_hz: float = 125.0
+    """Of writing and reading; joint states are published at their own rate, which also is the
+    least for the cycle."""
     bus_watchdog_ms: int = 160
     """0..2540 in steps of 20; 0 switches the servos' bus watchdog off."""
     reply_margin_s: float = 0.005

@@ -10,6 +10,7 @@ import array
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -17,11 +18,6 @@ from typing import Any, Final
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from interbotix_xs_msgs.msg import (
-    JointGroupCommand,
-    JointSingleCommand,
-    JointTrajectoryCommand,
-)
 from interbotix_xs_msgs.srv import (
     MotorGains,
     OperatingModes,
@@ -31,21 +27,18 @@ from interbotix_xs_msgs.srv import (
     TorqueEnable,
 )
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import MultiThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import LoggingSeverity
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
 from widowx_description import urdf_text
 
 from widowx_control.gripper import finger_distance_m
+from widowx_control.xs_driver.command_node import CommandNode
 from widowx_control.xs_driver.configuration import (
     ArmConfiguration,
     ConfigurationError,
@@ -56,13 +49,12 @@ from widowx_control.xs_driver.control_table import MA_PER_UNIT
 from widowx_control.xs_driver.diagnostics import entries
 from widowx_control.xs_driver.driver import XsDriver
 from widowx_control.xs_driver.driver_types import (
-    CommandRefused,
     DriverSettings,
     JointReading,
     ServiceFailed,
 )
 from widowx_control.xs_driver.package_files import default_modes, default_motors
-from widowx_control.xs_driver.realtime import prefer_process
+from widowx_control.xs_driver.realtime import prefer_process, settle_process
 from widowx_control.xs_driver.robot_info import limits_from_urdf, robot_info
 from widowx_control.xs_driver.units import rad_from_ticks, rad_s_from_units
 
@@ -78,6 +70,9 @@ _GAIN_REGISTERS: Final = {
     "Velocity_P_Gain": "kp_vel",
     "Velocity_I_Gain": "ki_vel",
 }
+_DIAGNOSTICS_PERIOD_S: Final = 1.0
+_DIAGNOSTICS_PAUSE_S: Final = 0.05
+"""Between two of them, however much happens."""
 _LOGGING_LEVELS: Final = {
     "DEBUG": LoggingSeverity.DEBUG,
     "INFO": LoggingSeverity.INFO,
@@ -90,8 +85,11 @@ _LOGGING_LEVELS: Final = {
 class XsDriverNode(Node):
     """See docs/xs_driver.md of the package for topics, services, parameters and behaviour."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, closing: threading.Event, **kwargs: Any) -> None:
         """Read parameters and configuration, and start looking for the arm.
+
+        Args:
+            closing: set when the node shall end; services at work then give up.
 
         Raises:
             ConfigurationError: a file or a parameter is wrong.
@@ -114,6 +112,7 @@ class XsDriverNode(Node):
             settings = DriverSettings(
                 port=self._text("port") or self._configuration.port,
                 load_configs=self.get_parameter("load_configs").value,
+                cycle_rate_hz=self.get_parameter("cycle_rate_hz").value,
                 bus_watchdog_ms=self.get_parameter("bus_watchdog_ms").value,
                 reply_margin_s=self.get_parameter("reply_margin_ms").value * 1e-3,
                 open_loop_timeout_s=self.get_parameter("open_loop_timeout_s").value,
@@ -134,17 +133,21 @@ class XsDriverNode(Node):
         topic = self._configuration.joint_states_topic
         self._joint_states = self.create_publisher(JointState, topic, _QOS)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._create_subscriptions()
         self._create_services()
-        # On the steady clock: the bus does not stop when a simulated clock does.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._ticks = 0
-        self.create_timer(0.1, self._diagnose, clock=steady)
+        # A thread of its own: a service can keep the executor for seconds.
+        self._closing = closing
+        self._diagnosing = threading.Thread(
+            target=self._diagnose, name="xs_driver_diagnostics", daemon=True
+        )
+        self._diagnosing.start()
         self.driver.start()
 
     def close(self) -> None:
         """Hold the arm, leave the bus and end."""
         self.driver.stop()
+        self._closing.set()
+        self._changed.set()
+        self._diagnosing.join()
 
     # --- parameters ----------------------------------------------------------------------------
 
@@ -183,6 +186,12 @@ class XsDriverNode(Node):
             20,
             "of the bus thread, where the system allows it; 0: ordinary scheduling",
             integer_range=[IntegerRange(from_value=0, to_value=99, step=1)],
+        )
+        add(
+            "cycle_rate_hz",
+            125.0,
+            "of writing and reading; joint_states has its own rate, which also is the least here",
+            floating_point_range=[FloatingPointRange(from_value=20.0, to_value=250.0)],
         )
         add("preempt_trajectories", False, "a new trajectory replaces the one that runs")
         add(
@@ -239,10 +248,14 @@ class XsDriverNode(Node):
         self._changed.set()
 
     def _diagnose(self) -> None:
-        self._ticks += 1
-        if not self._changed.is_set() and self._ticks % 10:
-            return
-        self._changed.clear()
+        """Publish diagnostics at once when something happens, and now and then."""
+        while not self._closing.is_set():
+            self._changed.wait(_DIAGNOSTICS_PERIOD_S)
+            self._changed.clear()
+            self._publish_diagnostics()
+            self._closing.wait(_DIAGNOSTICS_PAUSE_S)
+
+    def _publish_diagnostics(self) -> None:
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         prefix = self.get_namespace().rstrip("/")
@@ -256,46 +269,12 @@ class XsDriverNode(Node):
                     values=[KeyValue(key=k, value=v) for k, v in entry.values.items()],
                 )
             )
-        self._diagnostics.publish(message)
-
-    # --- in: commands --------------------------------------------------------------------------
-
-    def _create_subscriptions(self) -> None:
-        group = MutuallyExclusiveCallbackGroup()
-        subscriptions: tuple[tuple[type, str, Callable[[Any], None]], ...] = (
-            (JointGroupCommand, "commands/joint_group", self._on_group),
-            (JointSingleCommand, "commands/joint_single", self._on_single),
-            (JointTrajectoryCommand, "commands/joint_trajectory", self._on_trajectory),
-        )
-        for kind, topic, callback in subscriptions:
-            self.create_subscription(
-                kind, topic, self._guarded(topic, callback), _QOS, callback_group=group
-            )
-
-    def _guarded(self, topic: str, callback: Callable[[Any], None]) -> Callable[[Any], None]:
-        def receive(message: Any) -> None:
-            try:
-                callback(message)
-            except CommandRefused as refusal:
-                self.get_logger().warning(f"{topic}: refused: {refusal}", throttle_duration_sec=1.0)
-
-        return receive
-
-    def _on_group(self, message: JointGroupCommand) -> None:
-        self.driver.command("group", message.name, list(message.cmd))
-
-    def _on_single(self, message: JointSingleCommand) -> None:
-        self.driver.command("single", message.name, [message.cmd])
-
-    def _on_trajectory(self, message: JointTrajectoryCommand) -> None:
-        self.driver.command_trajectory(
-            message.cmd_type, message.name, message.traj.joint_names, _points(message.traj)
-        )
+        if rclpy.ok(context=self.context):
+            self._diagnostics.publish(message)
 
     # --- services ------------------------------------------------------------------------------
 
     def _create_services(self) -> None:
-        group = ReentrantCallbackGroup()
         services: tuple[tuple[type, str, Callable[[Any, Any], None]], ...] = (
             (TorqueEnable, "torque_enable", self._torque_enable),
             (Reboot, "reboot_motors", self._reboot),
@@ -306,9 +285,8 @@ class XsDriverNode(Node):
             (RegisterValues, "get_motor_registers", self._get_registers),
         )
         for kind, name, callback in services:
-            self.create_service(kind, name, self._answering(name, callback), callback_group=group)
-        self.create_service(Trigger, "~/rearm", self._rearm, callback_group=group)
-        self.create_service(Trigger, "~/stop", self._stop, callback_group=group)
+            self.create_service(kind, name, self._answering(name, callback))
+        self.create_service(Trigger, "~/rearm", self._rearm)
 
     def _answering(self, name: str, callback: Callable[[Any, Any], None]) -> Callable[..., Any]:
         """Answer with the default response on failure, as xs_sdk does, but say so in the log."""
@@ -325,7 +303,13 @@ class XsDriverNode(Node):
         return serve
 
     def _wait(self, future: Future[Any]) -> Any:
-        return future.result(timeout=_SERVICE_TIMEOUT_S)
+        deadline = time.monotonic() + _SERVICE_TIMEOUT_S
+        while True:
+            try:
+                return future.result(timeout=0.1)
+            except TimeoutError:
+                if self._closing.is_set() or time.monotonic() > deadline:
+                    raise
 
     def _torque_enable(self, request: TorqueEnable.Request, _: TorqueEnable.Response) -> None:
         self._wait(self.driver.torque_enable(request.cmd_type, request.name, request.enable))
@@ -383,35 +367,12 @@ class XsDriverNode(Node):
         )
 
     def _rearm(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return self._trigger(self.driver.rearm(), "re-armed", response)
-
-    def _stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return self._trigger(self.driver.halt("stop was requested"), "stopped", response)
-
-    def _trigger(
-        self, future: Future[Any], text: str, response: Trigger.Response
-    ) -> Trigger.Response:
         try:
-            self._wait(future)
-            response.success, response.message = True, text
+            self._wait(self.driver.rearm())
+            response.success, response.message = True, "re-armed"
         except (ServiceFailed, TimeoutError) as error:
-            response.success, response.message = False, str(error)
+            response.success, response.message = False, str(error) or "no answer in time"
         return response
-
-
-def _points(trajectory: JointTrajectory) -> dict[str, list[tuple[float, list[float]]]]:
-    """Return (time in s, values) of each point for positions, velocities and effort."""
-    points: dict[str, list[tuple[float, list[float]]]] = {
-        "positions": [],
-        "velocities": [],
-        "effort": [],
-    }
-    for point in trajectory.points:
-        stamp = point.time_from_start
-        time_s = stamp.sec + stamp.nanosec * 1e-9
-        for kind, values in points.items():
-            values.append((time_s, list(getattr(point, kind))))
-    return points
 
 
 def main(args: list[str] | None = None) -> int:
@@ -421,23 +382,26 @@ def main(args: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    # The bus thread waits for the interpreter at most this long behind a callback.
-    sys.setswitchinterval(0.0005)
     try:
-        node = XsDriverNode()
+        node = XsDriverNode(stop)
     except (ConfigurationError, ParameterException) as error:
         print(f"xs_driver: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
-    if node.realtime_priority:
-        prefer_process()
-    executor = MultiThreadedExecutor(num_threads=3)
+    commands = CommandNode(node.driver, node.realtime_priority)
+    commands.start()
+    executor = SingleThreadedExecutor()
     executor.add_node(node)
+    settle_process()
+    if node.realtime_priority:
+        # Every thread waits: the executor for services, the middleware for packets.
+        prefer_process(realtime_priority=1)
     try:
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.1)
     finally:
         node.close()
+        commands.close()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()

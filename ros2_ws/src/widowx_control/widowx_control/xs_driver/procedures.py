@@ -38,9 +38,6 @@ class Host(Protocol):
     def answered(self, servo: Servo) -> None:
         """Note that a servo is there."""
 
-    def fault(self, code: str, text: str) -> None:
-        """Latch a stop."""
-
     def fault_codes(self) -> frozenset[str]:
         """Return the faults that stand."""
 
@@ -99,11 +96,6 @@ class Procedures:
                 servo.torque_wanted = wanted_before[servo.name]
             raise
 
-    def halt(self, reason: str) -> Steps[None]:
-        """Latch a stop."""
-        self._host.fault("halted", reason)
-        yield
-
     def rearm(self) -> Steps[None]:
         """Leave STOPPED if no cause stands: every servo answers and none is shut down."""
         codes = self._host.fault_codes()
@@ -141,6 +133,7 @@ class Procedures:
         """Restart servos one after the other; see `XsDriver.reboot`."""
         restarted: list[str] = []
         failed: list[str] = []
+        codes = self._host.fault_codes()
         for servo in servos:
             if smart:
                 try:
@@ -169,7 +162,10 @@ class Procedures:
             finally:
                 servo.rebooting = False
                 self._host.answered(servo)
-        if enable and self._host.fault_codes():
+        fresh = self._host.fault_codes() - codes
+        if fresh:
+            failed.append(f"{sorted(fresh)} came up meanwhile")
+        elif enable and codes:
             yield from self.rearm()
         if failed:
             raise ServiceFailed(f"restarted {restarted}, but: " + "; ".join(failed))
