@@ -190,7 +190,9 @@ class Gnm(nn.Module):
 
     @property
     def _stem(self) -> nn.Conv2d:
-        convolution = self.goal_mobilenet[0][0]
+        first = self.goal_mobilenet[0]
+        assert isinstance(first, nn.Sequential)
+        convolution = first[0]
         assert isinstance(convolution, nn.Conv2d)
         return convolution
 

@@ -95,12 +95,11 @@ def _figures(
     found = np.clip(found_distance, 0.0, MAX_DISTANCE_STEPS)
     known = np.isfinite(distance)
     ahead = known & (distance < MAX_DISTANCE_STEPS)
-    near = known & (distance < 10.0)
+    near: NDArray[np.bool_] = known & (distance < 10.0)
     error = np.abs(found - distance)
-    gap = distance[:, :, None] - distance[:, None, :]
-    ordered = gap > RANKING_GAP_STEPS
+    ordered = distance[:, :, None] - distance[:, None, :] > RANKING_GAP_STEPS
     right = found_distance[:, :, None] > found_distance[:, None, :]
-    far = known & (distance >= MAX_DISTANCE_STEPS)
+    far: NDArray[np.bool_] = known & (distance >= MAX_DISTANCE_STEPS)
     against = near[:, None, :] & far[:, :, None]
     has_path = np.isfinite(waypoints[..., 0, 0]) & near
     path, ours = waypoints[has_path][..., :2], found_waypoints[has_path][..., :2]

@@ -18,7 +18,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,8 @@ class TrainingOptions:
     """
 
     steps: int = 11_000
-    sizes: BatchSizes = BatchSizes()
-    augmentation: Augmentation = Augmentation()
+    sizes: BatchSizes = field(default_factory=BatchSizes)
+    augmentation: Augmentation = field(default_factory=Augmentation)
     learning_rate: float = 1.5e-3
     warmup_steps: int = 300
     weight_decay: float = 0.02
@@ -98,7 +98,7 @@ class Trainer:
     def __init__(self, config: GnmConfig, options: TrainingOptions, seed: int) -> None:
         torch.manual_seed(seed)
         self.options = options
-        self.network = Gnm(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = Gnm(config).to(memory_format=torch.channels_last)
         with torch.no_grad():
             bias = self.network.dist_predictor[0].bias
             assert isinstance(bias, Tensor)
@@ -309,7 +309,7 @@ def load_network(path: str | Path) -> tuple[Gnm, dict[str, Any]]:
     """The averaged network of a checkpoint, and the entries for a bundle's `deployment.policy`."""
     saved = torch.load(path, weights_only=True)
     record = json.loads(saved["record"])
-    plain = {
+    plain: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in record["network"].items()
     }
