@@ -54,7 +54,7 @@ class JointStateReader:
         if missing or len(positions) != len(names):
             return self._refuse(
                 "joint_states_incomplete",
-                f"joint_states has {len(positions)} positions for [{', '.join(names)}]; "
+                f"joint_states has {len(positions)} positions for [{', '.join(names)[:200]}]; "
                 f"[{', '.join(wanted)}] are needed",
             )
         values = np.array([positions[index[name]] for name in wanted])

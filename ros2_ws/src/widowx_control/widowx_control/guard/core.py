@@ -40,7 +40,10 @@ _SLOWED_S: Final = 0.5
 """The state stays SLOWING for this long after a scaled step."""
 _BAD_COMMAND_S: Final = 0.5
 """A sender of bad commands is taken as mended when it was silent or right for this long."""
-_DEEPER_M: Final = 1e-6
+_DEEPER: Final = 1e-6
+"""m or rad. A pose that is further out by less counts as no worse: messages are rounded."""
+_SHOWN_CHARACTERS: Final = 40
+"""Of a name in a message: senders can make it as long as they like."""
 _CURRENT_JOINTS: Final = JOINT_NAMES[:5]
 """XM430 servos. wrist_rotate and the gripper have none of its current sensors."""
 
@@ -319,22 +322,23 @@ class Guard:
         """Judge what a message says of itself. Findings within a tolerance still refuse it."""
         c = self.config
         self._message_s = times.now_s
+        shown = repr(name[:_SHOWN_CHARACTERS])
         if not name_fits or len(values) != length:
-            text = f"command for '{name}' with {len(values)} values; expected '{ARM}' with "
+            text = f"command for {shown} with {len(values)} values; expected '{ARM}' with "
             text += f"{len(JOINT_NAMES)}, or '{GRIPPER}' with 1"
             return self._bad(Code.COMMAND_MALFORMED, text, c.max_malformed_commands)
         if not all(map(math.isfinite, values)):
             self._bad_command_s = times.now_s
-            text = f"command for '{name}' is {[float(v) for v in values]}"
+            text = f"command for {shown} is {[float(v) for v in values]}"
             return self._bad(Code.COMMAND_NON_FINITE, text, c.max_non_finite_commands)
         self._bad_run.clear()
         # Written so that an age of NaN is refused too.
         if not times.age_s <= c.command_max_age_s:
-            text = f"command for '{name}' was sent {times.age_s:.3f} s ago"
+            text = f"command for {shown} was sent {times.age_s:.3f} s ago"
             return Finding(Code.COMMAND_STALE, text, times.age_s, c.command_max_age_s)
         if not times.age_s >= -c.command_future_s:
             text = (
-                f"command for '{name}' was sent {-times.age_s:.3f} s in the future; "
+                f"command for {shown} was sent {-times.age_s:.3f} s in the future; "
                 "are the clocks of the machines synchronised?"
             )
             return Finding(Code.COMMAND_FUTURE, text, -times.age_s, c.command_future_s)
@@ -348,7 +352,7 @@ class Guard:
         tolerance = self.config.joint_limit_tolerance_rad
         excess = np.maximum(JOINT_LOWER_RAD - wanted, wanted - JOINT_UPPER_RAD)
         before = np.maximum(JOINT_LOWER_RAD - start, start - JOINT_UPPER_RAD)
-        bad = ~(excess <= tolerance) & ~(excess <= before)
+        bad = ~(excess <= tolerance) & ~(excess <= before + _DEEPER)
         if not bad.any():
             return None
         i = int(np.where(bad, excess, -np.inf).argmax())
@@ -405,7 +409,7 @@ class Guard:
         i = int(errors.argmax())
         limit = c.max_tracking_error_rad
         was = float(np.abs(start - measurement.joint_positions_rad)[i])
-        if not errors[i] <= limit and not errors[i] <= was:
+        if not errors[i] <= limit and not errors[i] <= was + _DEEPER:
             text = (
                 f"{JOINT_NAMES[i]} is commanded to {goal[i]:.3f} rad and is at "
                 f"{measurement.joint_positions_rad[i]:.3f}: is the arm blocked?"
@@ -422,7 +426,7 @@ class Guard:
         high = np.asarray(self.config.workspace_high_m)
         excess = np.maximum(low - position_m, position_m - high)
         was = np.maximum(low - before_m, before_m - high)
-        bad = ~(excess <= 0) & ~(excess <= was + _DEEPER_M)
+        bad = ~(excess <= 0) & ~(excess <= was + _DEEPER)
         if not bad.any():
             return None
         i = int(np.where(bad, excess, -np.inf).argmax())
@@ -437,7 +441,7 @@ class Guard:
         c = self.config
         depth = c.table_height_m - posture.lowest_m
         was = c.table_height_m - before.lowest_m
-        if depth <= c.max_table_depth_m or depth <= was + _DEEPER_M:
+        if depth <= c.max_table_depth_m or depth <= was + _DEEPER:
             return None
         text = (
             f"{posture.lowest_part} would be {depth:.3f} m below the table plane at "
@@ -448,7 +452,7 @@ class Guard:
     def _judge_self_collision(self, posture: Posture, before: Posture) -> Finding | None:
         limit = self.config.self_collision_distance_m
         near = posture.nearest_m
-        if near >= limit or near >= before.nearest_m - _DEEPER_M:
+        if near >= limit or near >= before.nearest_m - _DEEPER:
             return None
         text = f"{' and '.join(posture.nearest_parts)} would be {near:.4f} m apart"
         return Finding(Code.SELF_COLLISION, text, near, limit)
