@@ -45,6 +45,8 @@ class ControlTable:
         """
         self.model = model
         self._bytes = bytearray(_SIZE)
+        # Decoded values: the servo's controller reads a dozen registers in every step.
+        self._decoded: dict[str, int] = {}
         self._by_address = {r.address: r for r in model.registers.values()}
         self._covered = bytearray(_SIZE)
         for register in model.registers.values():
@@ -60,14 +62,19 @@ class ControlTable:
 
     def get(self, name: str) -> int:
         """Return a register's value, sign included."""
-        register = self.model.registers[name]
-        raw = self._bytes[register.address : register.address + register.size]
-        return int.from_bytes(raw, "little", signed=register.signed)
+        value = self._decoded.get(name)
+        if value is None:
+            register = self.model.registers[name]
+            raw = self._bytes[register.address : register.address + register.size]
+            value = int.from_bytes(raw, "little", signed=register.signed)
+            self._decoded[name] = value
+        return value
 
     def set(self, name: str, value: int) -> None:
         """Set a register as the servo itself does, without the access rules."""
         register = self.model.registers[name]
         self._store(register.address, register.size, value)
+        self._decoded.pop(name, None)
 
     def reset_ram(self) -> None:
         """Give every RAM register its initial value, as power-up and reboot do."""
@@ -110,6 +117,7 @@ class ControlTable:
                     position += 1
                     continue
                 written.append(register)
+                self._decoded.pop(register.name, None)
                 position += register.size
         return written
 
