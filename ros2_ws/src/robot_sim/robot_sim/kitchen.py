@@ -201,6 +201,20 @@ class Kitchen:
             return self._servo_angle()
         return float(self.data.qpos[self._arm_q[servo]])
 
+    # The state as a whole
+
+    @property
+    def state(self) -> tuple[_Array, _Array]:
+        """Copies of MuJoCo's positions and velocities, all joints and objects."""
+        return self.data.qpos.copy(), self.data.qvel.copy()
+
+    def take_state(self, time_s: float, positions: _Array, velocities: _Array) -> None:
+        """Take over the `state` of another kitchen with the same layout."""
+        self.data.time = time_s
+        self.data.qpos[:] = positions
+        self.data.qvel[:] = velocities
+        mujoco.mj_kinematics(self.model, self.data)
+
     # Motors outside of this model
 
     def release_joints(self) -> None:

@@ -42,7 +42,6 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
-from widowx_control.xs_driver.realtime import prefer_process
 
 from robot_sim.scene_model import CAMERA_FOVY_DEG, IMAGE_HEIGHT, IMAGE_WIDTH
 from robot_sim.servo_bus import ServoBusOptions
@@ -507,11 +506,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"robot_sim: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
-    if node.loop.servo_port is not None:
-        # The thread of the bus waits for the interpreter at most this long behind another one,
-        # and that one must not wait for a busy machine: real servos do not.
-        sys.setswitchinterval(0.0005)
-        prefer_process()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:

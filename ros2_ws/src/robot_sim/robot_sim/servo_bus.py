@@ -1,20 +1,27 @@
-"""The kitchen's arm as the mechanism behind an emulated servo bus.
+"""The kitchen's arm as the mechanism behind an emulated servo bus, in a process of its own.
 
 The servos' controllers, profiles, limits and faults are those of `servo_bus_emulator`; here their
-torques turn MuJoCo's joints, and what the joints do comes back to their encoders. No ROS.
+torques turn MuJoCo's joints, and what the joints do comes back to their encoders. A process of its
+own, because servos answer within a millisecond and pictures take many. No ROS.
 """
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import signal
+import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from servo_bus_emulator.bus import BusTiming
 from servo_bus_emulator.control_socket import ControlSocket
 from servo_bus_emulator.plant import Drive, JointMotion
@@ -24,13 +31,18 @@ from widowx_control.gripper import finger_distance_m
 from widowx_control.kinematics import NAMED_POSES
 from widowx_control.xs_driver.configuration import load_configuration
 from widowx_control.xs_driver.package_files import default_modes, default_motors
+from widowx_control.xs_driver.realtime import prefer_process
 
 from robot_sim.kitchen import Kitchen
+from robot_sim.scene_layout import SceneLayout
 from robot_sim.scene_model import ARM_JOINTS, TIMESTEP_S
 
 _JOINTS: Final = (*ARM_JOINTS, "gripper")
 _REALTIME_PRIORITY: Final = 30
 _NO_DRIVE: Final = Drive()
+_START_S: Final = 30.0
+_SILENCE_S: Final = 5.0
+_END_S: Final = 3.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,18 @@ class ServoBusOptions:
     """Symbolic link to the pseudo-terminal."""
     control: Path | None = None
     """Unix socket that takes the emulator's commands, such as faults."""
+
+
+@dataclass(frozen=True)
+class PhysicsState:
+    """What the physics behind the bus is at one moment; see `Kitchen.state`."""
+
+    layouts: int
+    """How many layouts had been laid by then."""
+    time_s: float
+    wall_ns: int
+    positions: NDArray[np.float64]
+    velocities: NDArray[np.float64]
 
 
 class KitchenPlant:
@@ -80,47 +104,115 @@ class KitchenPlant:
         }
 
 
-class KitchenServoBus:
-    """The servo bus of a kitchen's arm on a pseudo-terminal, in real time: a context manager.
+class ServoBusProcess:
+    """Physics and servo bus of a kitchen's arm in another process, in real time.
 
     The arm starts folded, as one that was switched off, its servos without torque.
+
+    Args:
+        options: where the bus is found.
+        layout: of the scene at the start.
+        period_s: time between the states that `receive` returns.
     """
 
-    def __init__(self, kitchen: Kitchen, lock: threading.Lock, options: ServoBusOptions) -> None:
-        """Put the arm into its sleep pose and prepare; nothing runs yet."""
+    def __init__(self, options: ServoBusOptions, layout: SceneLayout, period_s: float) -> None:
+        """Prepare; nothing is started yet."""
+        self.port = str(options.link)
+        context = multiprocessing.get_context("spawn")
+        self._connection, self._other_end = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(self._other_end, options, layout, period_s), name="servo_bus"
+        )
+        self._started = False
+        self.layouts = 0
+        """How many layouts were laid with `lay`."""
+
+    def start(self) -> None:
+        """Start the process; the port is there when the first state is received."""
+        self._process.start()
+        self._other_end.close()
+
+    def receive(self) -> PhysicsState:
+        """Wait for the next state.
+
+        Raises:
+            RuntimeError: the process has failed or is silent; says why.
+        """
+        if not self._connection.poll(_SILENCE_S if self._started else _START_S):
+            raise RuntimeError("the process of the servo bus is silent")
+        try:
+            message = self._connection.recv()
+        except EOFError:
+            raise RuntimeError("the process of the servo bus has ended") from None
+        if isinstance(message, str):
+            raise RuntimeError(f"the servo bus failed: {message}")
+        self._started = True
+        state: PhysicsState = message
+        return state
+
+    def lay(self, layout: SceneLayout) -> None:
+        """Put the scene into a layout; the arm stays where it is."""
+        self.layouts += 1
+        self._connection.send(layout)
+
+    def stop(self) -> None:
+        """End the process, which removes its link and its socket."""
+        if self._process.pid is None:
+            return
+        with contextlib.suppress(OSError):
+            self._connection.send(None)
+        self._process.join(_END_S)
+        if self._process.is_alive():
+            self._process.kill()
+
+
+def _serve(
+    connection: Connection, options: ServoBusOptions, layout: SceneLayout, period_s: float
+) -> None:
+    """Body of the process: serve the bus, tell of the physics, end with the other side."""
+    # Who started this process ends it; an interruption from the terminal reaches both.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.setswitchinterval(0.0005)
+    lock = threading.Lock()
+    try:
+        kitchen = Kitchen()
+        kitchen.set_layout(layout)
         kitchen.set_arm(NAMED_POSES["sleep"], finger_distance_m(0.0))
         configuration = load_configuration(default_motors(), default_modes())
         bus = widowx_bus(configuration, plant=KitchenPlant(kitchen, lock), timing=BusTiming())
-        self._server = BusServer(bus, options.link, _REALTIME_PRIORITY)
-        self._control = options.control
-        self._running = ExitStack()
+        server = BusServer(bus, options.link, _REALTIME_PRIORITY)
+        with ExitStack() as running:
+            running.enter_context(server)
+            if options.control is not None:
+                running.enter_context(ControlSocket(server, options.control))
+            prefer_process()
+            _tell(connection, kitchen, lock, server, period_s)
+    except (EOFError, BrokenPipeError):
+        return
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            connection.send(f"{type(error).__name__}: {error}")
 
-    @property
-    def port(self) -> str:
-        """The port that a driver opens."""
-        return self._server.port
 
-    def check(self) -> None:
-        """Raise RuntimeError when the thread of the bus has died."""
-        if not self._server.running:
-            raise RuntimeError("the thread of the servo bus has died; its error is above")
-
-    def __enter__(self) -> KitchenServoBus:
-        """Start physics and bus.
-
-        Raises:
-            FileExistsError: something that is not a link is where the link should be.
-        """
-        self._running.enter_context(self._server)
-        if self._control is not None:
-            self._running.enter_context(ControlSocket(self._server, self._control))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop both."""
-        self._running.close()
+def _tell(
+    connection: Connection,
+    kitchen: Kitchen,
+    lock: threading.Lock,
+    server: BusServer,
+    period_s: float,
+) -> None:
+    layouts = 0
+    due_s = time.monotonic()
+    while server.running:
+        with lock:
+            state = PhysicsState(layouts, kitchen.time_s, time.time_ns(), *kitchen.state)
+        connection.send(state)
+        due_s = max(due_s + period_s, time.monotonic())
+        while connection.poll(max(0.0, due_s - time.monotonic())):
+            layout = connection.recv()
+            if layout is None:
+                return
+            with lock:
+                kitchen.set_layout(layout)
+            layouts += 1
+    raise RuntimeError("the thread of the bus has died; its error is above")

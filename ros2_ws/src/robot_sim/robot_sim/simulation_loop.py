@@ -1,8 +1,8 @@
 """Runs the kitchen at a steady multiple of real time, and renders beside it. No ROS.
 
-One thread steps the physics against the steady clock, or follows those of an emulated servo bus.
-Another owns the OpenGL context and draws the newest state that is due, so a slow picture never
-delays the joint states.
+One thread steps the physics against the steady clock, or follows the physics that another process
+runs behind an emulated servo bus. Another thread owns the OpenGL context and draws the newest state
+that is due, so a slow picture never delays the joint states.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from robot_sim.kitchen import CameraRenderer, Kitchen
 from robot_sim.scene_model import TIMESTEP_S
-from robot_sim.servo_bus import KitchenServoBus, ServoBusOptions
+from robot_sim.servo_bus import ServoBusOptions, ServoBusProcess
 from robot_sim.tasks import SuccessTimer, Task
 from robot_sim.xs_arm import XsArm
 
@@ -78,14 +78,15 @@ class SimulationLoop:
         """
         self._lock = threading.Lock()
         self._scene_lock = threading.Lock()
-        """Held while the model's parts are moved and tinted, and while they are drawn. The physics
-        does not wait for it: a servo answers at once, however long a picture takes."""
+        """Held while the model's parts are moved and tinted, and while they are drawn; the physics
+        does not wait for it."""
         self._kitchen = Kitchen()
-        self._bus = KitchenServoBus(self._kitchen, self._lock, servo_bus) if servo_bus else None
+        layout = task.layout(seed)
+        self._kitchen.set_layout(layout)
+        self._bus = ServoBusProcess(servo_bus, layout, CYCLE_S) if servo_bus else None
         self._arm = None if self._bus else XsArm(self._kitchen)
         self._timer = SuccessTimer()
         self._task, self._seed, self._episode = task, seed, 0
-        self._kitchen.set_layout(task.layout(seed))
         self._factor = real_time_factor
         self._camera_period_s = 1.0 / camera_rate_hz
         self._next_frame_s = 0.0
@@ -139,6 +140,8 @@ class SimulationLoop:
         while not self._camera_ready.wait(0.1):
             if self._stop.is_set():
                 return
+        if self._bus is not None:
+            self._bus.start()
         self._threads[1].start()
 
     def stop(self) -> None:
@@ -149,6 +152,8 @@ class SimulationLoop:
         for thread in self._threads:
             if thread.is_alive() and thread is not threading.current_thread():
                 thread.join(timeout=2.0)
+        if self._bus is not None:
+            self._bus.stop()
 
     def reset_scene(self, task: Task, seed: int) -> None:
         """Lay the scene of a task and seed; the arm stays where it is.
@@ -159,6 +164,8 @@ class SimulationLoop:
         layout = task.layout(seed)
         with self._scene_lock, self._lock:
             self._kitchen.set_layout(layout)
+            if self._bus is not None:
+                self._bus.lay(layout)
             self._task, self._seed = task, seed
             self._episode += 1
             self._timer.reset()
@@ -187,7 +194,7 @@ class SimulationLoop:
             with self._lock:
                 self._arm.update()
                 self._kitchen.advance(CYCLE_STEPS)
-                state, positions = self._judge(CYCLE_S, self._arm.joint_state())
+                state, positions = self._judge(CYCLE_S, time.time_ns(), self._arm.joint_state())
             self._hand_out(state, positions)
             cycles += 1
             wait_s = start + cycles * CYCLE_S / self._factor - time.monotonic()
@@ -199,27 +206,27 @@ class SimulationLoop:
                 self.late_s -= wait_s
 
     def _follow_bus(self) -> None:
-        """Judge and draw what the bus's own thread lets happen, in real time."""
+        """Judge and draw what happens behind the bus, in real time."""
         assert self._bus is not None
-        with self._bus:
-            seen_s = self._kitchen.time_s
-            due = time.monotonic()
-            while not self._stop.is_set():
-                self._bus.check()
-                with self._lock:
-                    elapsed_s = self._kitchen.time_s - seen_s
-                    seen_s += elapsed_s
-                    state, positions = self._judge(elapsed_s, None)
-                self._hand_out(state, positions)
-                due = max(due + CYCLE_S, time.monotonic())
-                self._stop.wait(due - time.monotonic())
+        while not self._stop.is_set():
+            now = self._bus.receive()
+            with self._lock:
+                if now.layouts != self._bus.layouts:
+                    continue
+                elapsed_s = now.time_s - self._kitchen.time_s
+                self._kitchen.take_state(now.time_s, now.positions, now.velocities)
+                state, positions = self._judge(elapsed_s, now.wall_ns, None)
+            self._hand_out(state, positions)
 
     def _judge(
-        self, elapsed_s: float, joint_state: tuple[list[float], list[float], list[float]] | None
+        self,
+        elapsed_s: float,
+        wall_ns: int,
+        joint_state: tuple[list[float], list[float], list[float]] | None,
     ) -> tuple[CycleState, NDArray[np.float64] | None]:
         """The state now and, when a picture is due, the positions for it. Call it with the lock."""
         self._timer.update(self._task.succeeded(self._kitchen), elapsed_s)
-        state = CycleState(self._kitchen.time_s, time.time_ns(), joint_state)
+        state = CycleState(self._kitchen.time_s, wall_ns, joint_state)
         if state.time_s < self._next_frame_s - 1e-9:
             return state, None
         self._next_frame_s += self._camera_period_s
