@@ -58,7 +58,7 @@ class CameraLimits:
 
     timeout_s: float = 0.2
     future_tolerance_s: float = 0.1
-    frozen_s: float = 0.15
+    frozen_s: float = 0.09
     dark_level: float = 16.0
     flat_deviation: float = 2.0
 
@@ -153,10 +153,12 @@ class CameraWatch:
                 f"the newest image is stamped {-age_s:.2f} s ahead of the clock, expected at most "
                 f"{limits.future_tolerance_s:g} s",
             )
+        if self._picture is not None:
+            return self._picture
         same_s = self._stamp_s - max(self._same_since_s, self._moving_since_s)
         if same_s >= limits.frozen_s:
             return CameraFault(
                 CameraProblem.FROZEN,
                 f"the picture has been the same for {same_s:.2f} s while the robot moves",
             )
-        return self._picture
+        return None

@@ -127,7 +127,7 @@ PARAMETERS = (
     ),
     NodeParameter(
         "frozen_s",
-        0.15,
+        0.09,
         "So long the same picture while the robot moves: the camera is frozen",
         0.05,
         10.0,

@@ -72,6 +72,7 @@ class RobotConfig:
         camera: the camera that navigation sees through.
         stamped: the base takes `TwistStamped` instead of `Twist`.
         drive: how waypoints become velocities.
+        bumper: the base feels what it touches in front.
     """
 
     name: str
@@ -90,6 +91,7 @@ class RobotConfig:
     camera: CameraMount
     stamped: bool
     drive: DriveConfig
+    bumper: bool = False
 
     @property
     def waypoint_spacing_m(self) -> float:
@@ -149,9 +151,7 @@ def _read(file: Path) -> RobotConfig:
         raise root.error("body_size_m", "length, width and height, all positive")
     camera = root.section("camera")
     cmd_vel = root.section("cmd_vel")
-    stamped = cmd_vel.value("stamped")
-    if not isinstance(stamped, bool):
-        raise cmd_vel.error("stamped", "true or false")
+    stamped = _boolean(cmd_vel, "stamped")
     drive = root.section("drive")
     robot = RobotConfig(
         name=name,
@@ -176,6 +176,7 @@ def _read(file: Path) -> RobotConfig:
             height=camera.integer("height", 16, 8192),
         ),
         stamped=stamped,
+        bumper=_boolean(root, "bumper"),
         drive=DriveConfig(
             controller=drive.string("controller", CONTROLLERS),
             waypoint_index=drive.integer("waypoint_index", 0, 31),
@@ -190,3 +191,10 @@ def _read(file: Path) -> RobotConfig:
     if kinematics != "holonomic" and robot.max_lateral_m_s > 0.0:
         raise root.error("max_lateral_m_s", f"0, as a {kinematics} robot cannot move sideways")
     return robot
+
+
+def _boolean(section: Section, key: str) -> bool:
+    value = section.value(key)
+    if not isinstance(value, bool):
+        raise section.error(key, "true or false")
+    return value
