@@ -530,7 +530,10 @@ class ArmController(LifecycleNode):
         poses = self._config.named_poses
         if request.pose not in poses:
             known = ", ".join(sorted(poses))
-            return result.CODE_UNKNOWN_POSE, f"unknown pose '{request.pose}'; known are {known}"
+            return (
+                result.CODE_UNKNOWN_POSE,
+                f"unknown pose {request.pose[:40]!r}; known are {known}",
+            )
         duration_s = request.duration_s or self._config.move_duration_s
         target = poses[request.pose]
         try:

@@ -97,7 +97,7 @@ class CommandGate:
         if tuple(names) != ACTION_NAMES:
             return GateVerdict(
                 GateCode.WRONG_NAMES,
-                f"names are [{', '.join(names)}], expected [{', '.join(ACTION_NAMES)}]",
+                f"names are [{', '.join(names)[:200]}], expected [{', '.join(ACTION_NAMES)}]",
             )
         if len(values) != len(ACTION_NAMES):
             return GateVerdict(
@@ -108,7 +108,7 @@ class CommandGate:
             return GateVerdict(GateCode.NON_FINITE, f"not finite: {', '.join(bad)}")
         if frame and frame != self._frame:
             return GateVerdict(
-                GateCode.WRONG_FRAME, f"frame_id is {frame!r}, expected {self._frame!r}"
+                GateCode.WRONG_FRAME, f"frame_id is {frame[:40]!r}, expected {self._frame!r}"
             )
         low, high = STEP_RANGE_S
         if not low <= step_s <= high:

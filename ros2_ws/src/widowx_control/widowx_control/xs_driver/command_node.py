@@ -23,7 +23,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from widowx_control.xs_driver.driver import XsDriver
-from widowx_control.xs_driver.driver_types import CommandRefused
+from widowx_control.xs_driver.driver_types import SHOWN_CHARACTERS, CommandRefused
 from widowx_control.xs_driver.realtime import request_realtime
 
 _STOP_TIMEOUT_S: Final = 1.0
@@ -92,7 +92,8 @@ class CommandNode(Node):
             try:
                 callback(message)
             except CommandRefused as refusal:
-                self.get_logger().warning(f"{topic}: refused: {refusal}", throttle_duration_sec=1.0)
+                text = str(refusal)[:SHOWN_CHARACTERS]
+                self.get_logger().warning(f"{topic}: refused: {text}", throttle_duration_sec=1.0)
 
         return receive
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from widowx_control.xs_driver.arm_servos import ServoState
 from widowx_control.xs_driver.bus import BusCounters
 from widowx_control.xs_driver.control_table import WATCHDOG_MS_PER_UNIT
+
+SHOWN_CHARACTERS: Final = 300
+"""Of a refusal in the log; it may repeat a name that is as long as its sender liked."""
 
 
 class CommandRefused(ValueError):

@@ -49,6 +49,7 @@ from widowx_control.xs_driver.control_table import MA_PER_UNIT
 from widowx_control.xs_driver.diagnostics import entries
 from widowx_control.xs_driver.driver import XsDriver
 from widowx_control.xs_driver.driver_types import (
+    SHOWN_CHARACTERS,
     DriverSettings,
     JointReading,
     ServiceFailed,
@@ -295,8 +296,8 @@ class XsDriverNode(Node):
             try:
                 callback(request, response)
             except (ServiceFailed, KeyError, TimeoutError) as error:
-                text = error.args[0] if error.args else repr(error)
-                self.get_logger().error(f"{name}: {text}")
+                text = str(error.args[0] if error.args else repr(error))
+                self.get_logger().error(f"{name}: {text[:SHOWN_CHARACTERS]}")
                 self.driver.count_refusal(f"service_{name}")
             return response
 
