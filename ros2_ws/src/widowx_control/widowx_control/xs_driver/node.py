@@ -87,7 +87,7 @@ class XsDriverNode(Node):
     """See docs/xs_driver.md of the package for topics, services, parameters and behaviour."""
 
     def __init__(self, closing: threading.Event, **kwargs: Any) -> None:
-        """Read parameters and configuration, and start looking for the arm.
+        """Read parameters and configuration; `start` looks for the arm.
 
         Args:
             closing: set when the node shall end; services at work then give up.
@@ -140,6 +140,9 @@ class XsDriverNode(Node):
         self._diagnosing = threading.Thread(
             target=self._diagnose, name="xs_driver_diagnostics", daemon=True
         )
+
+    def start(self) -> None:
+        """Start looking for the arm."""
         self._diagnosing.start()
         self.driver.start()
 
@@ -390,13 +393,14 @@ def main(args: list[str] | None = None) -> int:
         rclpy.try_shutdown()
         return 2
     commands = CommandNode(node.driver, node.realtime_priority)
-    commands.start()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     settle_process()
     if node.realtime_priority:
         # Every thread waits: the executor for services, the middleware for packets.
-        prefer_process(realtime_priority=1)
+        prefer_process(max(1, node.realtime_priority // 2))
+    node.start()
+    commands.start()
     try:
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.1)
