@@ -293,40 +293,38 @@ def test_configuration_out_of_range_is_refused_by_name(values):
         ArmControlConfig(**values)
 
 
+GAINS = [FACTORY_P_GAIN] * 5 + [640]
+STIFFNESS_NM_RAD = servo_stiffness_nm_rad(GAINS)
+
+
 class SaggingArm(PerfectArm):
     """Its servos hold the arm's weight by a position error only, as real ones do."""
-
-    def __init__(self, control, stiffness_nm_rad):
-        super().__init__(control)
-        self.stiffness_nm_rad = stiffness_nm_rad
 
     def run(self, seconds):
         for _ in range(round(seconds / DT_S)):
             goals = self.control.update(DT_S, self.q, FINGER_M).arm_positions_rad
             for _ in range(5):  # where load and stiffness balance
-                self.q = goals - KINEMATICS.gravity_torques_nm(self.q) / self.stiffness_nm_rad
+                self.q = goals - KINEMATICS.gravity_torques_nm(self.q) / STIFFNESS_NM_RAD
 
 
 @pytest.mark.parametrize("pose", ["home", "start", "neutral"])
-def test_sag_compensation_brings_sagging_servos_to_where_the_arm_is_wanted(pose):
-    stiffness = servo_stiffness_nm_rad([FACTORY_P_GAIN] * 5 + [640])
+def test_goals_bring_sagging_servos_to_where_the_arm_is_wanted(pose):
     errors = {}
-    for compensated in (False, True):
+    for gains in (None, GAINS):
         control = controller()
-        control.compensate_sag(stiffness if compensated else None)
-        arm = SaggingArm(control, stiffness)
+        control.use_servo_gains(gains)
+        arm = SaggingArm(control)
         control.move_to(NAMED_POSES[pose], 1.0, open_gripper=False)
         arm.run(2.0)
-        errors[compensated] = np.abs(arm.q - np.clip(NAMED_POSES[pose], LOWER, UPPER)).max()
-    assert errors[False] > 0.02
-    assert errors[True] < 0.004
+        errors[gains is None] = np.abs(arm.q - np.clip(NAMED_POSES[pose], LOWER, UPPER)).max()
+    assert errors[True] > 0.02
+    assert errors[False] < 0.004
 
 
 def test_taking_over_a_sagging_arm_does_not_let_it_down():
-    stiffness = servo_stiffness_nm_rad([FACTORY_P_GAIN] * 5 + [640])
     control = controller()
-    control.compensate_sag(stiffness)
-    arm = SaggingArm(control, stiffness)
+    control.use_servo_gains(GAINS)
+    arm = SaggingArm(control)
     before = arm.q
     for _ in range(5):
         control.reset(arm.q, FINGER_M)
@@ -334,13 +332,33 @@ def test_taking_over_a_sagging_arm_does_not_let_it_down():
     assert np.abs(arm.q - before).max() < 0.004
 
 
-def test_sag_compensation_stays_within_the_joint_limits():
+def test_goals_for_sagging_servos_stay_within_the_joint_limits():
     control = controller()
-    control.compensate_sag(np.full(6, 1.0))
+    control.use_servo_gains([60] * 6)
     rng = np.random.default_rng(3)
     for _ in range(50):
         control.move_to(rng.uniform(JOINT_LOWER_RAD, JOINT_UPPER_RAD), 0.1, open_gripper=False)
         for _ in range(100):
             goals = control.update(DT_S, control.commanded_joints_rad, FINGER_M).arm_positions_rad
             assert (goals >= LOWER - 1e-9).all() and (goals <= UPPER + 1e-9).all()
-            assert np.abs(goals - control.commanded_joints_rad).max() < 0.2
+
+
+@pytest.mark.parametrize("load", [0.3, 0.75])
+def test_a_blocked_arm_does_not_overload_its_servos(load):
+    control = controller(config=ArmControlConfig(max_servo_load=load))
+    control.use_servo_gains(GAINS)
+    arm = PerfectArm(control, blocked=True)
+    for _ in range(10):
+        control.command([0.0, 0.0, -0.05, 0.0, 0.25, 0.0, 1.0])
+        arm.run(0.2)
+    error = np.abs(np.array(arm.sent[1:]) - arm.q)
+    torque = error * STIFFNESS_NM_RAD / np.array([4.1, 8.2, 8.2, 4.1, 4.1, 1.5])
+    assert load - 0.01 < torque.max() < load + 0.01
+    assert control.counters["limited_servo_load"] > 0
+
+
+def test_useless_gains_are_refused():
+    control = controller()
+    for gains in ([800] * 5, [800, 800, 0, 800, 800, 640], []):
+        with pytest.raises(ValueError, match="Position_P_Gain"):
+            control.use_servo_gains(gains)

@@ -9,6 +9,7 @@ does not advance the commanded one, and no joint exceeds its range or speed.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -27,6 +28,7 @@ from widowx_control.gripper import GripperConfig, GripperController, opening_fro
 from widowx_control.interpolation import Interpolator
 from widowx_control.kinematics import JOINT_NAMES, JOINT_VELOCITY_RAD_S, ArmKinematics
 from widowx_control.rotations import limit_rotation
+from widowx_control.servo_stiffness import full_load_error_rad, servo_stiffness_nm_rad
 
 Array = npt.NDArray[np.float64]
 
@@ -108,6 +110,8 @@ class ArmControlConfig:
     max_joint_speed_rad_s: float = 3.0
     max_joint_error_rad: float = 0.4
     """A named-pose motion waits while a joint lags more than this."""
+    max_servo_load: float = 0.75
+    """Part of a servo's stall torque that a goal may ask for; see `ArmControl.use_servo_gains`."""
     clip_tolerance: float = 1e-3
     """Excess over the step limits, m or rad, that is clipped without being counted."""
     gripper: GripperConfig = field(default_factory=GripperConfig)
@@ -125,6 +129,7 @@ class ArmControlConfig:
             "joint_limit_margin_rad": (0.0, 0.3),
             "max_joint_speed_rad_s": (0.05, float(JOINT_VELOCITY_RAD_S.min())),
             "max_joint_error_rad": (0.05, 1.5),
+            "max_servo_load": (0.2, 1.0),
             "clip_tolerance": (0.0, 0.05),
         }
         for name, (low, high) in bounds.items():
@@ -168,6 +173,7 @@ class ArmControl:
         self._commanded_pose: Array = np.eye(4)
         self._interpolator = Interpolator(self._measured_q, self._lower, self._upper)
         self._stiffness_nm_rad: Array | None = None
+        self._lead_rad: Array = np.zeros(len(JOINT_NAMES))
 
     @property
     def mode(self) -> ArmMode:
@@ -196,21 +202,37 @@ class ArmControl:
 
     @property
     def servo_goals_rad(self) -> Array:
-        """(6,) goals that bring the servos to `commanded_joints_rad` under the arm's weight."""
+        """(6,) goals that bring the servos to `commanded_joints_rad`; see `use_servo_gains`."""
         wanted = self._interpolator.position
         if self._stiffness_nm_rad is None:
             return wanted.copy()
         sag = self._kinematics.gravity_torques_nm(wanted) / self._stiffness_nm_rad
         goals = wanted + np.clip(sag, -_MAX_SAG_RAD, _MAX_SAG_RAD)
-        return np.clip(goals, np.minimum(self._lower, wanted), np.maximum(self._upper, wanted))
+        goals = np.clip(goals, np.minimum(self._lower, wanted), np.maximum(self._upper, wanted))
+        pressed = np.clip(
+            goals, self._measured_q - self._lead_rad, self._measured_q + self._lead_rad
+        )
+        if np.abs(pressed - goals).max() > 1e-9:
+            self.counters["limited_servo_load"] += 1
+        return pressed
 
-    def compensate_sag(self, stiffness_nm_rad: Array | None) -> None:
-        """Make up for what the servos give way under the arm's weight, or (None) do not.
+    def use_servo_gains(self, position_p_gains: Sequence[int] | None) -> None:
+        """Aim where the servos' P gain takes the arm to, instead of at where it is wanted.
+
+        Goals then make up for what the servos give way under the arm's weight, and never ask a
+        servo for more than `max_servo_load` of its stall torque, however the arm is blocked.
 
         Args:
-            stiffness_nm_rad: (6,) of the joints, above 0; see `servo_stiffness`.
+            position_p_gains: register Position_P_Gain of the joints; None: goals as wanted.
+
+        Raises:
+            ValueError: they are not six numbers above 0.
         """
-        self._stiffness_nm_rad = stiffness_nm_rad
+        if position_p_gains is None:
+            self._stiffness_nm_rad = None
+            return
+        self._lead_rad = self.config.max_servo_load * full_load_error_rad(position_p_gains)
+        self._stiffness_nm_rad = servo_stiffness_nm_rad(position_p_gains)
 
     @property
     def state(self) -> Array:

@@ -17,8 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Pose
@@ -42,7 +40,6 @@ from widowx_control.controller_parameters import ParameterError, declare_paramet
 from widowx_control.joint_state_reader import ArmMeasurement, JointStateReader
 from widowx_control.kinematics import JOINT_NAMES, ArmKinematics
 from widowx_control.rotations import quaternion_from_rotation
-from widowx_control.servo_stiffness import servo_stiffness_nm_rad
 from widowx_control.xs_client import ARM_GROUP, GRIPPER, DriverError, XsClient
 
 _PROFILE_REGISTERS = ("Profile_Velocity", "Profile_Acceleration")
@@ -205,14 +202,13 @@ class ArmController(LifecycleNode):
             self._wait_for_listener()
             self._measure()
             self._save_and_set_profile()
-            stiffness = self._stiffness() if self._config.sag_compensation else None
+            self._control.use_servo_gains(self._servo_gains())
             measurement = self._measure()
-        except DriverError as error:
+        except (DriverError, ValueError) as error:
             self._restore_profile()
             return self._fail("activate", error)
         super().on_activate(state)
         self._take(measurement)
-        self._control.compensate_sag(stiffness)
         self._control.reset(measurement.joint_positions_rad, measurement.finger_m)
         self._gate.reset()
         self._fault = ""
@@ -333,18 +329,17 @@ class ArmController(LifecycleNode):
         for name, value in zip(_PROFILE_REGISTERS, wanted, strict=True):
             self._client.write_register(name, [value] * len(JOINT_NAMES))
 
-    def _stiffness(self) -> npt.NDArray[np.float64]:
-        """Stiffness of the joints with the gain that the servos have now.
-
-        Raises:
-            DriverError: the driver says nonsense.
-        """
+    def _servo_gains(self) -> list[int] | None:
+        """Gains for `ArmControl.use_servo_gains`; None without sag_compensation."""
         assert self._client is not None
-        gains = self._client.read_register("Position_P_Gain")
+        if not self._config.sag_compensation:
+            return None
         try:
-            return servo_stiffness_nm_rad(gains)
-        except ValueError as error:
-            raise DriverError(f"no sag_compensation: {error}") from error
+            return self._client.read_register("Position_P_Gain")
+        except DriverError as error:
+            # Interbotix's simulator knows no such register, and its arm has no weight.
+            self.get_logger().warning(f"no sag_compensation: {error}")
+            return None
 
     def _restore_profile(self) -> None:
         saved, self._saved_profile = self._saved_profile, {}

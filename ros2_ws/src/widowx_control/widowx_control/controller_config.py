@@ -113,8 +113,14 @@ PARAMETERS: Final[dict[str, ParameterSpec]] = {
     ),
     "sag_compensation": ParameterSpec(
         False,
-        "Goals make up for what the servos' P gain gives way under the arm's weight; not for "
-        "servos with an I gain or for the simulated arm",
+        "Goals make up for what the servos' P gain gives way under the arm's weight, within "
+        "max_servo_load; not for servos with an I gain or for the simulated arm",
+    ),
+    "max_servo_load": ParameterSpec(
+        _CONTROL.max_servo_load,
+        "With sag_compensation: part of a servo's stall torque that a goal may ask for",
+        0.2,
+        1.0,
     ),
     "driver_timeout_s": ParameterSpec(
         5.0, "Time for the driver's services and its first joint_states", 0.1, 120.0
@@ -184,6 +190,7 @@ def config_from_values(values: Mapping[str, Any]) -> ControllerConfig:
         joint_limit_margin_rad=values["joint_limit_margin_rad"],
         max_joint_speed_rad_s=values["max_joint_speed_rad_s"],
         max_joint_error_rad=values["max_joint_error_rad"],
+        max_servo_load=values["max_servo_load"],
         gripper=GripperConfig(
             max_pwm=values["gripper_max_pwm"], holding_pwm=values["gripper_holding_pwm"]
         ),

@@ -1,7 +1,8 @@
-"""How far the arm's position servos give way under the arm's weight.
+"""What the arm's position servos do with a load.
 
 A servo whose position controller has no I gain, as Interbotix leaves it, holds a load only by a
-position error: load / stiffness. At the zero pose that is some 0.05 rad in the shoulder.
+position error: load / stiffness. At the zero pose that is some 0.05 rad in the shoulder. An error
+beyond `full_load_error_rad` asks for all the torque there is, which shuts the servo down soon.
 """
 
 from __future__ import annotations
@@ -37,15 +38,28 @@ def servo_stiffness_nm_rad(position_p_gains: Sequence[int]) -> npt.NDArray[np.fl
     Raises:
         ValueError: they are not six numbers above 0.
     """
+    stall_nm = [
+        (XL430_W250 if name in _SMALL else XM430_W350).stall_torque_nm
+        * (2 if name in _PAIRS else 1)
+        for name in JOINT_NAMES
+    ]
+    stiffness: npt.NDArray[np.float64] = np.array(stall_nm) / full_load_error_rad(position_p_gains)
+    return stiffness
+
+
+def full_load_error_rad(position_p_gains: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Return the position error at which each arm joint gives its stall torque, shape (6,).
+
+    Source and arguments as for `servo_stiffness_nm_rad`; 0.217 rad at the factory gain of 800.
+
+    Raises:
+        ValueError: the gains are not six numbers above 0.
+    """
     gains = np.asarray(position_p_gains, dtype=np.float64)
     if gains.shape != (len(JOINT_NAMES),) or not (gains > 0).all():
         raise ValueError(
             f"Position_P_Gain is {list(position_p_gains)}; a number above 0 is expected for each "
             f"of {', '.join(JOINT_NAMES)}"
         )
-    stall_nm = [
-        (XL430_W250 if name in _SMALL else XM430_W350).stall_torque_nm
-        * (2 if name in _PAIRS else 1)
-        for name in JOINT_NAMES
-    ]
-    return gains / 128 / RAD_PER_TICK / FULL_PWM * np.array(stall_nm)
+    error: npt.NDArray[np.float64] = FULL_PWM * RAD_PER_TICK * 128 / gains
+    return error
