@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from robot_sim.navigation import WorldError, make_world
+from robot_sim.navigation import WorldError, indoor, make_world, outdoor
 from robot_sim.navigation.route import NoRoute, RouteField, plan_route, sample_route
 from robot_sim.navigation.world import RESOLUTION_M
 
@@ -35,11 +35,8 @@ def test_routes_keep_clear_of_obstacles_and_are_smooth(kind, seed):
 
 @pytest.mark.parametrize("kind", ["indoor", "outdoor"])
 def test_a_seed_decides_everything(kind):
-    make_world.cache_clear()
-    first = make_world(kind, 77)
-    make_world.cache_clear()
-    second = make_world(kind, 77)
-    other = make_world(kind, 78)
+    generate = {"indoor": indoor, "outdoor": outdoor}[kind].generate
+    first, second, other = generate(77), generate(77), generate(78)
     assert first.geoms == second.geoms
     assert first.files == second.files
     assert first.light == second.light
@@ -50,7 +47,8 @@ def test_a_seed_decides_everything(kind):
 def test_a_blocked_opening_closes_and_leaves_a_detour(seed):
     world = make_world("indoor", seed)
     detours = 0
-    for opening in world.openings:
+    tried = world.openings[:: max(1, len(world.openings) // 8)]
+    for opening in tried:
         normal = np.array([np.cos(opening.normal_rad), np.sin(opening.normal_rad)])
         before, after = (np.array(opening.centre_m) + s * 0.7 * normal for s in (-1, 1))
         blocked = make_world("indoor", seed, (opening.id,))
@@ -63,7 +61,7 @@ def test_a_blocked_opening_closes_and_leaves_a_detour(seed):
         direct = np.hypot(*(way.points_m - opening.centre_m).T).min()
         assert direct > RADIUS_M
         detours += 1
-    assert detours >= len(world.openings) // 2
+    assert detours >= len(tried) // 2
 
 
 def test_mistakes_are_named():

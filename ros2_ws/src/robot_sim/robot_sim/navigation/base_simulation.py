@@ -1,4 +1,4 @@
-"""A mobile base with a camera in a `World`: MuJoCo contacts, limited forces, off-screen pictures."""
+"""A mobile base with a camera in a `World`: MuJoCo contacts, limited forces, pictures."""
 
 from __future__ import annotations
 

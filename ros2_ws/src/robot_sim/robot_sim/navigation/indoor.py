@@ -10,7 +10,7 @@ import numpy as np
 
 from robot_sim.navigation import textures
 from robot_sim.navigation.scene_builder import SceneBuilder, rectangle
-from robot_sim.navigation.world import Opening, World, check_blocked, grid_shape, occupancy
+from robot_sim.navigation.world import Opening, World, grid_shape, occupancy
 
 WALL_M = 0.06
 HEIGHT_M = 2.5
@@ -38,21 +38,18 @@ class _Space:
         return (self.y1 if index == 2 else self.y0), self.x0, self.x1
 
 
-def generate(seed: int, blocked: tuple[int, ...]) -> World:
+def generate(seed: int) -> World:
     """The world of a seed; see `world.make_world`."""
     rng = np.random.default_rng([seed, 1])
     builder = SceneBuilder()
     spaces, bounds = _floor_plan(rng)
     openings = _openings(rng, spaces)
-    check_blocked(blocked, len(openings))
     for space in spaces:
         _shell(rng, builder, space, _style(seed, space, rng))
     for opening in openings:
         if opening.kind == "door":
             _door(rng, builder, opening)
     _furnish(rng, builder, spaces, openings, bounds)
-    for index in blocked:
-        _block(builder, openings[index])
     yaw = rng.uniform(-math.pi, math.pi)
     light = (
         rng.uniform(0.42, 0.52),
@@ -63,7 +60,7 @@ def generate(seed: int, blocked: tuple[int, ...]) -> World:
     return World(
         "indoor",
         seed,
-        blocked,
+        (),
         bounds,
         tuple(builder.geoms),
         tuple(builder.asset_xml),
@@ -195,9 +192,9 @@ def _openings(rng: np.random.Generator, spaces: list[_Space]) -> list[Opening]:
         both = (pair[0], pair[1])
         rooms = [i for i in both if spaces[i].kind == "room"]
         busy = max((doors_of[i] for i in rooms), default=9)
-        if both not in used and busy < 3 and rng.random() < 0.4:
-            if "junction" not in {spaces[i].kind for i in both}:
-                open_up(pair, "door")
+        wanted = both not in used and busy < 3 and rng.random() < 0.4
+        if wanted and "junction" not in {spaces[i].kind for i in both}:
+            open_up(pair, "door")
     return openings
 
 
@@ -241,11 +238,11 @@ def _shell(rng: np.random.Generator, builder: SceneBuilder, space: _Space, style
     if style.lamp:
         x, y = (space.x0 + space.x1) / 2, (space.y0 + space.y1) / 2
         builder.box((x, y, HEIGHT_M - 0.02), (0.4, 0.15, 0.02), (1.0, 1.0, 0.95), solid=False)
-    if space.kind == "room" and min(space.x1 - space.x0, space.y1 - space.y0) > 2.6:
-        if rng.random() < 0.4:
-            rug = builder.material(textures.poster(rng))
-            mx, my = rng.uniform(0.5, 0.9, 2)
-            builder.flat(space.x0 + mx, space.y0 + my, space.x1 - mx, space.y1 - my, 0.002, rug)
+    smallest = min(space.x1 - space.x0, space.y1 - space.y0)
+    if space.kind == "room" and smallest > 2.6 and rng.random() < 0.4:
+        rug = builder.material(textures.poster(rng))
+        mx, my = rng.uniform(0.5, 0.9, 2)
+        builder.flat(space.x0 + mx, space.y0 + my, space.x1 - mx, space.y1 - my, 0.002, rug)
     for side in range(4):
         at, low, high = space.side(side)
         edges = low
@@ -336,16 +333,6 @@ def _door(rng: np.random.Generator, builder: SceneBuilder, opening: Opening) -> 
         base,
         opening.normal_rad,
         solid=False,
-    )
-
-
-def _block(builder: SceneBuilder, opening: Opening) -> None:
-    """Close an opening with a striped barrier."""
-    rng = np.random.default_rng(opening.id)
-    look = builder.material(textures.barrier(rng))
-    x, y = opening.centre_m
-    builder.box(
-        (x, y, 0.6), (0.12, max(0.1, opening.width_m / 2 - 0.01), 0.6), look, opening.normal_rad
     )
 
 

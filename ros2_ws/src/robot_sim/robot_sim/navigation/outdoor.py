@@ -14,7 +14,6 @@ from robot_sim.navigation.world import (
     RESOLUTION_M,
     Opening,
     World,
-    check_blocked,
     grid_shape,
 )
 
@@ -23,7 +22,7 @@ _MARGIN_M = 0.42
 """From the edge of a path to the nearest obstacle."""
 
 
-def generate(seed: int, blocked: tuple[int, ...]) -> World:
+def generate(seed: int) -> World:
     """The world of a seed; see `world.make_world`."""
     rng = np.random.default_rng([seed, 3])
     builder = SceneBuilder()
@@ -49,13 +48,6 @@ def generate(seed: int, blocked: tuple[int, ...]) -> World:
                 (a, b),
             )
         )
-    check_blocked(blocked, len(openings))
-    for index in blocked:
-        opening = openings[index]
-        look = builder.material(textures.barrier(rng))
-        x, y = opening.centre_m
-        half = (0.12, opening.width_m / 2 + _MARGIN_M, 0.6)
-        builder.box((x, y, 0.6), half, look, opening.normal_rad)
     builder.texture(textures.sky_faces(np.random.default_rng([seed, 4])), cube=True)
     light_rng = np.random.default_rng([seed, 5])
     yaw = light_rng.uniform(-math.pi, math.pi)
@@ -68,7 +60,7 @@ def generate(seed: int, blocked: tuple[int, ...]) -> World:
     return World(
         "outdoor",
         seed,
-        blocked,
+        (),
         bounds,
         tuple(builder.geoms),
         tuple(builder.asset_xml),

@@ -22,8 +22,9 @@ def _numbers(*values: float) -> str:
 class SceneBuilder:
     """Grows the MJCF of a world. Angles in rad, lengths in m, x east, y north, z up."""
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, first_texture: int = 0) -> None:
+        """Start empty; names of textures count from `first_texture`."""
+        self._first_texture = first_texture
         self.geoms: list[str] = []
         self.asset_xml: list[str] = []
         self.files: dict[str, bytes] = {}
@@ -34,7 +35,7 @@ class SceneBuilder:
 
     def texture(self, image: Image, cube: bool = False) -> str:
         """Register an image; returns the texture's name."""
-        name = f"t{len(self.files)}"
+        name = f"t{self._first_texture + len(self.files)}"
         encoded, data = cv2.imencode(
             ".png", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 1]
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_sim.navigation.scene_builder import Polygon
+from robot_sim.navigation import textures
+from robot_sim.navigation.scene_builder import Polygon, SceneBuilder
 
 KINDS = ("indoor", "outdoor")
 RESOLUTION_M = 0.1
@@ -120,32 +121,50 @@ def occupancy(
 
 
 @lru_cache(maxsize=4)
+def _unblocked(kind: str, seed: int) -> World:
+    from robot_sim.navigation import indoor, outdoor
+
+    return (indoor if kind == "indoor" else outdoor).generate(seed)
+
+
+@lru_cache(maxsize=4)
 def make_world(kind: str, seed: int, blocked: tuple[int, ...] = ()) -> World:
     """Generate a world.
 
     Args:
         kind: one of `KINDS`.
         seed: at least 0; from `FIRST_TEST_SEED` on for evaluation only.
-        blocked: ids out of the `openings` of the same world without blocks.
+        blocked: ids out of the `openings` of the same world; striped barriers close them.
 
     Raises:
         WorldError: unknown kind or opening, or a negative seed.
     """
-    from robot_sim.navigation import indoor, outdoor
-
     if seed < 0:
         raise WorldError(f"found world seed {seed}, expected at least 0")
     if kind not in KINDS:
         raise WorldError(f"found world '{kind}', expected one of {', '.join(KINDS)}")
-    return (indoor if kind == "indoor" else outdoor).generate(seed, tuple(sorted(set(blocked))))
+    world = _unblocked(kind, seed)
+    return _block(world, tuple(sorted(set(blocked)))) if blocked else world
 
 
-def check_blocked(blocked: tuple[int, ...], count: int) -> None:
-    """Refuse ids of openings that do not exist.
-
-    Raises:
-        WorldError: names them.
-    """
+def _block(world: World, blocked: tuple[int, ...]) -> World:
+    count = len(world.openings)
     unknown = [i for i in blocked if not 0 <= i < count]
     if unknown:
         raise WorldError(f"found blocked openings {unknown}, expected ids of 0 .. {count - 1}")
+    builder = SceneBuilder(len(world.files))
+    for index in blocked:
+        opening = world.openings[index]
+        look = builder.material(textures.barrier(np.random.default_rng(index)))
+        x, y = opening.centre_m
+        # Beside a path there is room to pass; in a doorway the frame is in the way.
+        half = opening.width_m / 2 + (0.4 if opening.kind == "path" else -0.01)
+        builder.box((x, y, 0.6), (0.12, half, 0.6), look, opening.normal_rad)
+    return replace(
+        world,
+        blocked=blocked,
+        geoms=(*world.geoms, *builder.geoms),
+        assets=(*world.assets, *builder.asset_xml),
+        files=world.files | builder.files,
+        footprints=(*world.footprints, *builder.footprints),
+    )
