@@ -69,7 +69,7 @@ REGISTERS = [
 ]
 
 
-def until(condition, timeout_s=60.0, what="condition"):
+def until(condition, timeout_s=180.0, what="condition"):
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s:
         if condition():

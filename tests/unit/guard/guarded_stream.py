@@ -26,6 +26,7 @@ class Stream:
         self.finger_m = 0.03
         self.currents_ma = np.zeros(6)
         self.follows = True
+        self.sag_rad = np.zeros(6)
         self.bus = True
         self.answers = True
         self.registers = {ERROR_REGISTER: 0, TEMPERATURE_REGISTER: 35, VOLTAGE_REGISTER: 120}
@@ -72,7 +73,7 @@ class Stream:
         if output.arm_rad is not None:
             self.sent.append((self.now_s, output.arm_rad.copy()))
             if self.follows:
-                self.q = output.arm_rad.copy()
+                self.q = output.arm_rad + self.sag_rad
         if output.gripper_pwm is not None:
             self.pwms.append(output.gripper_pwm)
 

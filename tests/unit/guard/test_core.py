@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from guarded_stream import PERIOD_S, START, Stream
 from widowx_control.arm_control import ArmControl, ArmControlConfig
+from widowx_control.guard.arm_geometry import ArmGeometry
 from widowx_control.guard.checks import CHECKS, THRESHOLDS, Code, GuardConfig, Reaction
 from widowx_control.guard.core import CommandTimes, Guard, GuardState
 from widowx_control.guard.servo_health import (
@@ -376,19 +377,38 @@ def test_an_emergency_stop_stops_what_another_client_started():
 def test_an_overloaded_servo_is_relieved_and_the_arm_goes_on_slowly_from_there():
     stream = Stream()
     stream.follows = False
-    stream.run(0.5, moved(SHOULDER, 0.1))
+    stream.run(0.5, moved(SHOULDER, 0.2))
     stream.currents_ma[SHOULDER] = 2500.0
-    stream.run(2.2, moved(SHOULDER, 0.1))
+    stream.run(2.2, moved(SHOULDER, 0.2))
     assert stream.code is Code.SERVO_CURRENT
     assert np.array_equal(stream.sent[-1][1], stream.q)
     stream.currents_ma[SHOULDER] = 500.0
     stream.follows = True
     count = len(stream.sent)
-    stream.run(0.15, moved(SHOULDER, 0.1))
+    stream.run(0.15, moved(SHOULDER, 0.2))
     assert stream.code is Code.RESUME_SPEED
     assert np.abs(stream.sent[count][1] - START).max() <= 0.051
-    stream.run(0.5, moved(SHOULDER, 0.1))
-    np.testing.assert_allclose(stream.q, moved(SHOULDER, 0.1))
+    stream.run(1.0, moved(SHOULDER, 0.2))
+    np.testing.assert_allclose(stream.q, moved(SHOULDER, 0.2))
+
+
+def test_an_arm_that_sags_does_not_sink_through_a_limit_with_pauses():
+    stream = Stream()
+    stream.sag_rad[SHOULDER] = 0.03
+    down_to_the_table(stream)
+    assert stream.code is Code.TABLE
+    geometry = ArmGeometry(0.003)
+    deepest_m = geometry.posture(stream.sent[-1][1], stream.finger_m).lowest_m
+    for k in range(20):
+        if k % 2:
+            stream.guard.emergency_stop()
+            stream.run(0.1)
+            assert stream.guard.rearm(stream.now_s)[0]
+        else:
+            stream.run(1.1)
+        stream.run(0.1, stream.q)
+    for _, joints in stream.sent:
+        assert geometry.posture(joints, stream.finger_m).lowest_m > deepest_m - 1e-3
 
 
 def test_an_emergency_stop_does_not_push_on_against_what_blocks_the_arm():

@@ -28,7 +28,7 @@ ARM: Final = "arm"
 GRIPPER: Final = "gripper"
 _IDLE_S: Final = 1.0
 """A stream that is silent for this long is over: nothing is repeated for it any more, and the next
-one starts from the measured pose."""
+one starts from where the arm rests."""
 _REPEAT_S: Final = 0.03
 """The held pose is repeated when nothing was sent for this long."""
 _GRIPPER_REPEAT_S: Final = 0.2
@@ -36,6 +36,8 @@ _GRIPPER_REPEAT_S: Final = 0.2
 _KEEP_GRIP_PWM: Final = 120.0
 """Keeps what a closed gripper holds, and does not heat the servo."""
 _MOVED_RAD: Final = 1e-4
+_REACHED_RAD: Final = 0.1
+"""A joint that is this near to its goal has reached it, but for its load."""
 _SLOWED_S: Final = 0.5
 """The state stays SLOWING for this long after a scaled step."""
 _BAD_COMMAND_S: Final = 0.5
@@ -137,6 +139,7 @@ class Guard:
         self._slowed: tuple[float, Finding] | None = None
         self._latched: Finding | None = None
         self._pose: Array | None = None
+        self._last: Array | None = None
         self._posture: Posture | None = None
         self._command_motion_s = -math.inf
         self._message_s = -math.inf
@@ -222,7 +225,7 @@ class Guard:
         finding = self._judge_message(group == ARM, len(JOINT_NAMES), group, values, times)
         if finding is not None or self._blocked() or self._measurement is None:
             return self._hold(times.now_s, finding)
-        start = self._pose if self._pose is not None else self._measurement.joint_positions_rad
+        start = self._pose if self._pose is not None else self._resting_pose()
         wanted = np.asarray(values, dtype=np.float64)
         finding = self._judge_joint_limits(wanted, start)
         if finding is not None:
@@ -560,10 +563,22 @@ class Guard:
             self._relieve()
 
     def _relieve(self) -> None:
-        """Hold the measured pose; the commanded one may lie behind what blocks the arm."""
+        """Hold the arm where it is; the commanded pose may lie behind what blocks it."""
         if self._measurement is not None:
-            self._pose = self._measurement.joint_positions_rad.copy()
-            self._posture = None
+            self._pose, self._posture = self._resting_pose(), None
+
+    def _resting_pose(self) -> Array:
+        """Return the last commanded pose while the arm is about there, else the measured one.
+
+        Servos give way under the arm's weight. Would the measured pose be commanded every time,
+        the arm would sink further with each pause.
+        """
+        assert self._measurement is not None
+        measured = self._measurement.joint_positions_rad
+        last = self._last if self._pose is None else self._pose
+        if last is not None and np.abs(last - measured).max() <= _REACHED_RAD:
+            return last
+        return measured.copy()
 
     def _held_for_health(self) -> bool:
         return any(f.reaction is Reaction.HOLD for f in self._standing.values())
@@ -594,7 +609,9 @@ class Guard:
         return Output(arm_rad=self._pose)
 
     def _forget_stream(self) -> None:
-        """Take the measured pose as the start of the next step: the arm may have been moved."""
+        """Start the next step from where the arm rests then: it may have been moved."""
+        if self._pose is not None:
+            self._last = self._pose
         self._pose = self._posture = None
         self._limiter.restart()
         self._moving = False
