@@ -116,6 +116,7 @@ class NavigationTrials(Node):
             raise ValueError("; ".join(problems))
         self._values = {entry.name: self.get_parameter(entry.name).value for entry in PARAMETERS}
         self._stop = threading.Event()
+        self._mapping = False
         self._truth: deque[BaseSimStatus] = deque(maxlen=200)
         self._statuses: deque[NavigationStatus] = deque(maxlen=200)
         self.records: list[TrialRecord] = []
@@ -124,16 +125,24 @@ class NavigationTrials(Node):
         self._load: Any = self.create_client(LoadMap, "navigator/load_map")
         self._goals: Any = ActionClient(self, NavigateToGoal, "navigator/navigate_to_goal")
         self.create_subscription(
-            BaseSimStatus, "/robot_sim/base_status", self._truth.append, QoSProfile(depth=20)
+            BaseSimStatus, "/robot_sim/base_status", self._on_truth, QoSProfile(depth=20)
         )
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.create_subscription(
-            NavigationStatus, "navigator/status", self._statuses.append, latched
-        )
+        self.create_subscription(NavigationStatus, "navigator/status", self._on_status, latched)
+
+    # rclpy looks at a callback's signature, which a method of a deque does not have.
+
+    def _on_truth(self, message: BaseSimStatus) -> None:
+        self._truth.append(message)
+
+    def _on_status(self, message: NavigationStatus) -> None:
+        self._statuses.append(message)
 
     def interrupt(self, *_: object) -> None:
-        """End the trials soon; what was measured is written."""
+        """End the trials soon; what was measured is written. A signal handler: the main thread."""
         self._stop.set()
+        if self._mapping:
+            raise Interrupted
 
     # --- all trials ------------------------------------------------------------------------
 
@@ -175,7 +184,11 @@ class NavigationTrials(Node):
         self._say(f"driving through {kind} world {seed} for a map ...")
         begin_s = time.monotonic()
         make = map_two_ways if self._values["task"] == "blocked" else map_way
-        mapped = make(model, world, self._robot, seed)
+        self._mapping = True
+        try:
+            mapped = make(model, world, self._robot, seed)
+        finally:
+            self._mapping = False
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self._robot.name}_{kind}_{seed}"
         save_map(mapped.topological_map, path)
