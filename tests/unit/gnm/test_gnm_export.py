@@ -1,0 +1,232 @@
+"""GNM: the published layout, the exact split of its stem, and the exported bundle."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from policy_server.engine import EngineOptions, InferenceError
+from policy_server.navigation_model import (
+    NavigationModel,
+    NotSupportedError,
+    load_navigation_model,
+    with_path_heading,
+)
+from policy_server.strict_yaml import BundleError
+from policy_training.gnm.export import export_gnm, fold_batch_norm
+from policy_training.gnm.networks import Gnm, GnmConfig, normalise, stack_frames
+
+LAYOUT = Path(__file__).parent / "published_layouts" / "gnm.tsv"
+SMALL = {
+    "observation_encoding": 24,
+    "goal_encoding": 16,
+    "goal_hidden": 20,
+    "trunk": (32, 16),
+    "last_channels": 48,
+}
+CONFIGS = {
+    "mobilenet": GnmConfig(width=0.25, expansion=2.0, **SMALL),
+    "residual": GnmConfig(residual_channels=(8, 12, 16), place_embedding=12, **SMALL),
+}
+
+
+def _images(count, seed):
+    """Smooth images that differ: of white noise only the mean would reach the heads."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 6, 8, generator=generator)
+    fine = torch.nn.functional.interpolate(coarse, (64, 85), mode="bicubic").clamp(0, 1)
+    return (fine * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _network(config, seed=0):
+    """Random weights whose outputs depend on every input, with uneven batch statistics."""
+    torch.manual_seed(seed)
+    network = Gnm(config)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.7, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.3, 0.3)
+            module.momentum = 0.5
+    for head in (network.dist_predictor[0], network.action_predictor[0]):
+        torch.nn.init.normal_(head.weight, 0.0, 0.6)
+    network.train()
+    with torch.no_grad():
+        for step in range(4):
+            frames = normalise(_images(16 * config.frames, 50 + step))
+            frames = stack_frames(frames.unflatten(0, (16, config.frames)))
+            goals = normalise(_images(16, 90 + step))
+            network(frames, goals)
+            network.embed(goals)
+    return network.eval()
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def exported(request, tmp_path_factory):
+    network = _network(CONFIGS[request.param])
+    out = tmp_path_factory.mktemp("bundles") / f"tiny_{request.param}"
+    export_gnm(network, str(out))
+    return network, out
+
+
+def test_names_and_shapes_are_those_of_the_published_weights():
+    with LAYOUT.open() as file:
+        published = [
+            (row["key"], json.loads(row["shape"])) for row in csv.DictReader(file, delimiter="\t")
+        ]
+    assert len(published) == 638
+    found = [(key, list(value.shape)) for key, value in Gnm().state_dict().items()]
+    assert found == published
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_split_stem_equals_the_stacked_convolution(name):
+    config = CONFIGS[name]
+    # In double precision the algebra is exact; in single, a random network amplifies rounding.
+    network = _network(config).double()
+    context = normalise(_images(config.frames, 1)).flatten(0, 1)[None].double()
+    goals = normalise(_images(4, 2)).double()
+    stacked = torch.cat([context.expand(4, -1, -1, -1), goals], dim=1)
+    with torch.no_grad():
+        features = network.goal_mobilenet(stacked).mean((2, 3))
+        encoding = network.encode_observation(context).expand(4, -1)
+        trunk = network.linear_layers(torch.cat([encoding, network.compress_goal(features)], 1))
+        split = network.match(
+            network.encode_observation(context),
+            network.observation_stem(context),
+            network.goal_stem(goals),
+        )
+        folded = fold_batch_norm(network)
+        without_norm = folded(context.expand(4, -1, -1, -1), goals)
+    for distance, waypoints in (split, without_norm):
+        torch.testing.assert_close(distance, network.dist_predictor(trunk), atol=1e-9, rtol=1e-9)
+        expected = network.waypoints_from(network.action_predictor(trunk))
+        torch.testing.assert_close(waypoints, expected, atol=1e-8, rtol=1e-8)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+
+
+def test_waypoints_are_summed_and_headings_normalised():
+    network = Gnm(CONFIGS["residual"])
+    raw = torch.zeros(1, 20)
+    raw[0] = torch.tensor([1.0, 0.5, 3.0, 4.0] * 5)
+    waypoints = network.waypoints_from(raw)[0]
+    np.testing.assert_allclose(waypoints[:, 0], [1, 2, 3, 4, 5])
+    np.testing.assert_allclose(waypoints[:, 1], [0.5, 1, 1.5, 2, 2.5])
+    np.testing.assert_allclose(waypoints[:, 2:], [[0.6, 0.8]] * 5, rtol=1e-6)
+
+
+def test_bundle_equals_torch_on_inputs_that_matter(exported):
+    network, out = exported
+    model = load_navigation_model(out)
+    assert isinstance(model, NavigationModel)
+    config = network.config
+    context, goals = _images(config.frames, 7), _images(9, 8)
+    observation = normalise(context).flatten(0, 1)[None]
+    with torch.no_grad():
+        distance, waypoints = network(observation.expand(9, -1, -1, -1), normalise(goals))
+        embedding = network.embed(normalise(goals))
+        reversed_context = normalise(context.flip(0)).flatten(0, 1)[None]
+        other, _ = network(reversed_context.expand(9, -1, -1, -1), normalise(goals))
+    # Otherwise equality would say nothing about the order of frames and goals.
+    assert distance.std() > 0.05
+    assert (distance - other).abs().max() > 0.05
+    match = model.match(model.observe(list(context.numpy())), goals.numpy())
+    np.testing.assert_allclose(match.distances, distance[:, 0], atol=1e-3)
+    found = np.concatenate([model.waypoints(match, index) for index in range(9)])
+    np.testing.assert_allclose(found, waypoints, atol=2e-3)
+    np.testing.assert_allclose(model.embed(goals.numpy()), embedding, atol=1e-4)
+    single = model.match(model.observe(list(context.numpy())), goals.numpy()[4:5])
+    np.testing.assert_allclose(single.distances, match.distances[4:5], atol=1e-4)
+
+
+def test_specification_of_the_bundle(exported):
+    network, out = exported
+    model = load_navigation_model(out)
+    spec = model.spec
+    assert (spec.kind, spec.name, spec.image_size) == ("gnm", out.name, (85, 64))
+    assert (spec.context_size, spec.horizon, spec.rate_hz) == (5, 5, 4.0)
+    assert (spec.max_distance_steps, spec.embedding_size) == (20.0, network.embedding_size)
+    with pytest.raises(NotSupportedError):
+        model.explore(model.observe(list(_images(6, 0).numpy())), seed=0, num_samples=1)
+
+
+def test_fingerprint_follows_the_weights(exported, tmp_path):
+    network, out = exported
+    again = tmp_path / "same_weights"
+    export_gnm(network, str(again))
+    changed = tmp_path / "other_weights"
+    export_gnm(_network(network.config, seed=1), str(changed))
+    own = load_navigation_model(out).spec.fingerprint
+    assert load_navigation_model(again).spec.fingerprint == own
+    assert load_navigation_model(changed).spec.fingerprint != own
+
+
+def test_wrong_inputs_are_refused_with_what_was_expected(exported):
+    _, out = exported
+    model = load_navigation_model(out)
+    frames = list(_images(6, 0).numpy())
+    with pytest.raises(ValueError, match="found 5 images, expected 6"):
+        model.observe(frames[1:])
+    code = model.observe(frames)
+    with pytest.raises(InferenceError, match="at least one"):
+        model.match(code, np.empty((0, 64, 85, 3), np.uint8))
+    with pytest.raises(InferenceError, match="goals"):
+        model.match(code, np.zeros((2, 85, 64, 3), np.uint8))
+    assert model.embed(np.empty((0, 64, 85, 3), np.uint8)).shape == (0, model.spec.embedding_size)
+
+
+def _change(out, change):
+    file = out / f"{out.name}.yaml"
+    document = yaml.safe_load(file.read_text())
+    change(document)
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def test_damaged_bundles_are_refused(exported, tmp_path):
+    network, _ = exported
+    out = tmp_path / "damaged"
+    export_gnm(network, str(out))
+    original = (out / "damaged.yaml").read_text()
+    changes = {
+        r"deployment\.navigation": lambda d: d["deployment"].pop("navigation"),
+        r"stages\.match": lambda d: d["deployment"]["stages"].pop("match"),
+        r"filter": lambda d: d["deployment"]["observations"][0].update(filter="area"),
+        r"navigation\.distance": lambda d: d["deployment"]["navigation"].update(distance="match/x"),
+        r"history|context": lambda d: d["deployment"]["observations"][0].update(history=5),
+        r"policy\.kind": lambda d: (
+            d["deployment"]["policy"].update(kind="ptr"),
+            d["deployment"].pop("navigation"),
+            [o.update(resize="squash", filter="area") for o in d["deployment"]["observations"]],
+            d["deployment"]["observations"].pop(0),
+        ),
+    }
+    for field, change in changes.items():
+        (out / "damaged.yaml").write_text(original)
+        _change(out, change)
+        with pytest.raises(BundleError, match=field):
+            load_navigation_model(out)
+    (out / "damaged.yaml").write_text(original)
+    content = bytearray((out / "match.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (out / "match.onnx").write_bytes(bytes(content))
+    with pytest.raises(BundleError, match="SHA-256"):
+        load_navigation_model(out)
+
+
+def test_path_gives_headings_where_the_network_has_none():
+    positions = np.array([[[1.0, 0.0], [2.0, 1.0], [2.0, 1.0], [2.0, 3.0]]], np.float32)
+    trajectory = with_path_heading(positions)
+    root = np.sqrt(0.5)
+    np.testing.assert_allclose(
+        trajectory[0, :, 2:], [[1, 0], [root, root], [root, root], [0, 1]], atol=1e-6
+    )
+    np.testing.assert_array_equal(trajectory[..., :2], positions)
+
+
+def test_idle_threads_do_not_spin():
+    from policy_server.engine import session_options
+
+    settings = session_options(EngineOptions(threads=2, fuse=True))
+    assert settings.get_session_config_entry("session.intra_op.allow_spinning") == "0"
