@@ -362,3 +362,31 @@ def test_useless_gains_are_refused():
     for gains in ([800] * 5, [800, 800, 0, 800, 800, 640], []):
         with pytest.raises(ValueError, match="Position_P_Gain"):
             control.use_servo_gains(gains)
+
+
+@pytest.mark.parametrize("gains", [None, GAINS])
+def test_an_arm_that_fell_limp_stays_down_when_its_torque_returns(gains):
+    control = controller()
+    control.use_servo_gains(gains)
+    arm = PerfectArm(control)
+    arm.run(0.5)
+    arm.blocked = True  # without torque: it goes where weight takes it
+    for _ in range(100):
+        arm.q = arm.q + np.array([0.0, 0.012, 0.008, 0.0, -0.004, 0.0])
+        arm.run(DT_S)
+    arm.run(1.0)
+    fallen = arm.q
+    arm.blocked = False
+    arm.run(1.0)
+    assert np.abs(control.commanded_joints_rad - fallen).max() < 1e-6
+    assert control.counters["yielded"] == 1
+    assert control.command([0.0, 0.0, 0.01, 0.0, 0.0, 0.0, 1.0]).accepted
+
+
+def test_a_held_arm_that_is_pushed_a_little_keeps_its_pose():
+    control = controller()
+    arm = PerfectArm(control, blocked=True)
+    wanted = control.commanded_joints_rad
+    arm.q = wanted + 0.1
+    arm.run(2.0)
+    assert np.array_equal(control.commanded_joints_rad, wanted)

@@ -36,6 +36,11 @@ STEP_RANGE_S: Final = (0.02, 2.0)
 """Shortest and longest period of commands."""
 _MAX_SAG_RAD: Final = 0.15
 """More than any pose of the unloaded arm makes its servos give way at their factory gain."""
+_HOLD_ERROR_RAD: Final = 0.2
+"""A held joint this far away was moved by something stronger than its servo, or has no torque."""
+_YIELD_S: Final = 0.5
+_YIELD_SPEED_RAD_S: Final = 0.25
+"""Well above the quantum of the encoders in one control period."""
 
 
 class CommandCode(StrEnum):
@@ -174,6 +179,8 @@ class ArmControl:
         self._interpolator = Interpolator(self._measured_q, self._lower, self._upper)
         self._stiffness_nm_rad: Array | None = None
         self._lead_rad: Array = np.zeros(len(JOINT_NAMES))
+        self._yielding_s = 0.0
+        self._previous_q: Array = self._measured_q
 
     @property
     def mode(self) -> ArmMode:
@@ -430,6 +437,7 @@ class ArmControl:
                 self.hold(f"no command for {self._since_command_s:.2f} s")
         elif self._mode is ArmMode.MOVING and self._interpolator.done:
             self._mode, self._reason = ArmMode.HOLDING, "motion finished"
+        self._yield_to_force(dt_s)
         lag = float(np.abs(self._interpolator.position - self._measured_q).max())
         if self._mode is ArmMode.MOVING and lag > self.config.max_joint_error_rad:
             self.counters["motion_waits_for_arm"] += 1
@@ -437,6 +445,31 @@ class ArmControl:
             self.counters["limited_joint_speed"] += 1
         pwm = self._gripper.pwm(self._finger_m, dt_s)
         return JointCommand(self.servo_goals_rad, pwm)
+
+    def _yield_to_force(self, dt_s: float) -> None:
+        """Hold where the arm is, not where it was, after it was moved by force or fell limp.
+
+        Else it would shoot back to the old pose at the moment at which its servos can again.
+        """
+        moved_rad, self._previous_q = self._measured_q - self._previous_q, self._measured_q
+        if self._mode is not ArmMode.HOLDING:
+            self._yielding_s = 0.0
+            return
+        lag = np.abs(self._interpolator.position - self._measured_q).max()
+        if lag > _HOLD_ERROR_RAD:
+            if self._yielding_s <= 0.0:
+                self.counters["yielded"] += 1
+            self._yielding_s = _YIELD_S
+            self._reason = "moved by force or without torque; holding where it is"
+        elif self._yielding_s > 0.0 and np.abs(moved_rad).max() > _YIELD_SPEED_RAD_S * dt_s:
+            self._yielding_s = _YIELD_S
+        if self._yielding_s > 0.0:
+            self._yielding_s -= dt_s
+            wanted = self._interpolator.position
+            step_rad = self.config.max_joint_speed_rad_s * dt_s
+            wanted = wanted + np.clip(self._measured_q - wanted, -step_rad, step_rad)
+            self._interpolator = Interpolator(wanted, self._lower, self._upper)
+            self._commanded_pose = self._kinematics.forward(wanted)
 
     def _bounded_target(self, delta: Array, limits: list[str]) -> Array:
         """Compose a (6,) delta and bound the pose; append the names of limits that acted."""
