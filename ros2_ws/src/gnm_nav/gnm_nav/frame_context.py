@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 _KEEP_FACTOR = 1.5
 _REUSE_BONUS = 0.2
-_SLOT_TOLERANCE = 0.75
+_SLOT_TOLERANCE = 0.5
 """Parts of the period: a frame that was already used is preferred when it is that much worse, and
 a frame this far from its slot leaves a gap."""
 

@@ -198,6 +198,16 @@ class _Nudge:
 
 
 @dataclass
+class _Turn:
+    """A turn on the spot that the route asks for; once begun it is finished."""
+
+    target: int
+    rate_rad_s: float
+    angle_rad: float
+    turned_rad: float = 0.0
+
+
+@dataclass
 class _Journey:
     """What is remembered from goal to goal."""
 
@@ -211,7 +221,7 @@ class _Journey:
     troubles: list[int] = field(default_factory=list)
     lost_since_s: float | None = None
     searched_rad: float = 0.0
-    turned_rad: float = 0.0
+    turn: _Turn | None = None
     nudge: _Nudge | None = None
     still_since_s: float | None = None
 
@@ -493,13 +503,20 @@ class NavigationCore:
         elapsed_s: float,
     ) -> NavigationDecision:
         assert self._planner is not None
-        if self._last.turn_rate_rad_s is not None:
-            journey.searched_rad += abs(self._last.turn_rate_rad_s) * elapsed_s
+        turned_rad = abs(self._last.turn_rate_rad_s or 0.0) * elapsed_s
+        if journey.turn is not None:
+            journey.turn.turned_rad += turned_rad
+            if not self._has_turned(journey.turn, here):
+                return self._keep_turning(journey.turn, seen)
+            journey.turn = None
+        elif journey.nudge is None:
+            journey.searched_rad += turned_rad
         if here.lost:
             return self._search(journey, seen, now_s)
         if journey.lost_since_s is not None:
+            # Wherever it is now: progress counts from here.
             journey.lost_since_s = None
-            journey.progress_at_s = now_s
+            journey.best_steps = math.inf
         steps = self._planner.steps_to_goal(here.node)
         if not math.isfinite(steps):
             return self._turn_to_other_route(journey, seen, here)
@@ -537,7 +554,6 @@ class NavigationCore:
             return self._turn_to_other_route(journey, seen, here)
         if len(route) > 1 and self._edge_kind(route[0], route[1]) == EdgeKind.TURN:
             return self._turn_along_route(journey, seen, route[0], route[1])
-        journey.turned_rad = 0.0
         straight = [route[0]]
         for a, b in itertools.pairwise(route):
             if self._edge_kind(a, b) == EdgeKind.TURN:
@@ -811,27 +827,44 @@ class NavigationCore:
         self, journey: _Journey, seen: NavigationDecision, a: int, b: int
     ) -> NavigationDecision:
         """The route begins with a turn on the spot."""
-        assert self._map is not None and self._localiser is not None and self._planner is not None
-        poses = self._map.poses
-        angle = math.pi
-        if poses is not None:
-            angle = math.remainder(float(poses[b, 2] - poses[a, 2]), 2.0 * math.pi)
+        assert self._map is not None and self._planner is not None
         if not self._config.can_turn:
             self._planner.block(a, b)
             return replace(
                 seen, state=NavigationState.LOCALISING, message="cannot turn: planning again"
             )
-        journey.turned_rad += self._config.turn_rate_rad_s * self._period_s
-        if journey.turned_rad > 1.3 * abs(angle) + 0.3:
-            journey.turned_rad = 0.0
-            self._localiser.forget()
+        poses = self._map.poses
+        angle = math.pi
+        if poses is not None:
+            angle = math.remainder(float(poses[b, 2] - poses[a, 2]), 2.0 * math.pi)
+        rate = math.copysign(self._config.turn_rate_rad_s, angle)
+        journey.turn = _Turn(b, rate, abs(angle))
+        return self._keep_turning(journey.turn, seen)
+
+    def _keep_turning(self, turn: _Turn, seen: NavigationDecision) -> NavigationDecision:
         return replace(
             seen,
             state=NavigationState.TURNING,
-            subgoal=b,
-            message=f"turning from node {a} to {b}",
-            turn_rate_rad_s=math.copysign(self._config.turn_rate_rad_s, angle),
+            subgoal=turn.target,
+            message=f"turning by {math.degrees(turn.angle_rad):.0f} degrees to node {turn.target}",
+            turn_rate_rad_s=turn.rate_rad_s,
         )
+
+    def _has_turned(self, turn: _Turn, here: Localisation) -> bool:
+        """Whether the view after the turn is there, or should have been by now."""
+        assert self._planner is not None
+        if turn.turned_rad >= 1.2 * turn.angle_rad + 0.2:
+            return True
+        if here.lost or turn.turned_rad < 0.8 * turn.angle_rad:
+            return False
+        config = self._config.localiser
+        if (
+            here.distance_steps > config.found_distance_steps
+            or here.confidence < config.found_confidence
+        ):
+            return False
+        following = self._planner.next_node(here.node)
+        return following is not None and self._edge_kind(here.node, following) != EdgeKind.TURN
 
     def _give_up(
         self, journey: _Journey, seen: NavigationDecision, code: FailureCode, message: str
