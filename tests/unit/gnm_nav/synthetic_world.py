@@ -5,6 +5,7 @@ distances, waypoints and embeddings from what it decoded, so a test fails when t
 compares the wrong images.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -119,7 +120,7 @@ class SyntheticModel:
         turn = wrap(goals[:, 2] - yaw)
         way = np.hypot(forward, left)
         steps = way / SPACING_M + 3.0 * np.abs(turn)
-        behind = (forward < -0.5 * SPACING_M) | (np.abs(left) > np.maximum(forward, 0.0) + 0.4)
+        behind = (forward < -0.5 * SPACING_M) | (np.abs(left) > 0.8 * np.maximum(forward, 0.0) + 0.8)
         steps = np.where(behind | (np.abs(turn) > 1.8), 20.0, steps)
         steps = steps + self._rng.normal(0.0, self._noise, len(steps))
         relative = np.stack([forward, left, turn], axis=1)
@@ -156,12 +157,62 @@ class SyntheticModel:
 def along(points, spacing_m=0.5):
     """Poses along a polyline, every `spacing_m`, facing forwards."""
     poses = []
-    for (ax, ay), (bx, by) in zip(points, points[1:], strict=False):
+    for (ax, ay), (bx, by) in itertools.pairwise(points):
         length = math.hypot(bx - ax, by - ay)
         yaw = math.atan2(by - ay, bx - ax)
         for s in np.arange(0.0, length - 1e-9, spacing_m):
             poses.append((ax + s * math.cos(yaw), ay + s * math.sin(yaw), yaw))
     return np.array(poses)
+
+
+def rounded(points, radius_m=1.0, parts=8):
+    """The polyline with its corners rounded off."""
+    result = [points[0]]
+    for before, corner, after in zip(points, points[1:], points[2:], strict=False):
+        before, corner, after = map(np.array, (before, corner, after))
+        first = corner + (before - corner) / np.linalg.norm(before - corner) * radius_m
+        last = corner + (after - corner) / np.linalg.norm(after - corner) * radius_m
+        for t in np.linspace(0.0, 1.0, parts):
+            point = (1 - t) ** 2 * first + 2 * t * (1 - t) * corner + t**2 * last
+            result.append(tuple(point.tolist()))
+    return [*result, points[-1]]
+
+
+def driven(points, radius_m=1.0):
+    """Poses of a drive at 4 Hz and nominal speed along a rounded polyline."""
+    return along(rounded(points, radius_m), SPACING_M)
+
+
+def build(model, *drives, seed=0, with_poses=True, config=None):
+    """A map of drives, each an (n, 3) array of poses; and the true pose of each node."""
+    from gnm_nav.map_building import MapBuilder
+
+    rng = np.random.default_rng(seed)
+    builder = MapBuilder(model, config)
+    truth = []
+    for drive in drives:
+        for index, pose in enumerate(drive):
+            taken = builder.add(
+                render(pose, rng), 0.25 * index, tuple(pose) if with_poses else None
+            )
+            if taken is not None:
+                truth.append(pose)
+        builder.end_drive()
+    return builder.finish(), np.array(truth)
+
+
+def navigate(core, robot, ticks, started_s=0.0):
+    """Run a core and a robot until the goal is reached or given up; all decisions."""
+    decisions = []
+    for tick in range(ticks):
+        now_s = started_s + 0.25 * tick
+        core.push_frame(robot.image(), now_s)
+        decision = core.tick(now_s)
+        decisions.append(decision)
+        if decision.reached or decision.code is not None:
+            break
+        robot.follow(decision)
+    return decisions
 
 
 class Robot:
