@@ -190,3 +190,40 @@ def test_noise_never_publishes_a_wrong_position_and_the_arm_still_follows(make_a
             angle = rad_from_ticks(state.position)
             assert min(angles) - 0.01 <= angle <= max(angles) + 0.01, (name, angle)
     wait_for(lambda: all(abs(arm.joint(j) - q) < 0.06 for j, q in zip(ARM, target, strict=True)))
+
+
+def test_a_stop_does_not_wait_for_a_reboot_and_outlives_it(arm):
+    arm.start_driver()
+    move_slowly(arm)
+    reboot = arm.driver.reboot("single", "gripper", enable=True, smart=False)
+    arm.driver.halt("enough").result(timeout=5)
+    assert not reboot.done()
+    assert arm.driver.status().state is DriverState.STOPPED
+    wait_for(lambda: abs(arm.speed("waist")) < 0.01)
+    assert arm.joint("waist") < 1.0
+    # The reboot would re-arm after faults that stood before it, not after this one.
+    with pytest.raises(ServiceFailed, match="enough"):
+        reboot.result(timeout=10)
+    assert arm.driver.status().state is DriverState.STOPPED
+    arm.driver.rearm().result(timeout=5)
+    arm.wait_state(DriverState.RUNNING)
+
+
+def test_a_stop_without_a_bus_holds_once_there_is_one(arm):
+    arm.server.unplug()
+    arm.start_driver(expect=DriverState.DISCONNECTED)
+    arm.driver.halt("enough").result(timeout=1)
+    arm.server.plug()
+    arm.wait_state(DriverState.STOPPED)
+    assert set(arm.driver.status().faults) == {"halted"}
+
+
+def test_a_stop_after_a_rearm_request_wins(arm):
+    arm.start_driver()
+    for _ in range(10):
+        arm.driver.halt("first").result(timeout=5)
+        rearm = arm.driver.rearm()
+        arm.driver.halt("second").result(timeout=5)
+        with pytest.raises(ServiceFailed, match="second"):
+            rearm.result(timeout=5)
+        assert arm.driver.status().state is DriverState.STOPPED

@@ -269,11 +269,11 @@ class XsDriver:
             KeyError: unknown cmd_type or name. The future raises ServiceFailed.
         """
         servos = self._procedures.with_shadows(self._configuration.motors_of(cmd_type, name))
-        return self._submit(self._procedures.torque(servos, enable))
+        return self._submit(self._procedures.torque(servos, enable, self.stops()))
 
     def rearm(self) -> Future[None]:
         """Leave STOPPED, if no cause stands. The future raises ServiceFailed naming what stands."""
-        return self._submit(self._procedures.rearm())
+        return self._submit(self._procedures.rearm(self.stops()))
 
     def halt(self, reason: str) -> Future[None]:
         """Stop the arm and refuse commands until re-armed.
@@ -283,7 +283,7 @@ class XsDriver:
         future: Future[None] = Future()
         with self._run.lock:
             if self._run.state is DriverState.DISCONNECTED:
-                self._run.faults["halted"] = reason
+                self._run.latch("halted", reason, request=True)
                 future.set_result(None)
                 return future
             self._halts.append((reason, future))
@@ -303,7 +303,7 @@ class XsDriver:
             KeyError: unknown cmd_type or name. The future raises ServiceFailed.
         """
         servos = self._procedures.with_shadows(self._configuration.motors_of(cmd_type, name))
-        return self._submit(self._procedures.reboot(servos, enable, smart))
+        return self._submit(self._procedures.reboot(servos, enable, smart, self.stops()))
 
     def set_operating_modes(self, cmd_type: str, name: str, mode: Mode) -> Future[list[str]]:
         """Change mode and profile; returns the motors that cannot do the mode and keep theirs.
@@ -341,7 +341,7 @@ class XsDriver:
         if set(values) == {"Torque_Enable"}:
             enable = bool(values["Torque_Enable"])
             servos = self._procedures.with_shadows(motors)
-            return self._submit(_then(self._procedures.torque(servos, enable), []))
+            return self._submit(_then(self._procedures.torque(servos, enable, self.stops()), []))
         return self._submit(self._procedures.set_registers(motors, values))
 
     def get_registers(self, cmd_type: str, name: str, register: str) -> Future[list[int]]:
@@ -371,15 +371,17 @@ class XsDriver:
 
     def fault(self, code: str, text: str) -> None:
         """Latch a stop."""
+        self._stop(code, text, request=False)
+
+    def _stop(self, code: str, text: str, request: bool) -> None:
         with self._run.lock:
-            known = code in self._run.faults
-            self._run.faults[code] = text
+            new = self._run.latch(code, text, request=request)
             first = self._run.running
             self._run.state = DriverState.STOPPED
             self._sender.drop_commands()
         if first:
             self._sender.hold_all()
-        if not known:
+        if new:
             self.event("error", f"stopped until re-armed: {text}")
 
     def event(self, level: str, text: str) -> None:
@@ -403,10 +405,15 @@ class XsDriver:
         """Note that a servo is there."""
         self._reader.answered(servo)
 
-    def fault_codes(self) -> frozenset[str]:
-        """Return the faults that stand."""
+    def stops(self) -> int:
+        """Return how often something latched a stop."""
         with self._run.lock:
-            return frozenset(self._run.faults)
+            return self._run.stops
+
+    def faults(self) -> dict[str, str]:
+        """Return the faults that stand, by code."""
+        with self._run.lock:
+            return dict(self._run.faults)
 
     def clear_faults(self) -> None:
         """Leave STOPPED."""
@@ -428,15 +435,15 @@ class XsDriver:
                 problem = ""
                 self._cycle_until_stopped()
             except (PortLost, BusSilent, NoReply, Refused, ServiceFailed) as error:
+                self._disconnected(str(error))
                 if str(error) != problem:
                     self.event("error", str(error))
                     problem = str(error)
-                self._disconnected(str(error))
                 self._stopping.wait(self._settings.reconnect_period_s)
             except Exception as error:
                 # The thread must outlive a defect: the servos would stop, the node would not know.
-                self.event("error", f"defect in the bus thread: {error!r}")
                 self._disconnected(f"defect: {error!r}")
+                self.event("error", f"defect in the bus thread: {error!r}")
                 self._stopping.wait(self._settings.reconnect_period_s)
         self._release()
 
@@ -446,11 +453,11 @@ class XsDriver:
             self._run.problem = reason
             self._run.state = DriverState.DISCONNECTED
             if self._started_once:
-                self._run.faults.setdefault("bus_lost", f"the bus was lost: {reason}")
+                self._run.latch("bus_lost", f"the bus was lost: {reason}")
             jobs, self._jobs = list(self._jobs), deque()
             while self._halts:
                 halt_reason, future = self._halts.popleft()
-                self._run.faults["halted"] = halt_reason
+                self._run.latch("halted", halt_reason, request=True)
                 future.set_result(None)
         self._sender.forget_all()
         if self._job is not None:
@@ -576,7 +583,7 @@ class XsDriver:
     def _obey_halts(self) -> None:
         while self._halts:
             reason, future = self._halts.popleft()
-            self.fault("halted", reason)
+            self._stop("halted", reason, request=True)
             future.set_result(None)
 
     def _publish(self, reading: JointReading) -> None:

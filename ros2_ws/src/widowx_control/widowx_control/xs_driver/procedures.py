@@ -38,8 +38,11 @@ class Host(Protocol):
     def answered(self, servo: Servo) -> None:
         """Note that a servo is there."""
 
-    def fault_codes(self) -> frozenset[str]:
-        """Return the faults that stand."""
+    def stops(self) -> int:
+        """Return how often something latched a stop."""
+
+    def faults(self) -> Mapping[str, str]:
+        """Return the faults that stand, by code."""
 
     def clear_faults(self) -> None:
         """Leave STOPPED."""
@@ -65,8 +68,14 @@ class Procedures:
         """Return the servos of motors and of their shadows."""
         return self._servos.named(self._configuration.with_shadows(motors))
 
-    def torque(self, servos: Sequence[Servo], enable: bool) -> Steps[None]:
-        """Switch torque. Switching on also re-arms; servos that have torque already go on."""
+    def torque(self, servos: Sequence[Servo], enable: bool, stops: int) -> Steps[None]:
+        """Switch torque. Switching on also re-arms; servos that have torque already go on.
+
+        Args:
+            servos: to switch.
+            enable: on or off.
+            stops: `Host.stops` at the request; what came up later is not cleared.
+        """
         self._require_present(servos)
         if not enable:
             for servo in servos:
@@ -81,8 +90,8 @@ class Procedures:
         for servo in servos:
             servo.torque_wanted = True
         try:
-            if self._host.fault_codes():
-                yield from self.rearm()
+            if self._host.faults():
+                yield from self.rearm(stops)
                 return
             without: list[Servo] = []
             for servo in servos:
@@ -96,9 +105,12 @@ class Procedures:
                 servo.torque_wanted = wanted_before[servo.name]
             raise
 
-    def rearm(self) -> Steps[None]:
-        """Leave STOPPED if no cause stands: every servo answers and none is shut down."""
-        codes = self._host.fault_codes()
+    def rearm(self, stops: int) -> Steps[None]:
+        """Leave STOPPED if no cause stands: every servo answers and none is shut down.
+
+        Args:
+            stops: `Host.stops` at the request; what came up later is not cleared.
+        """
         problems: list[str] = []
         for servo in self._servos.by_name.values():
             if servo.missing:
@@ -116,9 +128,8 @@ class Procedures:
         if problems:
             raise ServiceFailed("not re-armed: " + "; ".join(problems))
         yield from self._prepare_and_energise(list(self._servos.by_name.values()))
-        fresh = self._host.fault_codes() - codes
-        if fresh:
-            raise ServiceFailed(f"not re-armed: {sorted(fresh)} came up meanwhile")
+        if self._host.stops() != stops:
+            raise ServiceFailed(f"not re-armed: stopped again meanwhile: {self._causes()}")
         self._host.clear_faults()
 
     def _prepare_and_energise(self, servos: Sequence[Servo]) -> Steps[None]:
@@ -129,11 +140,12 @@ class Procedures:
             yield from self._servos.restore_ram(self._host.bus, servo)
             yield from self._servos.energise(self._host.bus, servo)
 
-    def reboot(self, servos: Sequence[Servo], enable: bool, smart: bool) -> Steps[list[str]]:
-        """Restart servos one after the other; see `XsDriver.reboot`."""
+    def reboot(
+        self, servos: Sequence[Servo], enable: bool, smart: bool, stops: int
+    ) -> Steps[list[str]]:
+        """Restart servos one after the other; see `XsDriver.reboot` and, for the rest, `rearm`."""
         restarted: list[str] = []
         failed: list[str] = []
-        codes = self._host.fault_codes()
         for servo in servos:
             if smart:
                 try:
@@ -162,11 +174,10 @@ class Procedures:
             finally:
                 servo.rebooting = False
                 self._host.answered(servo)
-        fresh = self._host.fault_codes() - codes
-        if fresh:
-            failed.append(f"{sorted(fresh)} came up meanwhile")
-        elif enable and codes:
-            yield from self.rearm()
+        if self._host.stops() != stops:
+            failed.append(f"stopped meanwhile: {self._causes()}")
+        elif enable and self._host.faults():
+            yield from self.rearm(stops)
         if failed:
             raise ServiceFailed(f"restarted {restarted}, but: " + "; ".join(failed))
         return restarted
@@ -280,6 +291,9 @@ class Procedures:
             values.append(int.from_bytes(data, "little", signed=entry.signed))
             yield
         return values
+
+    def _causes(self) -> str:
+        return "; ".join(self._host.faults().values())
 
     def _require_present(self, servos: Sequence[Servo]) -> None:
         missing = [s.name for s in servos if s.missing]

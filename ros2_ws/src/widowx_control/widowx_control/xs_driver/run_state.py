@@ -16,6 +16,8 @@ class RunState:
         self.state = DriverState.DISCONNECTED
         self.faults: dict[str, str] = {}
         """Why the driver is stopped, by code; they stand until the re-arm."""
+        self.stops = 0
+        """How often a new cause came up, or a stop was requested."""
         self.problem = ""
         """Why there is no connection, or empty."""
 
@@ -23,6 +25,19 @@ class RunState:
     def running(self) -> bool:
         """Whether commands are obeyed."""
         return self.state is DriverState.RUNNING
+
+    def latch(self, code: str, text: str, *, request: bool = False) -> bool:
+        """Note a cause to stop. Returns whether it is a new one. The caller holds the lock.
+
+        Args:
+            code: short key.
+            text: what a person should know.
+            request: it counts as new although it stands already.
+        """
+        new = request or code not in self.faults
+        self.stops += new
+        self.faults[code] = text
+        return new
 
     def require_running(self) -> None:
         """Pass while commands are obeyed.

@@ -162,15 +162,17 @@ class StateReader:
             and self._misses[s.servo_id] >= _MISSES
         ]
         # On a noisy line, bad luck alone can look the same; a ping is short.
-        silent = [s for s in silent if not self._answers_ping(s)]
         if silent and len(silent) == len(present):
-            raise BusSilent(f"no servo on {self._port_name} answers any more")
+            if not any(self._answers_ping(s, attempts=1) for s in silent):
+                raise BusSilent(f"no servo on {self._port_name} answers any more")
+            return
         for servo in silent:
-            self._lost(servo)
+            if not self._answers_ping(servo, _LAST_PINGS):
+                self._lost(servo)
 
-    def _answers_ping(self, servo: Servo) -> bool:
+    def _answers_ping(self, servo: Servo, attempts: int) -> bool:
         try:
-            self._bus.ping(servo.servo_id, _LAST_PINGS)
+            self._bus.ping(servo.servo_id, attempts)
         except NoReply:
             return False
         self._last_answer_s[servo.servo_id] = time.monotonic()
