@@ -29,6 +29,9 @@ setup(
     entry_points={
         "console_scripts": [
             "cmd_vel_guard = base_drivers.cmd_vel_guard:main",
+            "go2_driver = base_drivers.go2_driver:main",
+            "go2_emulator = base_drivers.go2_emulator:main",
+            "go2_stop_keeper = base_drivers.go2_stop_keeper:main",
             "kobuki_driver = base_drivers.kobuki_driver:main",
             "kobuki_emulator = base_drivers.kobuki_emulator.main:main",
         ]

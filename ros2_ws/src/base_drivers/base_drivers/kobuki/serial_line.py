@@ -44,8 +44,14 @@ class SerialLine:
         command = [sys.executable, "-m", stop_keeper.__name__]
         command += ["--port", str(self._descriptor), "--heartbeat", str(heartbeat)]
         command += ["--timeout-s", str(keeper_timeout_s)]
+        # Of this process's streams it holds none: who reads them would wait for it, too.
         self._keeper = subprocess.Popen(
-            command, pass_fds=(self._descriptor, heartbeat), start_new_session=True
+            command,
+            pass_fds=(self._descriptor, heartbeat),
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         os.close(heartbeat)
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from base_drivers.kobuki_emulator.control import ControlError
 
-_START_S: Final = 20.0
+_START_S: Final = 60.0
 _ANSWER_S: Final = 5.0
 
 

@@ -1,0 +1,1 @@
+"""The Unitree Go2 over its sport service, without ROS."""

@@ -1,0 +1,363 @@
+"""Node `go2_driver`: a Unitree Go2 behind the topics of every base."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Quaternion
+from nav_msgs.msg import Odometry
+from policy_server.node_parameters import (
+    NodeParameter,
+    check_change,
+    declare_parameters,
+    unknown_overrides,
+)
+from policy_server.polled_subscription import PolledSubscription
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState
+from rclpy.lifecycle import TransitionCallbackReturn as Transition
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
+from sensor_msgs.msg import BatteryState
+from std_srvs.srv import Trigger
+from tf2_msgs.msg import TFMessage
+from unitree_api.msg import Request, Response
+from unitree_go.msg import LowState, SportModeState
+
+from base_drivers.command_guard import Command
+from base_drivers.go2.driver import Go2Core, Outcome, Posture
+from base_drivers.go2.sport_service import SportState, mode_name
+from base_drivers.go2_messages import request_message, state_from_message
+from base_drivers.lifecycle_process import run_node
+from base_drivers.odometry_messages import odometry_message, transform_message
+from base_drivers.velocity import VelocityLimits, limit_speed
+from base_drivers.velocity_messages import subscribe_commands
+
+PARAMETERS: Final = (
+    NodeParameter("stamped", False, "cmd_vel is TwistStamped instead of Twist", structural=True),
+    NodeParameter("odom_frame", "odom", "frame of the odometry", structural=True),
+    NodeParameter("base_frame", "base_link", "frame of the body", structural=True),
+    NodeParameter("publish_tf", True, "publish odom_frame → base_frame", structural=True),
+    NodeParameter("state_topic", "/sportmodestate", "state of the robot", structural=True),
+    NodeParameter("low_state_topic", "/lf/lowstate", "battery of the robot", structural=True),
+    NodeParameter(
+        "velocity_frame",
+        "odom",
+        "axes along which the robot tells its velocity",
+        choices=("odom", "body"),
+        structural=True,
+    ),
+    NodeParameter("rate_hz", 50.0, "rate of requests and odometry", 20.0, 200.0, structural=True),
+    NodeParameter(
+        "command_timeout_s", 0.2, "a command is in force for this long", 0.05, 0.25, structural=True
+    ),
+    NodeParameter(
+        "command_max_age_s", 0.3, "oldest stamp of a command", 0.02, 2.0, structural=True
+    ),
+    NodeParameter(
+        "state_timeout_s", 0.2, "silence of the state that stops", 0.05, 2.0, structural=True
+    ),
+    NodeParameter(
+        "posture_timeout_s", 8.0, "time to stand up or lie down", 1.0, 60.0, structural=True
+    ),
+    NodeParameter("max_linear_m_s", 1.0, "forward and backward speed", 0.01, 2.5),
+    NodeParameter("max_lateral_m_s", 0.4, "sideways speed", 0.0, 1.0),
+    NodeParameter("max_angular_rad_s", 1.5, "yaw rate", 0.01, 4.0),
+)
+_DIAGNOSTICS_PERIOD_S: Final = 1.0
+_NO_LIMIT: Final = 1e9
+_VARIANCES: Final = (1e-2, 1e-2, 1e-2, 1e-2)
+_RELIABLE: Final = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class Go2Node(LifecycleNode):
+    """See the package's README for topics, services and parameters."""
+
+    # rclpy destroys a node whose constructor has failed, too.
+    _active = False
+
+    def __init__(self, **node_arguments: Any) -> None:
+        """Declare parameters.
+
+        Raises:
+            ValueError: a parameter is unknown, mistyped or out of range.
+        """
+        super().__init__("go2_driver", **node_arguments)
+        declare_parameters(self, PARAMETERS)
+        problems = unknown_overrides(self)
+        if problems:
+            raise ValueError("; ".join(problems))
+        self._configured = False
+        self._values: Mapping[str, Any] = {}
+        self._core: Go2Core | None = None
+        self._state: SportState | None = None
+        self._unsound_states = 0
+        self._failed_requests = 0
+        self._waiting: Future | None = None
+        self._topics: dict[str, Any] = {}
+        self._subscriptions_held: list[Any] = []
+        self._polled: dict[str, PolledSubscription] = {}
+        self._timer: Any = None
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_service(Trigger, "~/stand_up", self._stand_up)
+        self.create_service(Trigger, "~/lie_down", self._lie_down)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_slow, clock=self._steady)
+
+    # --- lifecycle --------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> Transition:
+        """Create the topics."""
+        values = {entry.name: self.get_parameter(entry.name).value for entry in PARAMETERS}
+        self._values = values
+        self._topics = {
+            "requests": self.create_lifecycle_publisher(Request, "/api/sport/request", _RELIABLE),
+            "odom": self.create_lifecycle_publisher(Odometry, "odom", 10),
+            "battery": self.create_lifecycle_publisher(BatteryState, "battery_state", 10),
+        }
+        if values["publish_tf"]:
+            self._topics["tf"] = self.create_lifecycle_publisher(TFMessage, "/tf", 100)
+        self._subscriptions_held = [
+            subscribe_commands(self, "cmd_vel", values["stamped"], self._on_command),
+            self.create_subscription(Response, "/api/sport/response", self._on_response, 10),
+        ]
+        self._polled = {
+            "state": PolledSubscription(self, SportModeState, values["state_topic"]),
+            "low_state": PolledSubscription(self, LowState, values["low_state_topic"]),
+        }
+        self._configured = True
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> Transition:
+        """Begin to pass commands. The robot is not moved."""
+        values = self._values
+        self._core = Go2Core(
+            values["command_timeout_s"], values["state_timeout_s"], values["posture_timeout_s"]
+        )
+        self._state = None
+        result = super().on_activate(state)
+        self._active = True
+        self._timer = self.create_timer(1.0 / values["rate_hz"], self._step, clock=self._steady)
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> Transition:
+        """Stop the robot; it keeps standing."""
+        self._rest()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> Transition:
+        """Give the topics back."""
+        self._release()
+        return Transition.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> Transition:
+        """Stop the robot and give the topics back."""
+        self._release()
+        return Transition.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> Transition:
+        """Stop the robot and give the topics back."""
+        self._release()
+        return Transition.SUCCESS
+
+    def destroy_node(self) -> None:
+        """Stop the robot before the process ends."""
+        self._rest()
+        super().destroy_node()
+
+    def _rest(self) -> None:
+        if not self._active:
+            return
+        self._active = False
+        self.destroy_timer(self._timer)
+        assert self._core is not None
+        for request in self._core.halt():
+            self._topics["requests"].publish(request_message(request))
+        self._answer(Outcome(False, "the driver was deactivated"))
+
+    def _release(self) -> None:
+        self._rest()
+        for publisher in self._topics.values():
+            self.destroy_lifecycle_publisher(publisher)
+        for subscription in self._subscriptions_held:
+            self.destroy_subscription(subscription)
+        for polled in self._polled.values():
+            polled.destroy()
+        self._topics, self._subscriptions_held, self._polled = {}, [], {}
+        self._configured = False
+
+    def _check_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+        return check_change(PARAMETERS, changes, configured=self._configured)
+
+    # --- commands ---------------------------------------------------------------------------------
+
+    def _on_command(self, command: Command) -> None:
+        if not self._active or self._core is None:
+            return
+        if command.stamp_s is not None:
+            age_s = self.get_clock().now().nanoseconds * 1e-9 - command.stamp_s
+            if age_s > self._values["command_max_age_s"]:
+                self._core.refuse("command_stale")
+                return
+        velocity = command.velocity
+        if command.is_finite:
+            limits = VelocityLimits(
+                self.get_parameter("max_linear_m_s").value,
+                self.get_parameter("max_lateral_m_s").value,
+                self.get_parameter("max_angular_rad_s").value,
+                _NO_LIMIT,
+                _NO_LIMIT,
+            )
+            velocity = limit_speed(velocity, limits).velocity
+        self._core.on_command(velocity, time.monotonic())
+
+    def _step(self) -> None:
+        if not self._active or self._core is None:
+            return
+        now_s = time.monotonic()
+        message = self._polled["state"].take()
+        if message is not None:
+            state = state_from_message(message)
+            if state.is_sound():
+                self._state = state
+                self._core.on_state(state, now_s)
+                self._publish_odometry(state)
+            else:
+                self._unsound_states += 1
+        for request in self._core.tick(now_s):
+            self._topics["requests"].publish(request_message(request))
+        if self._core.outcome is not None:
+            self._answer(self._core.outcome)
+
+    def _on_response(self, message: Response) -> None:
+        if message.header.status.code != 0:
+            self._failed_requests += 1
+            self.get_logger().warning(
+                f"the robot answered request {message.header.identity.api_id} with code "
+                f"{message.header.status.code}",
+                throttle_duration_sec=1.0,
+            )
+
+    # --- posture ----------------------------------------------------------------------------------
+
+    async def _stand_up(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        return await self._change_posture(Posture.STANDING, response)
+
+    async def _lie_down(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        return await self._change_posture(Posture.LYING, response)
+
+    async def _change_posture(
+        self, posture: Posture, response: Trigger.Response
+    ) -> Trigger.Response:
+        if not self._active or self._core is None:
+            response.success, response.message = False, "the node is not active; activate it first"
+            return response
+        problem = self._core.change_posture(posture, time.monotonic())
+        if problem:
+            response.success, response.message = False, problem
+            return response
+        future: Future = Future(executor=self.executor)
+        self._waiting = future
+        outcome: Outcome = await future  # type: ignore[assignment]
+        response.success, response.message = outcome.success, outcome.message
+        return response
+
+    def _answer(self, outcome: Outcome) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.set_result(outcome)
+
+    # --- measurements -----------------------------------------------------------------------------
+
+    def _publish_odometry(self, state: SportState) -> None:
+        w, x, y, z = state.quaternion_wxyz
+        odometry = odometry_message(
+            # The robot's own stamp is of a clock that nobody synchronises.
+            self.get_clock().now().to_msg(),
+            (self._values["odom_frame"], self._values["base_frame"]),
+            state.position_m,
+            Quaternion(x=x, y=y, z=z, w=w),
+            state.body_velocity(self._values["velocity_frame"] == "body"),
+            _VARIANCES,
+        )
+        self._topics["odom"].publish(odometry)
+        if "tf" in self._topics:
+            self._topics["tf"].publish(transform_message(odometry))
+
+    def _publish_slow(self) -> None:
+        low_state = self._polled["low_state"].take() if "low_state" in self._polled else None
+        if low_state is not None and self._active:
+            self._publish_battery(low_state)
+        core, state = self._core, self._state
+        level, text = DiagnosticStatus.OK, "inactive"
+        values: dict[str, object] = {}
+        if self._active and core is not None:
+            not_ready = core.not_ready(time.monotonic())
+            level = DiagnosticStatus.OK if not_ready is None else DiagnosticStatus.WARN
+            text = "driving" if not_ready is None else not_ready[1]
+            if not_ready is not None and not_ready[0] == "state_silent":
+                level = DiagnosticStatus.ERROR
+            if state is not None and state.error_code and not_ready is None:
+                level, text = DiagnosticStatus.WARN, f"the robot tells error {state.error_code}"
+            values = {
+                "mode": mode_name(state.mode) if state is not None else "",
+                "error_code": state.error_code if state is not None else "",
+                "watchdog_stops": core.watchdog_stops,
+                "unsound_states": self._unsound_states,
+                "failed_requests": self._failed_requests,
+                **core.refused,
+            }
+        array = DiagnosticArray(
+            status=[
+                DiagnosticStatus(
+                    level=level,
+                    name=f"{self.get_name()}: base",
+                    message=text,
+                    values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+                )
+            ]
+        )
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+    def _publish_battery(self, low_state: LowState) -> None:
+        battery = low_state.bms_state
+        cells = [value * 1e-3 for value in battery.cell_vol if value]
+        message = BatteryState(
+            voltage=low_state.power_v,
+            current=battery.current * 1e-3,
+            percentage=battery.soc / 100.0,
+            cell_voltage=cells,
+            power_supply_status=BatteryState.POWER_SUPPLY_STATUS_UNKNOWN,
+            power_supply_health=BatteryState.POWER_SUPPLY_HEALTH_UNKNOWN,
+            power_supply_technology=BatteryState.POWER_SUPPLY_TECHNOLOGY_LION,
+            present=True,
+            location="body",
+            charge=float("nan"),
+            capacity=float("nan"),
+            design_capacity=float("nan"),
+            temperature=float(max(battery.bq_ntc)),
+        )
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.header.frame_id = self._values["base_frame"]
+        self._topics["battery"].publish(message)
+
+
+def main() -> int:
+    """Run the node."""
+    return run_node("go2_driver", Go2Node)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

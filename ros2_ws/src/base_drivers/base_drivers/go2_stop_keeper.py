@@ -1,0 +1,76 @@
+"""Node `go2_stop_keeper`: stops a Go2 whose driver was killed or hangs.
+
+It listens to the requests that the robot gets. When the last of them asks for a velocity and
+nothing follows, it asks for a stop. It needs no word from the driver, so the driver cannot fail to
+say one.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Final
+
+from policy_server.node_parameters import NodeParameter, declare_parameters, unknown_overrides
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from unitree_api.msg import Request
+
+from base_drivers.go2.sport_service import STOP_MOVE, Api, velocity_from_parameter
+from base_drivers.go2_messages import request_message
+from base_drivers.lifecycle_process import run_node
+
+PARAMETERS: Final = (
+    NodeParameter("timeout_s", 0.2, "a velocity is trusted for this long", 0.05, 1.0),
+)
+_CHECK_S: Final = 0.02
+_REPEATS: Final = 10
+
+
+class Go2StopKeeper(Node):
+    """See the module's text."""
+
+    def __init__(self, **node_arguments: Any) -> None:
+        """Listen from now on.
+
+        Raises:
+            ValueError: a parameter is unknown, mistyped or out of range.
+        """
+        super().__init__("go2_stop_keeper", **node_arguments)
+        declare_parameters(self, PARAMETERS)
+        problems = unknown_overrides(self)
+        if problems:
+            raise ValueError("; ".join(problems))
+        self._moved_s: float | None = None
+        self._stops_left = 0
+        self._requests = self.create_publisher(Request, "/api/sport/request", 10)
+        self.create_subscription(Request, "/api/sport/request", self._on_request, 10)
+        self.create_timer(_CHECK_S, self._check, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _on_request(self, message: Request) -> None:
+        if message.header.identity.api_id != Api.MOVE:
+            # Every other request ends a walk; this node's own stop, too.
+            self._moved_s = None
+            return
+        velocity = velocity_from_parameter(message.parameter)
+        moving = velocity is not None and not velocity.is_rest()
+        self._moved_s = time.monotonic() if moving else None
+        self._stops_left = 0
+
+    def _check(self) -> None:
+        timeout_s = self.get_parameter("timeout_s").value
+        if self._moved_s is not None and time.monotonic() - self._moved_s > timeout_s:
+            self.get_logger().warning("the driver fell silent while the robot walked: stopping it")
+            self._moved_s, self._stops_left = None, _REPEATS
+        if self._stops_left > 0:
+            self._stops_left -= 1
+            self._requests.publish(request_message(STOP_MOVE))
+
+
+def main() -> int:
+    """Run the node."""
+    return run_node("go2_stop_keeper", Go2StopKeeper)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
