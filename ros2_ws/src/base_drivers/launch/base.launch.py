@@ -5,25 +5,16 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    EmitEvent,
-    OpaqueFunction,
-    RegisterEventHandler,
-    Shutdown,
-)
-from launch.event_handlers import OnProcessExit, OnProcessStart
-from launch.events import matches_action
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import LifecycleNode, Node
-from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState
-from lifecycle_msgs.msg import Transition
+from widowx_bringup.supervision import bring_up, run
 
 BASES = ("kobuki", "kobuki_emulated", "go2", "go2_emulated")
 
 
 def guard_limits(robot: str) -> dict:
     """Parameters of the guard from a robot of gnm_nav."""
+    # A base can be run without the navigation that knows its robot.
     from gnm_nav.robot_config import load_robot
 
     found = load_robot(robot)
@@ -42,122 +33,76 @@ def guard_limits(robot: str) -> dict:
     }
 
 
-def brought_up(node: LifecycleNode, name: str) -> list:
-    """Actions that start a lifecycle node, configure it and activate it."""
-
-    def change_state(transition: int) -> EmitEvent:
-        return EmitEvent(
-            event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
-        )
-
-    def refuse(context: LaunchContext) -> None:
-        # Only an exception makes `ros2 launch` end with a non-zero status.
-        raise RuntimeError(f"{name} refused its parameters; its own message above says why")
-
-    def on_transition(goal: str, action: EmitEvent | OpaqueFunction) -> RegisterEventHandler:
-        return RegisterEventHandler(
-            OnStateTransition(
-                target_lifecycle_node=node,
-                start_state="configuring",
-                goal_state=goal,
-                entities=[action],
-            )
-        )
-
-    return [
-        on_transition("inactive", change_state(Transition.TRANSITION_ACTIVATE)),
-        on_transition("unconfigured", OpaqueFunction(function=refuse)),
-        RegisterEventHandler(
-            OnProcessStart(
-                target_action=node, on_start=[change_state(Transition.TRANSITION_CONFIGURE)]
-            )
-        ),
-        node,
-    ]
-
-
 def start_base(context: LaunchContext) -> list:
     given = context.launch_configurations
     base = given["base"]
-    if base not in BASES:
-        raise ValueError(f"base is '{base}'; expected one of {list(BASES)}")
     kind = base.removesuffix("_emulated")
     default = Path(get_package_share_directory("base_drivers")) / "config" / f"{kind}.yaml"
     file = Path(given["params_file"]).expanduser() if given["params_file"] else default
     if not file.is_file():
         raise FileNotFoundError(f"params_file is '{file}', which is not a file")
-    limits = guard_limits(given["robot"]) if given["robot"] else {}
-    driver_parameters: list = [str(file)]
-    actions: list = []
-    if base == "kobuki_emulated":
-        folder = Path(tempfile.mkdtemp(prefix="kobuki-"))
-        driver_parameters.append({"port": str(folder / "kobuki")})
-        emulator = Node(
-            package="base_drivers",
-            executable="kobuki_emulator",
-            arguments=["--link", str(folder / "kobuki"), "--control", str(folder / "control.sock")],
-            output="screen",
-        )
-        actions.append(emulator)
-    elif given["port"]:
-        driver_parameters.append({"port": given["port"]})
-    if base == "go2_emulated":
-        actions.append(
-            Node(
-                package="base_drivers",
-                executable="go2_emulator",
-                name="go2_emulator",
-                output="screen",
-            )
-        )
-    if kind == "go2":
-        actions.append(
-            Node(
-                package="base_drivers",
-                executable="go2_stop_keeper",
-                name="go2_stop_keeper",
-                parameters=[str(file)],
-                output="screen",
-            )
-        )
-    for executable, parameters in (
-        (f"{kind}_driver", driver_parameters),
-        ("cmd_vel_guard", [str(file), limits]),
-    ):
-        node = LifecycleNode(
+    if given["port"] and base != "kobuki":
+        raise ValueError(f"port is for base:=kobuki; found base:={base}")
+
+    def process(executable: str, **options: object) -> Node:
+        return Node(
             package="base_drivers",
             executable=executable,
             name=executable,
+            output="screen",
+            **options,
+        )
+
+    def lifecycle_node(name: str, parameters: dict) -> list:
+        node = LifecycleNode(
+            package="base_drivers",
+            executable=name,
+            name=name,
             namespace="",
-            parameters=parameters,
+            parameters=[str(file), parameters],
             output="screen",
         )
-        actions += brought_up(node, executable)
-        actions.append(
-            RegisterEventHandler(
-                OnProcessExit(
-                    target_action=node, on_exit=[Shutdown(reason=f"{executable} has ended")]
-                )
-            )
+        return bring_up(node, name, when_active=[])
+
+    actions: list = []
+    port = {"port": given["port"]} if given["port"] else {}
+    if base == "kobuki_emulated":
+        folder = Path(tempfile.mkdtemp(prefix="kobuki-"))
+        port = {"port": str(folder / "kobuki")}
+        emulator = Node(
+            package="base_drivers",
+            executable="kobuki_emulator",
+            arguments=["--link", port["port"], "--control", str(folder / "control.sock")],
+            output="screen",
         )
+        actions += run(emulator, "kobuki_emulator")
+    if base == "go2_emulated":
+        actions += run(process("go2_emulator", parameters=[{"mode": 1}]), "go2_emulator")
+    if kind == "go2":
+        actions += run(process("go2_stop_keeper", parameters=[str(file)]), "go2_stop_keeper")
+    limits = guard_limits(given["robot"]) if given["robot"] else {}
+    actions += lifecycle_node(f"{kind}_driver", port)
+    actions += lifecycle_node("cmd_vel_guard", limits)
     return actions
 
 
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
-            DeclareLaunchArgument("base", description=f"one of {', '.join(BASES)}"),
+            DeclareLaunchArgument("base", choices=list(BASES), description="base to run"),
             DeclareLaunchArgument(
                 "params_file",
                 default_value="",
-                description="YAML of all nodes; default: the base's",
+                description="YAML with parameters of all nodes; empty: that of the base",
             ),
             DeclareLaunchArgument(
                 "robot",
                 default_value="",
-                description="robot of gnm_nav whose limits and body the guard takes",
+                description="robot of gnm_nav whose limits and body the guard takes; empty: none",
             ),
-            DeclareLaunchArgument("port", default_value="", description="serial port of a Kobuki"),
+            DeclareLaunchArgument(
+                "port", default_value="", description="serial port of a Kobuki; empty: /dev/kobuki"
+            ),
             OpaqueFunction(function=start_base),
         ]
     )
