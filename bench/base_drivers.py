@@ -296,7 +296,7 @@ def go2(repeats: int, seed: int) -> dict[str, dict[str, list[float]]]:
 def table(base: str, times: dict[str, dict[str, list[float]]]) -> list[str]:
     """Rows of a Markdown table."""
     rows = [
-        f"| {base}: fault | told to rest, median [ms] | longest [ms] | wheels stand, longest [ms] |",
+        f"| {base}: fault | told to rest, median [ms] | longest [ms] | wheels stand [ms] |",
         "|---|---|---|---|",
     ]
     for name, found in times.items():
