@@ -58,6 +58,7 @@ ORDINARY_DURATION_S = 60.0
 LINE_COMMANDS = 40
 RECONNECTIONS = 5
 DRIVER_PRIORITY = 20
+CLIENT_PRIORITY = 15
 KERNEL_WORKER_PRIORITY = 10
 
 
@@ -115,7 +116,7 @@ def preferred_kernel_workers() -> Iterator[bool]:
     done = threading.Event()
     changed: set[int] = set()
 
-    def prefer() -> bool:
+    def prefer() -> None:
         for word in Path("/proc/2/task/2/children").read_text().split():
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 if not Path(f"/proc/{word}/comm").read_text().startswith("kworker/u"):
@@ -124,14 +125,14 @@ def preferred_kernel_workers() -> Iterator[bool]:
                     priority = os.sched_param(KERNEL_WORKER_PRIORITY)
                     os.sched_setscheduler(int(word), os.SCHED_FIFO, priority)
                     changed.add(int(word))
-        return bool(changed)
 
     def keep_on() -> None:
         while not done.wait(0.5):
             prefer()
 
+    allowed = True
     try:
-        allowed = prefer()
+        prefer()
     except OSError:
         allowed = False
     thread = threading.Thread(target=keep_on, daemon=True)
@@ -189,7 +190,7 @@ class Bench:
         self.driver: subprocess.Popen[bytes] | None = None
         # The client shall not be what is measured.
         settle_process()
-        prefer_process(realtime_priority=1)
+        prefer_process(CLIENT_PRIORITY)
 
     def start_driver(self, realtime_priority: int = DRIVER_PRIORITY) -> None:
         command = [sys.executable, "-m", "widowx_control.xs_driver.node", "--ros-args"]

@@ -8,8 +8,15 @@ import pytest
 from emulated_arm import wait_for
 from widowx_control.gripper import finger_distance_m
 from widowx_control.xs_driver.configuration import Mode
-from widowx_control.xs_driver.control_table import MODE_CURRENT, MODE_POSITION, MODE_VELOCITY
+from widowx_control.xs_driver.control_table import (
+    MODE_CURRENT,
+    MODE_CURRENT_BASED_POSITION,
+    MODE_EXTENDED_POSITION,
+    MODE_POSITION,
+    MODE_VELOCITY,
+)
 from widowx_control.xs_driver.driver_types import CommandRefused, DriverState, ServiceFailed
+from widowx_control.xs_driver.units import ticks_from_rad
 
 ARM = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
 FAST = Mode("position", "time", 200, 50)
@@ -131,6 +138,65 @@ def test_a_mode_that_a_servo_lacks_is_refused_or_leaves_it_alone(arm):
     for bad in (Mode("hover"), Mode("position", "slow"), Mode("position", "time", -1)):
         with pytest.raises(ServiceFailed):
             arm.driver.set_operating_modes("group", "arm", bad)
+
+
+def test_extended_position_takes_goals_beyond_one_turn(arm):
+    arm.start_driver()
+    with pytest.raises(CommandRefused) as refusal:
+        arm.driver.command("single", "wrist_rotate", [4.0])
+    assert refusal.value.code == "out_of_limits"
+    mode = Mode("ext_position", "time", 300, 50)
+    arm.driver.set_operating_modes("single", "wrist_rotate", mode).result(timeout=5)
+    arm.driver.command("single", "wrist_rotate", [4.0])
+    wait_for(lambda: arm.servo("wrist_rotate", "Goal_Position") == ticks_from_rad(4.0))
+    assert arm.servo("wrist_rotate", "Operating_Mode") == MODE_EXTENDED_POSITION
+    # The emulated joint has stops at half a turn.
+    wait_for(lambda: arm.joint("wrist_rotate") > 3.1)
+    arm.driver.command("single", "wrist_rotate", [-0.5])
+    wait_for(lambda: abs(arm.joint("wrist_rotate") + 0.5) < 0.02)
+
+
+def test_current_based_position_pushes_no_harder_than_goal_current(arm):
+    arm.start_driver()
+    mode = Mode("current_based_position", "velocity", 0, 0)
+    arm.driver.set_operating_modes("single", "shoulder", mode).result(timeout=5)
+    assert arm.servo("shoulder_shadow", "Operating_Mode") == MODE_CURRENT_BASED_POSITION
+    arm.driver.set_registers("single", "shoulder", {"Goal_Current": 4}).result(timeout=5)
+    wait_for(lambda: arm.servo("shoulder_shadow", "Goal_Current") == 4)
+    arm.driver.command("single", "shoulder", [-1.0])
+    wait_for(lambda: arm.servo("shoulder_shadow", "Goal_Position") == ticks_from_rad(-1.0))
+    start = len(arm.readings)
+    wait_for(lambda: len(arm.readings) > start + 60)
+    # Two servos at 11 mA cannot lift the arm; at 1000 mA each they can.
+    assert arm.joint("shoulder") < -1.7
+    arm.driver.set_registers("single", "shoulder", {"Goal_Current": 370}).result(timeout=5)
+    wait_for(lambda: abs(arm.joint("shoulder") + 1.0) < 0.1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected_s"),
+    [
+        (Mode("position", "time", 1200, 200), 1.2),
+        # 0.767 rad/s and 1.498 rad/s^2: 0.512 s up, 0.665 s steady, 0.512 s down.
+        (Mode("position", "velocity", 32, 4), 1.69),
+    ],
+)
+def test_moves_take_the_time_of_their_profile(arm, mode, expected_s):
+    arm.start_driver()
+    use_profile(arm, mode)
+    arm.driver.command("group", "arm", [0.9, -1.8, 1.55, 0.9, 0.8, 0.9])
+
+    def turning():
+        servos = arm.server.call(
+            lambda bus: [s.summary(bus.now_s)["Velocity_Trajectory"] for s in bus.servos]
+        )
+        return [servos[i] for i in (0, 5, 7)]
+
+    wait_for(lambda: all(turning()))
+    start = time.monotonic()
+    wait_for(lambda: not any(turning()))
+    assert time.monotonic() - start == pytest.approx(expected_s, abs=0.25)
+    assert arm.joint("waist") == pytest.approx(0.9, abs=0.02)
 
 
 def waypoints(joint_index, values, period_s):

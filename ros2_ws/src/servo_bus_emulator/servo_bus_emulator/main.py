@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     ):
         settle_process()
         if arguments.realtime_priority:
-            prefer_process(realtime_priority=1)
+            prefer_process(max(1, arguments.realtime_priority // 2))
         print(f"servo_bus_emulator: {len(bus.servos)} servos on {server.port}", flush=True)
         control = (
             contextlib.nullcontext()

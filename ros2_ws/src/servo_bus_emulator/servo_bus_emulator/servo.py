@@ -22,6 +22,7 @@ from widowx_control.xs_driver.control_table import (
     FULL_PWM,
     MA_PER_UNIT,
     MODE_CURRENT,
+    MODE_CURRENT_BASED_POSITION,
     MODE_PWM,
     MODE_VELOCITY,
     NO_SECONDARY_ID,
@@ -288,6 +289,11 @@ class Servo:
             return Drive(sign * stall * self._current_fraction, 0.0)
         self._pwm = self._controller_pwm(mode, duration_s)
         duty = self._pwm / FULL_PWM * supply
+        if mode == MODE_CURRENT_BASED_POSITION:
+            allowed = abs(self.table.get("Goal_Current")) * MA_PER_UNIT
+            allowed /= self.model.stall_current_ma
+            duty = min(max(duty, speed_fraction - allowed), speed_fraction + allowed)
+            self._pwm = duty / supply * FULL_PWM
         self._current_fraction = duty - speed_fraction
         self._protect(duration_s)
         return Drive(sign * stall * duty, stall / self.model.no_load_speed_rad_s)
