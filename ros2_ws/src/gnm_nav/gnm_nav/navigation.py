@@ -9,221 +9,27 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, field, replace
-from enum import IntEnum, StrEnum
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gnm_nav.frame_context import FrameContext
-from gnm_nav.localiser import Localisation, Localiser, LocaliserConfig
+from gnm_nav.journey import Journey, Nudge, Turn
+from gnm_nav.localiser import Localisation, Localiser
+from gnm_nav.navigation_types import (
+    FailureCode,
+    NavigationConfig,
+    NavigationDecision,
+    NavigationError,
+    NavigationState,
+)
 from gnm_nav.route_planner import RoutePlanner
 from gnm_nav.topological_map import EdgeKind, MapError, TopologicalMap
 
 if TYPE_CHECKING:
     from policy_server.navigation_model import NavigationModel, ObservationCode
-
-
-class NavigationState(IntEnum):
-    """What the robot does; the numbers are those of `policy_interfaces/NavigationStatus`."""
-
-    IDLE = 0
-    LOCALISING = 1
-    DRIVING = 2
-    TURNING = 3
-    EXPLORING = 4
-    WAITING = 5
-
-
-class FailureCode(StrEnum):
-    """Why a goal was given up, or refused."""
-
-    UNKNOWN_GOAL = "unknown_goal"
-    UNREACHABLE = "unreachable"
-    LOST = "lost"
-    NO_MAP = "no_map"
-
-
-class NavigationError(ValueError):
-    """A goal that was refused.
-
-    Attributes:
-        code: the reason.
-    """
-
-    def __init__(self, code: FailureCode, message: str) -> None:
-        self.code = code
-        super().__init__(message)
-
-
-@dataclass(frozen=True)
-class NavigationConfig:
-    """Parameters of navigation.
-
-    Raises:
-        ValueError: a value is outside its range; the message names it.
-    """
-
-    close_threshold_steps: float = 3.0
-    """A node nearer than this is no subgoal; the next one of the route is."""
-    lookahead_nodes: int = 5
-    """Nodes of the route that are compared per tick."""
-    reach_distance_steps: float = 1.5
-    """Distance to the goal at which it counts as reached."""
-    reach_ticks: int = 2
-    """For so many ticks on end."""
-    passed_distance_steps: float = 3.5
-    """The goal also counts as reached when it was this near and is now further away again."""
-    goal_image_distance_steps: float = 6.0
-    """A goal image is a place of the map when a node is this near to it."""
-    image_timeout_s: float = 0.5
-    """Age of the newest frame above which the robot waits."""
-    no_progress_s: float = 10.0
-    """Time without coming nearer to the goal after which something is done about it."""
-    progress_steps: float = 1.0
-    """How much nearer counts as progress [model steps]."""
-    stuck_s: float = 2.5
-    """Time of driving without a change of the image after which the robot counts as stuck."""
-    stuck_change: float = 1.2
-    """Mean change of the image within one second, in grey levels 0 … 255, below which nothing
-    moved."""
-    recoveries: int = 2
-    """Attempts at one place before its edges count as blocked."""
-    block_steps: float = 8.0
-    """How far ahead the route counts as blocked [model steps]."""
-    block_radius_m: float = 0.6
-    """Nodes this near to blocked ones, where the map has poses, are blocked too."""
-    look_s: float = 1.5
-    """Time to look without turning after getting lost."""
-    turn_rate_rad_s: float = 0.5
-    """Speed of turning on the spot."""
-    can_turn: bool = True
-    """Whether the robot can turn on the spot."""
-    nudge_rad: float = 0.5
-    """Angle of turning away from what the robot is stuck at."""
-    nudge_s: float = 1.0
-    """Time of driving straight on afterwards."""
-    search_turns: float = 1.25
-    """Turns on the spot after which the search is given up."""
-    lost_timeout_s: float = 40.0
-    """Time of being lost on end after which the goal is given up."""
-    num_samples: int = 8
-    """Waypoint samples of a diffusion model; the medoid is driven."""
-    seed: int = 0
-    """Of a diffusion model's noise; it advances by one per tick."""
-    localiser: LocaliserConfig = field(default_factory=LocaliserConfig)
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        bounds: dict[str, tuple[float, float]] = {
-            "close_threshold_steps": (0.0, 20.0),
-            "lookahead_nodes": (1, 32),
-            "reach_distance_steps": (0.1, 20.0),
-            "reach_ticks": (1, 100),
-            "passed_distance_steps": (0.0, 20.0),
-            "goal_image_distance_steps": (0.1, 20.0),
-            "image_timeout_s": (0.05, 10.0),
-            "no_progress_s": (1.0, 600.0),
-            "progress_steps": (0.1, 20.0),
-            "stuck_s": (0.5, 60.0),
-            "stuck_change": (0.0, 50.0),
-            "recoveries": (0, 10),
-            "block_steps": (0.5, 100.0),
-            "block_radius_m": (0.0, 10.0),
-            "look_s": (0.0, 30.0),
-            "turn_rate_rad_s": (0.05, 3.0),
-            "nudge_rad": (0.0, 3.0),
-            "nudge_s": (0.0, 10.0),
-            "search_turns": (0.1, 5.0),
-            "lost_timeout_s": (1.0, 600.0),
-            "num_samples": (1, 64),
-            "seed": (0, 2**31 - 1),
-        }
-        for name, (low, high) in bounds.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} is {value}; it must be within [{low:g}, {high:g}]")
-
-
-@dataclass(frozen=True)
-class NavigationDecision:
-    """What to do until the next tick. Neither waypoints nor a turn rate: stand.
-
-    Attributes:
-        state: what the robot does.
-        code: why it gave up, or None.
-        message: for people.
-        node: where it believes to be; None: not known.
-        subgoal: the node it drives to.
-        goal: the goal node.
-        distance_steps: predicted distance to `node`; NaN: not known.
-        route_steps: from `node` to the goal along the map; NaN: no goal or no route.
-        confidence: probability of `node` and its neighbours, 0 … 1.
-        progress: of the route since the goal was set, 0 … 1.
-        waypoints_m: (T, 3) x forward, y left [m], yaw [rad] in the robot's frame at the newest
-            image; or None.
-        turn_rate_rad_s: speed of turning on the spot, counter-clockwise; or None.
-        reached: the goal was reached in this tick; the robot has no goal any more.
-        replans: times that edges were blocked since the goal was set.
-        stamp_s: of the newest image; NaN: there is none.
-        localisation: details of this tick, where it localised.
-    """
-
-    state: NavigationState
-    code: FailureCode | None = None
-    message: str = ""
-    node: int | None = None
-    subgoal: int | None = None
-    goal: int | None = None
-    distance_steps: float = math.nan
-    route_steps: float = math.nan
-    confidence: float = 0.0
-    progress: float = 0.0
-    waypoints_m: NDArray[np.float64] | None = None
-    turn_rate_rad_s: float | None = None
-    reached: bool = False
-    replans: int = 0
-    stamp_s: float = math.nan
-    localisation: Localisation | None = None
-
-
-@dataclass
-class _Nudge:
-    """A recovery from being stuck: turn a little, then straight on."""
-
-    rate_rad_s: float
-    turn_until_s: float
-    drive_until_s: float
-
-
-@dataclass
-class _Turn:
-    """A turn on the spot that the route asks for; once begun it is finished."""
-
-    target: int
-    rate_rad_s: float
-    angle_rad: float
-    turned_rad: float = 0.0
-
-
-@dataclass
-class _Journey:
-    """What is remembered from goal to goal."""
-
-    goal: int
-    first_steps: float | None = None
-    best_steps: float = math.inf
-    progress_at_s: float = math.nan
-    nearest_goal_steps: float = math.inf
-    reach_ticks: int = 0
-    replans: int = 0
-    troubles: list[int] = field(default_factory=list)
-    lost_since_s: float | None = None
-    searched_rad: float = 0.0
-    turn: _Turn | None = None
-    nudge: _Nudge | None = None
-    still_since_s: float | None = None
 
 
 class NavigationCore:
@@ -261,7 +67,7 @@ class NavigationCore:
             if topological_map is not None
             else None
         )
-        self._journey: _Journey | None = None
+        self._journey: Journey | None = None
         self._exploring = False
         self._seed = self._config.seed
         self._last_tick_s: float | None = None
@@ -402,7 +208,7 @@ class NavigationCore:
         self._exploring = False
         self._planner.unblock_all()
         self._planner.set_goal(node)
-        self._journey = _Journey(node)
+        self._journey = Journey(node)
 
     def tick(self, now_s: float) -> NavigationDecision:
         """Decide what to do now.
@@ -495,7 +301,7 @@ class NavigationCore:
 
     def _pursue(
         self,
-        journey: _Journey,
+        journey: Journey,
         seen: NavigationDecision,
         here: Localisation,
         frames: list[NDArray[np.uint8]],
@@ -531,9 +337,11 @@ class NavigationCore:
                 reached=True,
             )
         remaining = steps + min(here.distance_steps, self._model.spec.max_distance_steps)
-        progress = self._measure_progress(journey, remaining, now_s)
+        progress = journey.measure_progress(remaining, now_s, self._config)
         seen = replace(seen, route_steps=steps, progress=progress)
-        trouble = self._trouble(journey, frames, now_s)
+        path = self._last.waypoints_m
+        driving = path is not None and float(path[-1, 0]) >= self._spacing_m
+        trouble = journey.trouble(frames, driving, now_s, self._period_s, self._config)
         if trouble is not None:
             answer = self._recover(journey, seen, here, trouble, now_s)
             if answer is not None:
@@ -545,7 +353,7 @@ class NavigationCore:
         return self._drive(journey, seen, here)
 
     def _drive(
-        self, journey: _Journey, seen: NavigationDecision, here: Localisation
+        self, journey: Journey, seen: NavigationDecision, here: Localisation
     ) -> NavigationDecision:
         """Waypoints towards the subgoal, or the turn that the route begins with."""
         assert self._planner is not None and self._map is not None
@@ -603,7 +411,7 @@ class NavigationCore:
         edges = self._map.out_edges(a)
         return int(edges["kind"][edges["b"] == b][0])
 
-    def _reached(self, journey: _Journey, here: Localisation) -> bool:
+    def _reached(self, journey: Journey, here: Localisation) -> bool:
         assert self._planner is not None
         config = self._config
         distance = here.distance_to(journey.goal)
@@ -626,44 +434,9 @@ class NavigationCore:
         journey.nearest_goal_steps = min(journey.nearest_goal_steps, distance)
         return journey.reach_ticks >= config.reach_ticks or passed
 
-    def _measure_progress(self, journey: _Journey, remaining: float, now_s: float) -> float:
-        if journey.first_steps is None:
-            journey.first_steps = max(remaining, 1e-3)
-        if math.isnan(journey.progress_at_s):
-            journey.progress_at_s = now_s
-        if remaining <= journey.best_steps - self._config.progress_steps:
-            journey.best_steps = remaining
-            journey.progress_at_s = now_s
-            journey.searched_rad = 0.0
-        return float(np.clip(1.0 - remaining / journey.first_steps, 0.0, 1.0))
-
-    def _trouble(
-        self, journey: _Journey, frames: list[NDArray[np.uint8]], now_s: float
-    ) -> str | None:
-        """What keeps the robot from coming nearer, if anything does."""
-        driving = self._last.waypoints_m is not None
-        reach = 0.0 if self._last.waypoints_m is None else float(self._last.waypoints_m[-1, 0])
-        if not driving or reach < self._spacing_m or len(frames) < 2:
-            journey.still_since_s = None
-        else:
-            back = min(len(frames) - 1, round(1.0 / self._period_s))
-            change = float(
-                np.abs(frames[-1].astype(np.int16) - frames[-1 - back].astype(np.int16)).mean()
-            )
-            if change > self._config.stuck_change:
-                journey.still_since_s = None
-            elif journey.still_since_s is None:
-                journey.still_since_s = now_s
-            elif now_s - journey.still_since_s >= self._config.stuck_s:
-                journey.still_since_s = None
-                return "stuck: the image does not change while driving"
-        if now_s - journey.progress_at_s > self._config.no_progress_s:
-            return f"no progress for {self._config.no_progress_s:g} s"
-        return None
-
     def _recover(
         self,
-        journey: _Journey,
+        journey: Journey,
         seen: NavigationDecision,
         here: Localisation,
         trouble: str,
@@ -687,7 +460,7 @@ class NavigationCore:
             # Away from where it was steering; the second time to the other side.
             sign = (-1.0 if lateral > 0.0 else 1.0) * (1.0 if again % 2 == 0 else -1.0)
             turned_s = now_s + self._config.nudge_rad / self._config.turn_rate_rad_s
-            journey.nudge = _Nudge(
+            journey.nudge = Nudge(
                 sign * self._config.turn_rate_rad_s, turned_s, turned_s + self._config.nudge_s
             )
             return None
@@ -695,7 +468,7 @@ class NavigationCore:
         return replace(seen, state=NavigationState.LOCALISING, node=None, message=trouble)
 
     def _nudged(
-        self, journey: _Journey, nudge: _Nudge, seen: NavigationDecision, now_s: float
+        self, journey: Journey, nudge: Nudge, seen: NavigationDecision, now_s: float
     ) -> NavigationDecision | None:
         if now_s < nudge.turn_until_s:
             return replace(
@@ -718,7 +491,7 @@ class NavigationCore:
 
     def _block(
         self,
-        journey: _Journey,
+        journey: Journey,
         seen: NavigationDecision,
         here: Localisation,
         trouble: str,
@@ -774,7 +547,7 @@ class NavigationCore:
         return self._journey.goal
 
     def _search(
-        self, journey: _Journey, seen: NavigationDecision, now_s: float
+        self, journey: Journey, seen: NavigationDecision, now_s: float
     ) -> NavigationDecision:
         """Lost: look, then turn, then give up."""
         if journey.lost_since_s is None:
@@ -803,7 +576,7 @@ class NavigationCore:
         )
 
     def _turn_to_other_route(
-        self, journey: _Journey, seen: NavigationDecision, here: Localisation
+        self, journey: Journey, seen: NavigationDecision, here: Localisation
     ) -> NavigationDecision:
         """No way leads from this view to the goal; one may from another view of this place."""
         turned_out = journey.searched_rad >= self._config.search_turns * 2.0 * math.pi
@@ -824,7 +597,7 @@ class NavigationCore:
         )
 
     def _turn_along_route(
-        self, journey: _Journey, seen: NavigationDecision, a: int, b: int
+        self, journey: Journey, seen: NavigationDecision, a: int, b: int
     ) -> NavigationDecision:
         """The route begins with a turn on the spot."""
         assert self._map is not None and self._planner is not None
@@ -838,10 +611,10 @@ class NavigationCore:
         if poses is not None:
             angle = math.remainder(float(poses[b, 2] - poses[a, 2]), 2.0 * math.pi)
         rate = math.copysign(self._config.turn_rate_rad_s, angle)
-        journey.turn = _Turn(b, rate, abs(angle))
+        journey.turn = Turn(b, rate, abs(angle))
         return self._keep_turning(journey.turn, seen)
 
-    def _keep_turning(self, turn: _Turn, seen: NavigationDecision) -> NavigationDecision:
+    def _keep_turning(self, turn: Turn, seen: NavigationDecision) -> NavigationDecision:
         return replace(
             seen,
             state=NavigationState.TURNING,
@@ -850,7 +623,7 @@ class NavigationCore:
             turn_rate_rad_s=turn.rate_rad_s,
         )
 
-    def _has_turned(self, turn: _Turn, here: Localisation) -> bool:
+    def _has_turned(self, turn: Turn, here: Localisation) -> bool:
         """Whether the view after the turn is there, or should have been by now."""
         assert self._planner is not None
         if turn.turned_rad >= 1.2 * turn.angle_rad + 0.2:
@@ -867,7 +640,7 @@ class NavigationCore:
         return following is not None and self._edge_kind(here.node, following) != EdgeKind.TURN
 
     def _give_up(
-        self, journey: _Journey, seen: NavigationDecision, code: FailureCode, message: str
+        self, journey: Journey, seen: NavigationDecision, code: FailureCode, message: str
     ) -> NavigationDecision:
         self.clear_goal()
         return replace(

@@ -1,0 +1,117 @@
+"""The way to one goal: how far it is done, and what is in its way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnm_nav.navigation_types import NavigationConfig
+
+_CHANGE_S = 1.0
+"""Time over which a change of the image is measured."""
+
+
+@dataclass
+class Nudge:
+    """A recovery from being stuck: turn a little, then straight on."""
+
+    rate_rad_s: float
+    turn_until_s: float
+    drive_until_s: float
+
+
+@dataclass
+class Turn:
+    """A turn on the spot that the route asks for; once begun it is finished."""
+
+    target: int
+    rate_rad_s: float
+    angle_rad: float
+    turned_rad: float = 0.0
+
+
+@dataclass
+class Journey:
+    """What is remembered from when a goal is set until it is reached or given up.
+
+    Attributes:
+        goal: the goal node.
+        first_steps: length of the route when it was first known.
+        best_steps: shortest rest of the route so far.
+        progress_at_s: when it last became shorter.
+        nearest_goal_steps: smallest distance to the goal since it came near.
+        reach_ticks: ticks on end for which the goal was within reach.
+        replans: times that edges were blocked.
+        troubles: nodes at which something was in the way.
+        lost_since_s: since when the robot is lost, None: it is not.
+        searched_rad: how far it has turned to find itself or another way.
+        turn: the turn that it is in.
+        nudge: the recovery that it is in.
+        still_since_s: since when the image has not changed while driving.
+    """
+
+    goal: int
+    first_steps: float | None = None
+    best_steps: float = math.inf
+    progress_at_s: float = math.nan
+    nearest_goal_steps: float = math.inf
+    reach_ticks: int = 0
+    replans: int = 0
+    troubles: list[int] = field(default_factory=list)
+    lost_since_s: float | None = None
+    searched_rad: float = 0.0
+    turn: Turn | None = None
+    nudge: Nudge | None = None
+    still_since_s: float | None = None
+
+    def measure_progress(
+        self, remaining_steps: float, now_s: float, config: NavigationConfig
+    ) -> float:
+        """Take the rest of the route into account; return the part done, 0 … 1."""
+        if self.first_steps is None:
+            self.first_steps = max(remaining_steps, 1e-3)
+        if math.isnan(self.progress_at_s):
+            self.progress_at_s = now_s
+        if remaining_steps <= self.best_steps - config.progress_steps:
+            self.best_steps = remaining_steps
+            self.progress_at_s = now_s
+            self.searched_rad = 0.0
+        return float(np.clip(1.0 - remaining_steps / self.first_steps, 0.0, 1.0))
+
+    def trouble(
+        self,
+        frames: Sequence[NDArray[np.uint8]],
+        driving: bool,
+        now_s: float,
+        period_s: float,
+        config: NavigationConfig,
+    ) -> str | None:
+        """What keeps the robot from coming nearer, if anything does.
+
+        Args:
+            frames: context, oldest first, (h, w, 3) uint8 each.
+            driving: whether it was told to drive forwards.
+            now_s: current time.
+            period_s: time between two frames.
+            config: thresholds.
+        """
+        if not driving or len(frames) < 2:
+            self.still_since_s = None
+        else:
+            back = min(len(frames) - 1, round(_CHANGE_S / period_s))
+            before = frames[-1 - back].astype(np.int16)
+            change = float(np.abs(frames[-1].astype(np.int16) - before).mean())
+            if change > config.stuck_change:
+                self.still_since_s = None
+            elif self.still_since_s is None:
+                self.still_since_s = now_s
+            elif now_s - self.still_since_s >= config.stuck_s:
+                self.still_since_s = None
+                return "stuck: the image does not change while driving"
+        if now_s - self.progress_at_s > config.no_progress_s:
+            return f"no progress for {config.no_progress_s:g} s"
+        return None
