@@ -274,6 +274,7 @@ class Bench:
             time.sleep(max(0.0, due + rng.uniform(0.0, 0.008) - time.monotonic()))
             if len(sent) >= 500:
                 lost += self._match(sent, latencies)
+                due = time.monotonic()
         time.sleep(0.2)
         lost += self._match(sent, latencies)
         seconds = time.monotonic() - start
