@@ -42,7 +42,7 @@ _REALTIME_PRIORITY: Final = 30
 _NO_DRIVE: Final = Drive()
 _START_S: Final = 30.0
 _SILENCE_S: Final = 5.0
-_END_S: Final = 3.0
+_END_S: Final = 2.0
 
 
 @dataclass(frozen=True)

@@ -149,11 +149,11 @@ class SimulationLoop:
         self._stop.set()
         with self._frame:
             self._frame.notify_all()
+        if self._bus is not None:
+            self._bus.stop()
         for thread in self._threads:
             if thread.is_alive() and thread is not threading.current_thread():
                 thread.join(timeout=2.0)
-        if self._bus is not None:
-            self._bus.stop()
 
     def reset_scene(self, task: Task, seed: int) -> None:
         """Lay the scene of a task and seed; the arm stays where it is.
