@@ -14,6 +14,7 @@ from widowx_control.xs_driver.control_table import (
     MODE_EXTENDED_POSITION,
     MODE_POSITION,
     MODE_VELOCITY,
+    RAD_PER_S_PER_UNIT,
 )
 from widowx_control.xs_driver.driver_types import CommandRefused, DriverState, ServiceFailed
 from widowx_control.xs_driver.units import ticks_from_rad
@@ -42,6 +43,7 @@ def goals(arm):
         ("group", "arm", [0, 2.5, 0, 0, 0, 0], "out_of_limits"),
         ("group", "arm", [0, 0, 0, 0, 0, 1e30], "out_of_limits"),
         ("single", "gripper", [900], "out_of_limits"),
+        ("single", "elbow_shadow", [0.5], "shadow"),
     ],
 )
 def test_bad_commands_are_refused_whole_and_counted(arm, cmd_type, name, values, code):
@@ -262,6 +264,40 @@ def test_trajectory_values_follow_joint_names(arm):
     arm.driver.command_trajectory("group", "arm", names, {**points, "positions": reordered})
     wait_for(lambda: abs(arm.joint("waist") - 0.4) < 0.03)
     assert abs(arm.joint("wrist_rotate")) < 0.02
+
+
+def test_a_velocity_trajectory_sends_velocities_on_time(arm):
+    arm.start_driver()
+    mode = Mode("velocity", "velocity", 0, 0)
+    arm.driver.set_operating_modes("single", "waist", mode).result(timeout=5)
+    speeds = (0.0, 0.4, -0.4, 0.0)
+    points = {
+        "positions": [(0.3 * k, []) for k in range(4)],
+        "velocities": [(0.3 * k, [v]) for k, v in enumerate(speeds)],
+        "effort": [(0.3 * k, []) for k in range(4)],
+    }
+    arm.driver.command_trajectory("single", "waist", [], points)
+    seen = [arm.servo("waist", "Goal_Velocity")]
+    start = time.monotonic()
+    while arm.driver.status().trajectory_running and time.monotonic() < start + 5.0:
+        goal = arm.servo("waist", "Goal_Velocity")
+        if goal != seen[-1]:
+            seen.append(goal)
+        time.sleep(0.003)
+    raw = [round(v / RAD_PER_S_PER_UNIT) for v in speeds[1:]]
+    assert [v for v in seen if v] == raw[:2]
+    wait_for(lambda: arm.servo("waist", "Goal_Velocity") == 0)
+
+
+def test_shadows_take_no_goals_or_modes_of_their_own(arm):
+    arm.start_driver()
+    before = arm.servo("elbow_shadow", "Goal_Position")
+    goal = arm.driver.set_registers("single", "elbow_shadow", {"Goal_Position": 2048})
+    with pytest.raises(ServiceFailed, match="follows elbow"):
+        goal.result(timeout=5)
+    with pytest.raises(ServiceFailed, match="mode of elbow"):
+        arm.driver.set_operating_modes("single", "elbow_shadow", Mode("velocity"))
+    assert arm.servo("elbow_shadow", "Goal_Position") == before
 
 
 def test_registers_reach_shadows_and_are_read_back_one_per_joint(arm):

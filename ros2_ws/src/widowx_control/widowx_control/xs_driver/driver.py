@@ -320,6 +320,10 @@ class XsDriver:
             wrong = [m for m in motors if m not in self._configuration.grippers]
             if wrong:
                 raise ServiceFailed(f"{wrong} are not grippers, so they have no linear_position")
+        for motor in motors:
+            if motor in self._servos.master_of:
+                master = self._servos.master_of[motor]
+                raise ServiceFailed(f"{motor} has the mode of {master}; set that one's")
         return self._submit(self._procedures.set_modes(cmd_type, name, motors, mode))
 
     def set_registers(

@@ -89,14 +89,36 @@ class GoalTranslator:
         self._limit_tolerance_rad = limit_tolerance_rad
 
     def targets(self, cmd_type: str, name: str) -> tuple[str, ...]:
+        """Return the motors that a command is for.
+
+        Raises:
+            CommandRefused: unknown cmd_type or name, or a shadow: it would work against its master.
+        """
         try:
-            return self._configuration.motors_of(cmd_type, name)
+            motors = self._configuration.motors_of(cmd_type, name)
         except KeyError as error:
             raise CommandRefused("unknown_name", str(error.args[0])) from error
+        for motor in motors:
+            if motor in self._servos.master_of:
+                raise CommandRefused(
+                    "shadow", f"{motor} follows {self._servos.master_of[motor]}; command that one"
+                )
+        return motors
 
     def goals(
         self, cmd_type: str, name: str, motors: Sequence[str], values: Sequence[float]
     ) -> dict[str, dict[int, int]]:
+        """Return the goals of a command, raw, by register and servo id.
+
+        Args:
+            cmd_type: 'group' or 'single'.
+            name: of the group or motor.
+            motors: what `targets` said.
+            values: one for each of them, in the unit of the mode.
+
+        Raises:
+            CommandRefused: nothing of it may be carried out; the text says why.
+        """
         if len(values) != len(motors):
             raise CommandRefused(
                 "wrong_length",
@@ -168,6 +190,11 @@ class GoalTranslator:
         joint_names: Sequence[str],
         points: Mapping[str, Sequence[tuple[float, Sequence[float]]]],
     ) -> Trajectory:
+        """Return the checked trajectory; see `XsDriver.command_trajectory` for the arguments.
+
+        Raises:
+            CommandRefused: it is not valid, or one of its points may not be carried out.
+        """
         motors = self.targets(cmd_type, name)
         mode = self._modes.of(cmd_type, name).operating_mode
         kind = {"velocity": "velocities", "pwm": "effort", "current": "effort"}.get(

@@ -268,6 +268,9 @@ class Procedures:
     def _goal_by_register(self, servos: Sequence[Servo], register: str, value: int) -> None:
         """Treat a goal that is written as a register like the command that it is."""
         for servo in servos:
+            master = self._servos.master_of.get(servo.name)
+            if master is not None:
+                raise ServiceFailed(f"{servo.name} follows {master}; write that one's {register}")
             if register == "Goal_Position":
                 low, high = self._servos.position_limits(servo)
                 if not low <= value <= high:
