@@ -120,7 +120,8 @@ class SyntheticModel:
         turn = wrap(goals[:, 2] - yaw)
         way = np.hypot(forward, left)
         steps = way / SPACING_M + 3.0 * np.abs(turn)
-        behind = (forward < -0.5 * SPACING_M) | (np.abs(left) > 0.8 * np.maximum(forward, 0.0) + 0.8)
+        aside = np.abs(left) > 0.8 * np.maximum(forward, 0.0) + 0.8
+        behind = (forward < -0.5 * SPACING_M) | aside
         steps = np.where(behind | (np.abs(turn) > 1.8), 20.0, steps)
         steps = steps + self._rng.normal(0.0, self._noise, len(steps))
         relative = np.stack([forward, left, turn], axis=1)

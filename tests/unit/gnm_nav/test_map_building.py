@@ -1,0 +1,221 @@
+"""Maps of drives, and changes to them, in the synthetic world."""
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+import pytest
+import rustworkx as rx
+from gnm_nav.map_building import BuilderConfig, MapBuilder
+from gnm_nav.map_editing import (
+    convert,
+    from_pictures,
+    merge,
+    name_node,
+    prune,
+    repair,
+    rigid_motion,
+    select,
+)
+from gnm_nav.route_planner import RoutePlanner
+from gnm_nav.topological_map import EdgeKind, MapCode, MapError, edge_array
+from synthetic_world import SPACING_M, SyntheticModel, build, driven, render, wrap
+
+STRAIGHT = [(0, 0), (6, 0), (6, 6)]
+BESIDE = [(2, 0), (6, 0), (10, 0), (10, 4)]
+
+
+def reaches(made, start, goal):
+    planner = RoutePlanner(made)
+    planner.set_goal(goal)
+    return math.isfinite(planner.steps_to_goal(start))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("spacing_steps", [3.0, 5.0])
+def test_nodes_are_as_far_apart_as_asked(seed, spacing_steps):
+    config = BuilderConfig(spacing_steps=spacing_steps, max_steps=8)
+    made, truth = build(SyntheticModel(seed), driven([(0, 0), (9, 0)]), seed=seed, config=config)
+    steps = np.diff(truth[:, 0]) / SPACING_M
+    assert abs(steps.mean() - spacing_steps) < 1.2
+    chain = made.edges[made.edges["kind"] == EdgeKind.CHAIN]
+    assert len(chain) == len(made) - 1
+    assert np.abs(chain["steps"] - steps).mean() < 1.0
+
+
+def test_a_standing_robot_adds_nothing_whatever_the_cameras_rate():
+    model = SyntheticModel()
+    rng = np.random.default_rng(0)
+    slow, fast = MapBuilder(model), MapBuilder(model)
+    poses = driven([(0, 0), (4, 0)])
+    for index, pose in enumerate(poses):
+        slow.add(render(pose, rng), 0.25 * index)
+        for part in range(5):
+            fast.add(render(pose, rng), 0.25 * index + 0.05 * part)
+    assert abs(len(slow) - len(fast)) <= 1
+    count = len(slow)
+    standing = render(poses[-1], None)
+    for index in range(40):
+        slow.add(standing, 0.25 * (len(poses) + index))
+    assert len(slow) <= count + 1
+
+
+def test_poses_that_turn_on_the_spot_make_turns():
+    there = driven([(0, 0), (4, 0)])
+    on_the_spot = [(4.0, 0.0, yaw) for yaw in np.linspace(0.0, math.pi, 14)]
+    back = driven([(4, 0), (0, 0)])
+    made, truth = build(SyntheticModel(), np.concatenate((there, on_the_spot, back)))
+    turns = made.edges[made.edges["kind"] == EdgeKind.TURN]
+    for edge in turns:
+        a, b = truth[edge["a"]], truth[edge["b"]]
+        assert math.hypot(*(a - b)[:2]) < 0.6 and abs(wrap(a[2] - b[2])) > 0.4
+    assert reaches(made, 0, len(made) - 1) and reaches(made, len(made) - 1, 1)
+
+
+def test_places_that_only_look_alike_are_not_joined_where_poses_say_so():
+    drive = driven([(0, 0), (8, 0)])
+    model = SyntheticModel()
+    builder = MapBuilder(model)
+    rng = np.random.default_rng(0)
+    # The same pictures twice in one drive, 30 m apart: two corridors that look the same.
+    for index, pose in enumerate(np.concatenate((drive, drive))):
+        shift = 30.0 if index >= len(drive) else 0.0
+        builder.add(render(pose, rng), 0.25 * index, (pose[0] + shift, pose[1], pose[2]))
+    assert builder.closures == 0
+    unaware = MapBuilder(model)
+    for index, pose in enumerate(np.concatenate((drive, drive))):
+        unaware.add(render(pose, rng), 0.25 * index)
+    assert unaware.closures > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_drives_merge_into_one_connected_graph(seed):
+    model = SyntheticModel(seed)
+    first, truth = build(model, driven(STRAIGHT), seed=seed)
+    moved = driven(BESIDE)
+    # The second drive's odometry began elsewhere, turned by a quarter.
+    frame = np.column_stack((3.0 - moved[:, 1], 2.0 + moved[:, 0], moved[:, 2] + math.pi / 2))
+    builder = MapBuilder(model)
+    rng = np.random.default_rng(seed)
+    seen = []
+    for index, pose in enumerate(moved):
+        if builder.add(render(pose, rng), 0.25 * index, tuple(frame[index])) is not None:
+            seen.append(pose)
+    builder.name_node("end")
+    second = builder.finish(name="second")
+    change = merge([name_node(first, "end", len(first) - 1), second], model, name="both")
+    made = change.map
+    assert len(made) == len(first) + len(second) and made.name == "both"
+    assert rx.is_weakly_connected(made.graph)
+    assert reaches(made, 0, len(made) - 1) and reaches(made, len(first), len(first) - 1)
+    assert made.names["end"] == len(first) - 1 and f"end-{len(made) - 1}" in made.names
+    places = np.concatenate((truth, seen))
+    apart = np.hypot(*(made.poses - places)[:, :2].T)
+    assert apart.max() < 0.6
+    assert set(made.drives.tolist()) == {0, 1}
+
+
+def test_drives_that_share_nothing_do_not_merge():
+    model = SyntheticModel()
+    first, _ = build(model, driven(STRAIGHT))
+    apart, _ = build(model, driven([(-10, -10), (-10, -4)]))
+    with pytest.raises(MapError) as caught:
+        merge([first, apart], model)
+    assert caught.value.code == MapCode.NOT_CONNECTED
+    joined = merge([first, apart], model, allow_apart=True).map
+    assert len(joined) == len(first) + len(apart)
+    other = SyntheticModel()
+    other.spec = dataclasses.replace(other.spec, fingerprint="0" * 64)
+    with pytest.raises(MapError) as caught:
+        merge([first, apart], other)
+    assert caught.value.code == MapCode.OTHER_MODEL
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pruning_keeps_every_way(seed):
+    model = SyntheticModel(seed)
+    drives = [driven(STRAIGHT), driven(BESIDE), driven(STRAIGHT)]
+    made, _ = build(model, *drives, seed=seed)
+    named = name_node(made, "dock", 3)
+    pruned = prune(named).map
+    assert len(pruned) < len(made) and pruned.node("dock") >= 0
+    kept = [
+        int(np.flatnonzero((made.images == image).all(axis=(1, 2, 3)))[0])
+        for image in pruned.images
+    ]
+    for a in range(0, len(kept), 3):
+        for b in range(0, len(kept), 3):
+            if reaches(made, kept[a], kept[b]):
+                assert reaches(pruned, a, b)
+
+
+def test_repair_takes_out_false_closures_and_mends_gaps():
+    model = SyntheticModel()
+    made, _ = build(model, driven([(0, 0), (10, 0)]))
+    edges = [edge for edge in made.edges.tolist() if edge[:2] != (5, 6)]
+    edges.append((1, len(made) - 2, 2.0, EdgeKind.CLOSURE))
+    broken = dataclasses.replace(made, edges=edge_array(edges))
+    assert not reaches(dataclasses.replace(made, edges=edge_array(edges[:-1])), 0, len(made) - 1)
+    change = repair(broken, model)
+    pairs = {(a, b) for a, b, _, _ in change.map.edges.tolist()}
+    assert (5, 6) in pairs and (1, len(made) - 2) not in pairs
+    assert any("taken out" in line for line in change.report)
+    lonely = dataclasses.replace(
+        made,
+        edges=edge_array([edge for edge in made.edges.tolist() if 4 not in edge[:2]]),
+        drives=None,
+    )
+    assert len(repair(lonely, model).map) == len(made) - 1
+
+
+def test_a_map_is_converted_to_another_network():
+    made, _ = build(SyntheticModel(), driven(STRAIGHT))
+    other = SyntheticModel(1, embedding_size=16)
+    other.spec = dataclasses.replace(other.spec, fingerprint="a" * 64, image_size=(96, 96))
+    converted = convert(made, other).map
+    assert converted.images.shape == (len(made), 96, 96, 3)
+    assert converted.embeddings.shape == (len(made), 16)
+    assert converted.model.fingerprint == "a" * 64
+    assert (converted.edges["kind"] == EdgeKind.CHAIN).sum() == len(made) - 1
+    with pytest.raises(MapError) as caught:
+        convert(dataclasses.replace(made, pictures=()), other)
+    assert caught.value.code == MapCode.INVALID
+
+
+def test_numbered_images_become_a_chain():
+    poses = driven([(0, 0), (6, 0)])[::6]
+    pictures = [cv2.imencode(".png", render(pose))[1].tobytes() for pose in poses]
+    made = from_pictures(pictures, SyntheticModel(), dt_s=1.5)
+    assert [tuple(edge)[:3] for edge in made.edges.tolist()] == [
+        (n, n + 1, 6.0) for n in range(len(poses) - 1)
+    ]
+    with pytest.raises(MapError) as caught:
+        from_pictures([*pictures, b"\x89PNG but cut"], SyntheticModel())
+    assert caught.value.code == MapCode.CORRUPT
+
+
+def test_selected_nodes_keep_what_belongs_to_them():
+    made, _ = build(SyntheticModel(), driven(STRAIGHT))
+    made = name_node(made, "dock", 7)
+    keep = np.ones(len(made), bool)
+    keep[[0, 4, 5]] = False
+    chosen = select(made, keep)
+    assert chosen.names == {"dock": 4}
+    np.testing.assert_array_equal(chosen.poses, made.poses[keep])
+    np.testing.assert_array_equal(chosen.images, made.images[keep])
+    assert list(chosen.pictures) == [p for p, k in zip(made.pictures, keep, strict=True) if k]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_rigid_motion_is_found_among_wrong_pairs(seed):
+    rng = np.random.default_rng(seed)
+    motion = (*rng.uniform(-20, 20, 2), rng.uniform(-3, 3))
+    b = rng.uniform(-10, 10, (30, 2))
+    c, s = math.cos(motion[2]), math.sin(motion[2])
+    a = b @ np.array([[c, s], [-s, c]]) + motion[:2] + rng.normal(0.0, 0.1, b.shape)
+    a[:10] = rng.uniform(-30, 30, (10, 2))
+    found = rigid_motion(a, b)
+    assert np.abs(np.array(found)[:2] - motion[:2]).max() < 0.3
+    assert abs(wrap(found[2] - motion[2])) < 0.05
+    assert rigid_motion(rng.uniform(-30, 30, (30, 2)), b, tolerance_m=0.2) is None
