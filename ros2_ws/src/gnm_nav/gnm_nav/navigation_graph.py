@@ -38,6 +38,9 @@ NAVIGATION_ARGUMENTS = (
 """Arguments that each launch file of navigation has."""
 
 NAVIGATOR = "navigator"
+COMMAND_TIMEOUT_S = 0.12
+"""The path follower sends at 20 Hz; after two commands that did not come the guard stops, so that
+the base stands 0.3 s after its controller died."""
 
 
 def text(value: str) -> ParameterValue:
@@ -126,6 +129,7 @@ def guard_node(
         namespace="",
         parameters=[
             {
+                "command_timeout_s": COMMAND_TIMEOUT_S,
                 "stamped_input": robot.stamped,
                 "stamped_output": robot.stamped,
                 "max_linear_m_s": robot.max_linear_m_s,

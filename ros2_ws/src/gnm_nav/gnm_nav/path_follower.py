@@ -156,10 +156,10 @@ class FollowerSettings:
     waypoint_index: int
     angular_time_s: float = 0.5
     path_timeout_s: float = 0.9
-    silence_timeout_s: float = 0.18
+    silence_timeout_s: float = 0.12
     future_tolerance_s: float = 0.1
     odometry_timeout_s: float = 0.3
-    stop_ramp_s: float = 0.1
+    stop_ramp_s: float = 0.06
     zeros_s: float = 1.0
 
     def __post_init__(self) -> None:

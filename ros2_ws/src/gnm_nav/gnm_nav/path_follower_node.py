@@ -87,7 +87,7 @@ PARAMETERS = (
     ),
     NodeParameter(
         "silence_timeout_s",
-        0.18,
+        0.12,
         "Largest time without a message on `waypoints`, in real time",
         0.05,
         2.0,
@@ -258,6 +258,10 @@ class PathFollowerNode(LifecycleNode):
             )
         except PathError as error:
             self._drop(error.code, str(error))
+            return
+        if not message.poses:
+            # At once, not at the next update.
+            self._send(self._follower.update(self._now_s(), time.monotonic(), 0.0))
 
     def _drop(self, code: str, message: str) -> None:
         self._refused[code] += 1

@@ -71,7 +71,7 @@ ARGUMENTS = (
         optional=True,
     ),
     LaunchArgument("report", "", "JSON report; empty: none", optional=True),
-    LaunchArgument("rtf", "1.0", "real-time factor of the simulation", "number", 0.1, 20.0),
+    LaunchArgument("rtf", "1.0", "real-time factor of the simulation", "number", 1.0, 20.0),
     LaunchArgument(
         "camera_timeout_s",
         "0.2",

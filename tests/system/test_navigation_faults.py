@@ -1,0 +1,170 @@
+"""Parts of navigation fail in mid-drive: the base stops in the stated time, for the stated reason.
+
+The nodes are started one by one, without a launch that would tear down the rest.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import rclpy
+from gnm_nav.map_directory import save_map
+from gnm_nav.robot_config import load_robot
+from gnm_nav.simulated_courses import map_way
+from launched import wait_until
+from navigation_drive import START_S, BaseWatcher
+from policy_interfaces.action import NavigateToGoal
+from policy_server.navigation_model import load_navigation_model
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from robot_sim.navigation.world import make_world
+
+BUNDLE = Path(__file__).parents[2] / "models" / "gnm_sim"
+ROBOT = "locobot"
+SEED = 10_003
+STOPS_WITHIN_S = 0.3
+CAMERA_GRACE_S = 1.0
+Reason = NavigateToGoal.Result
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory):
+    """A mapped way through a world that was never trained on, and its map's directory."""
+    path = tmp_path_factory.mktemp("maps") / "way"
+    model = load_navigation_model(BUNDLE)
+    way = map_way(model, make_world("indoor", SEED), load_robot(ROBOT), SEED)
+    save_map(way.topological_map, path)
+    return way, path
+
+
+@pytest.fixture
+def base(free_domain, monkeypatch):
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    context = Context()
+    rclpy.init(context=context, domain_id=free_domain)
+    node = BaseWatcher(context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin)
+    thread.start()
+    yield node
+    executor.shutdown()
+    rclpy.try_shutdown(context=context)
+    thread.join()
+
+
+@pytest.fixture
+def graph(start, base, mapped):
+    """Simulation, guard, path follower and navigator, each a process of its own."""
+    way, path = mapped
+
+    def bring_up(camera="/camera/image_raw"):
+        parts = {
+            "navigation_sim": start(
+                "run", "robot_sim", "navigation_sim_node", "--ros-args",
+                "-p", f"seed:={SEED}", "-p", f"robot:={ROBOT}",
+            ),
+            "cmd_vel_guard": start(
+                "run", "base_drivers", "cmd_vel_guard", "--ros-args",
+                "-p", "command_timeout_s:=0.12", "-p", "contacts_required:=true",
+            ),
+            "path_follower": start(
+                "run", "gnm_nav", "path_follower_node", "--ros-args", "-p", f"robot:={ROBOT}",
+            ),
+            "navigator": start(
+                "run", "gnm_nav", "navigator_node", "--ros-args",
+                "-p", f"robot:={ROBOT}", "-p", f"bundle:={BUNDLE}",
+                "-p", f"camera_grace_s:={CAMERA_GRACE_S}",
+                "-r", f"camera/image_raw:={camera}",
+            ),
+        }  # fmt: skip
+        for name in ("cmd_vel_guard", "path_follower", "navigator"):
+            base.activate(name)
+        base.put(way, 4)
+        base.load(path)
+        return parts
+
+    return bring_up
+
+
+def drive(base):
+    result = base.navigate("last")
+    wait_until(lambda: base.drives or result.done(), START_S, "the base does not drive")
+    assert not result.done(), result.result().result.message
+    return result
+
+
+@pytest.mark.parametrize(
+    ("node", "executable"),
+    [("navigator", "navigator_node"), ("path_follower", "path_follower_node"),
+     ("cmd_vel_guard", "cmd_vel_guard")],
+)  # fmt: skip
+def test_the_base_stops_when_a_node_is_killed(graph, base, node, executable):
+    parts = graph()
+    drive(base)
+    parts[node].node_process(executable).send_signal(signal.SIGKILL)
+    killed_s = time.monotonic()
+    assert base.stop_time_s(killed_s) <= STOPS_WITHIN_S
+    for name, part in parts.items():
+        assert name == node or part.process.poll() is None, part.output
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (signal.SIGKILL, Reason.REASON_STALE_CAMERA),
+        (signal.SIGUSR1, Reason.REASON_STALE_CAMERA),
+        (signal.SIGUSR2, Reason.REASON_DARK_CAMERA),
+    ],
+    ids=["dead", "frozen", "black"],
+)
+def test_the_base_stops_when_the_camera_fails(graph, base, free_domain, monkeypatch, fault, reason):
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain))
+    camera = subprocess.Popen([sys.executable, Path(__file__).with_name("faulty_camera.py")])
+    try:
+        graph(camera="/faulty/image_raw")
+        result = drive(base)
+        os.kill(camera.pid, fault)
+        failed_s = time.monotonic()
+        assert base.stop_time_s(failed_s) <= STOPS_WITHIN_S
+        if fault == signal.SIGUSR1:
+            # A robot that stands sees the same picture for good: the goal goes on when asked.
+            return
+        wait_until(result.done, START_S, "the goal did not end")
+        assert result.result().result.reason == reason, result.result().result.message
+    finally:
+        camera.kill()
+        camera.wait()
+
+
+def test_a_goal_without_a_way_ends_by_code(graph, base, mapped):
+    way, _ = mapped
+    graph()
+    base.put(way, len(way.poses) - 6)
+    # The map was driven in one direction only.
+    result = base.navigate("0", timeout_s=90.0)
+    wait_until(result.done, 2 * START_S, "the goal did not end")
+    assert result.result().result.reason in (Reason.REASON_UNREACHABLE, Reason.REASON_LOST)
+    assert base.stop_time_s(time.monotonic()) < 1.0
+
+
+def test_a_killed_navigator_can_be_started_again_and_finds_itself(graph, base, mapped, start):
+    way, path = mapped
+    parts = graph()
+    drive(base)
+    parts["navigator"].node_process("navigator_node").send_signal(signal.SIGKILL)
+    parts["navigator"].wait(10.0)
+    start(
+        "run", "gnm_nav", "navigator_node", "--ros-args",
+        "-p", f"robot:={ROBOT}", "-p", f"bundle:={BUNDLE}", "-p", f"map:={path}",
+    )  # fmt: skip
+    base.activate("navigator")
+    result = base.navigate("last")
+    wait_until(result.done, 3 * START_S, "the goal did not end")
+    assert result.result().result.reason == Reason.REASON_REACHED, result.result().result.message
+    assert base.away_m(way, way.goal) < 0.75
