@@ -422,7 +422,7 @@ class BatchSource:
         self, rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
         drives, sizes = self._drives, self._sizes
-        share = sizes.places // sizes.place_shards
+        share = sizes.places // max(1, sizes.place_shards)
         anchors, positives = [], []
         for shard in rng.integers(0, len(drives.robots), sizes.place_shards):
             for row in rng.integers(drives.shard_rows[shard], drives.shard_rows[shard + 1], share):
@@ -430,7 +430,7 @@ class BatchSource:
                 arc = drives.arc_m[row] + steps * drives.spacing_m[shard]
                 anchors.append(row)
                 positives.append(drives.nearest_row(self._drive_of(drives.route[row], rng), arc))
-        rows = np.array(anchors + positives)
+        rows = np.array(anchors + positives, np.int64)
         images = drives.image[rows]
         for index in range(len(images)):
             if rng.random() < self._augmentation.zoom_share:

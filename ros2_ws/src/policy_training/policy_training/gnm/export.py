@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from policy_training.gnm.bundle_writer import StageExport, write_bundle
+from policy_training.gnm.bundle_writer import ExportError, StageExport, write_bundle
 from policy_training.gnm.networks import Gnm, normalise
 
 VALIDATION_PASSES = 5
@@ -130,6 +130,7 @@ def export_gnm(network: Gnm, out: str, policy: Mapping[str, Any] | None = None) 
         examples["observe"].append({"context": context})
         examples["match"].append({"encoding": encoding, "stem": stem, "goals": goals})
         examples["embed"].append({"images": goals})
+    _check_folding(network, folded, context, goals)
     stages = [
         StageExport("observe", observe, examples["observe"][0], ("encoding", "stem")),
         StageExport(
@@ -197,6 +198,20 @@ def smooth_images(count: int, size: tuple[int, int], generator: torch.Generator)
     coarse = torch.rand(count, 3, 5, 7, generator=generator)
     fine = nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
     return (fine * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _check_folding(network: Gnm, folded: Gnm, context: Tensor, goals: Tensor) -> None:
+    observation = normalise(context).flatten(0, 1).expand(len(goals), -1, -1, -1)
+    with torch.no_grad():
+        whole = network.eval()(observation, normalise(goals))
+        split = folded(observation, normalise(goals))
+    for name, expected, found in zip(("distance", "waypoints"), whole, split, strict=True):
+        error = float((found - expected).abs().max())
+        if not error <= TOLERANCES[name]:
+            raise ExportError(
+                f"{name}: without batch normalisation found a difference of {error:.2e}, "
+                f"expected <= {TOLERANCES[name]:.0e}"
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

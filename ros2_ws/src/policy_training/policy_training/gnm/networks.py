@@ -127,11 +127,13 @@ class Gnm(nn.Module):
     def observation_stem(self, observation: Tensor) -> Tensor:
         """The observation's share of the goal encoder's first convolution, which is linear.
 
+        It carries the bias, which that convolution has once batch normalisation is folded into it.
+
         (B, 3·frames, H, W) → (B, S, H', W').
         """
         stem = self._stem
         weight = stem.weight[:, : 3 * self.config.frames]
-        return functional.conv2d(observation, weight, None, stem.stride, stem.padding)
+        return functional.conv2d(observation, weight, stem.bias, stem.stride, stem.padding)
 
     def goal_stem(self, goal: Tensor) -> Tensor:
         """The goal's share of that convolution: (K, 3, H, W) → (K, S, H', W')."""
