@@ -151,7 +151,7 @@ def test_nomad_is_the_published_network(seed):
     goals = torch.randn(2, 3, 96, 96, generator=generator)
     network, weights = network_with("nomad", seed)
     tokens = network.encode_frames(frames.flatten(0, 1)).reshape(2, 4, -1)
-    distance, context = network.match(tokens, frames[:, -1], goals)
+    distance, context = network.match(tokens, network.encode_goals(frames[:, -1], goals))
     expected = reference.nomad_context(weights, frames, goals, mask_goal=False)
     assert context.std() > 0.1
     torch.testing.assert_close(context, expected, atol=1e-4, rtol=1e-4)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -64,21 +65,24 @@ class Nomad(nn.Module):
         encoder = self.vision_encoder
         return encoder.compress_obs_enc(encoder.obs_encoder(images))
 
-    def match(self, frame_tokens: Tensor, current: Tensor, goals: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_goals(self, current: Tensor, goals: Tensor) -> Tensor:
+        """Goal tokens (K, D) of `current` (1 or K, 3, H, W) with `goals` (K, 3, H, W)."""
+        pairs = torch.cat([current.expand(goals.shape[0], -1, -1, -1), goals], dim=1)
+        encoder = self.vision_encoder
+        return encoder.compress_goal_enc(encoder.goal_encoder(pairs))
+
+    def match(self, frame_tokens: Tensor, goal_tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Distances and contexts for K goals.
 
         Args:
             frame_tokens: (1 or K, frames, D).
-            current: (1 or K, 3, H, W) the newest image.
-            goals: (K, 3, H, W).
+            goal_tokens: (K, D).
 
         Returns:
             Distances (K, 1) in steps; contexts (K, D) for `noise_pred_net`.
         """
         encoder = self.vision_encoder
-        pairs = torch.cat([current.expand(goals.shape[0], -1, -1, -1), goals], dim=1)
-        goal_tokens = encoder.compress_goal_enc(encoder.goal_encoder(pairs))
-        frame_tokens = frame_tokens.expand(goals.shape[0], -1, -1)
+        frame_tokens = frame_tokens.expand(goal_tokens.shape[0], -1, -1)
         tokens = torch.cat([frame_tokens, goal_tokens[:, None]], dim=1)
         contexts = encoder.sa_encoder(encoder.positional_encoding(tokens)).mean(1)
         return self.dist_pred_net(contexts), contexts
@@ -92,6 +96,48 @@ class Nomad(nn.Module):
         encoder = self.vision_encoder
         positions = encoder.positional_encoding.pos_enc[:, : self.config.frames]
         return encoder.sa_encoder(frame_tokens + positions).mean(1)
+
+
+class Sampler(nn.Module):
+    """Waypoints by denoising: DDPM of Ho et al. (2020), algorithm 2, with a clipped estimate.
+
+    The schedule is the cosine of Nichol and Dhariwal (2021), equation 17, with betas up to 0.999.
+    """
+
+    def __init__(self, network: NoiseNetwork, config: NomadConfig) -> None:
+        super().__init__()
+        self.network = network
+        self._steps = config.denoising_steps
+        time = torch.arange(config.denoising_steps + 1, dtype=torch.float64)
+        alpha_bar = torch.cos((time / config.denoising_steps + 0.008) / 1.008 * math.pi / 2) ** 2
+        beta = (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
+        product = torch.cumprod(1 - beta, 0)
+        before = torch.cat([torch.ones(1, dtype=torch.float64), product[:-1]])
+        self._signal = [float(p) ** 0.5 for p in product]
+        self._noise = [float(1 - p) ** 0.5 for p in product]
+        self._clean_factor = (before.sqrt() * beta / (1 - product)).tolist()
+        self._noisy_factor = ((1 - beta).sqrt() * (1 - before) / (1 - product)).tolist()
+        self._spread = (beta * (1 - before) / (1 - product)).clamp(min=1e-20).sqrt().tolist()
+        low, high = torch.tensor(config.delta_low), torch.tensor(config.delta_high)
+        self._low = nn.Buffer(low, persistent=False)
+        self._range = nn.Buffer(high - low, persistent=False)
+
+    def forward(self, start: Tensor, noise: Tensor, contexts: Tensor) -> Tensor:
+        """Waypoints (S, T, 2) in units of the waypoint spacing.
+
+        Args:
+            start: (S, T, 2) standard normal.
+            noise: (S, steps - 1, T, 2) standard normal, in the order of use.
+            contexts: (S, D).
+        """
+        x = start
+        for index, step in enumerate(reversed(range(self._steps))):
+            predicted = self.network(x, torch.full_like(start[:, 0, 0], float(step)), contexts)
+            clean = (x - self._noise[step] * predicted) / self._signal[step]
+            x = self._clean_factor[step] * clean.clamp(-1, 1) + self._noisy_factor[step] * x
+            if step:
+                x = x + self._spread[step] * noise[:, index]
+        return torch.cumsum((x + 1) / 2 * self._range + self._low, dim=1)
 
 
 class _VisionEncoder(nn.Module):
@@ -178,13 +224,15 @@ class NoiseNetwork(nn.Module):
         condition = torch.cat([self.diffusion_step_encoder(step), contexts], dim=-1)
         x = noisy.movedim(-1, -2)
         kept: list[Tensor] = []
-        for first, second, shrink in self.down_modules:  # type: ignore[misc]
+        for level in self.down_modules:
+            first, second, shrink = cast("nn.ModuleList", level)
             x = second(first(x, condition), condition)
             kept.append(x)
             x = shrink(x)
         for block in self.mid_modules:
             x = block(x, condition)
-        for first, second, grow in self.up_modules:  # type: ignore[misc]
+        for level in self.up_modules:
+            first, second, grow = cast("nn.ModuleList", level)
             x = torch.cat([x, kept.pop()], dim=1)
             x = grow(second(first(x, condition), condition))
         return self.final_conv(x).movedim(-1, -2)

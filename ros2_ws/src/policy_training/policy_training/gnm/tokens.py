@@ -18,7 +18,7 @@ class PositionalEncoding(nn.Module):
         encoding = torch.zeros(1, tokens, size)
         encoding[0, :, 0::2] = torch.sin(position * rate)
         encoding[0, :, 1::2] = torch.cos(position * rate)
-        self.register_buffer("pos_enc", encoding)
+        self.pos_enc = nn.Buffer(encoding)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, D) → (B, N, D)."""
