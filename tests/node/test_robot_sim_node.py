@@ -1,6 +1,8 @@
 """The simulator node as a process of its own, through its topics and services only."""
 
+import importlib.util
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ from collections import deque
 import numpy as np
 import pytest
 import rclpy
+import serial
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand, JointTrajectoryCommand
 from interbotix_xs_msgs.srv import (
     MotorGains,
@@ -30,6 +33,7 @@ from robot_sim.robot_sim_node import RIVAL_WATCH_S
 from robot_sim.tasks import TASKS
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
+from servo_bus_emulator.control_socket import tell
 from trajectory_msgs.msg import JointTrajectoryPoint
 
 NAMESPACE = "/wx250s"
@@ -313,6 +317,9 @@ def test_a_second_driver_in_the_namespace_refuses_to_start(client, domain):
         ("seed:=-1", "seed"),
         ("camera_rate:=30.0", "unknown parameter camera_rate"),
         ("viewer:=vr", "expected 'none' or 'window'"),
+        ("servo_bus:=/no/such/folder/tty", "there is no folder /no/such/folder"),
+        ("servo_bus:=/etc/passwd", "exists and is not a link"),
+        ("servo_bus_control:=/no/bus", "no bus to control"),
     ],
 )
 def test_wrong_parameters_end_it_with_a_message(parameter, found):
@@ -339,3 +346,71 @@ def test_faster_than_real_time_publishes_the_clock_and_stamps_with_it():
     finally:
         client.close()
         assert finish(process) == 0
+
+
+def test_behind_a_servo_bus_there_are_servos_instead_of_topics(tmp_path):
+    domain = next(_domains)
+    link, control = tmp_path / "ttyDXL", tmp_path / "control"
+    process = launch(domain, f"servo_bus:={link}", f"servo_bus_control:={control}")
+    client = Client(domain)
+    try:
+        client.until(lambda: client.images and client.status, "no image or no task_status")
+        request = ResetScene.Request(task="open_drawer", seed=5)
+        assert client.call(ResetScene, "/robot_sim/reset_scene", request).success
+        client.until(lambda: client.status[-1].task == "open_drawer", "the scene stays")
+        assert client.status[-1].seed == 5 and not client.status[-1].success
+        servos = json.loads(tell(control, "state"))
+        assert [servo["id"] for servo in servos] == list(range(1, 10))
+        assert all(servo["answers"] and not servo["Torque_Enable"] for servo in servos)
+        with serial.Serial(str(link), 1_000_000, timeout=TIMEOUT_S) as port:
+            ping_of_servo_4 = bytes.fromhex("fffffd0004030001190a")
+            port.write(ping_of_servo_4)
+            answer = port.read(14)
+        assert answer[:5] == b"\xff\xff\xfd\x00\x04" and answer[7] == 0x55
+        assert not client.joint_states
+        assert client.node.count_publishers(f"{NAMESPACE}/joint_states") == 0
+    finally:
+        client.close()
+        code = finish(process)
+    assert code == 0
+    assert not link.is_symlink() and not control.exists()
+
+
+def test_the_servos_do_not_outlive_a_killed_simulation(tmp_path):
+    domain = next(_domains)
+    link, control = tmp_path / "ttyDXL", tmp_path / "control"
+    process = launch(domain, f"servo_bus:={link}", f"servo_bus_control:={control}")
+    client = Client(domain)
+    try:
+        client.until(lambda: client.images, "no image")
+        process.kill()
+        process.communicate()
+        client.until(lambda: not control.exists(), "the process of the servos lives on")
+    finally:
+        client.close()
+        finish(process)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("interbotix_xs_modules") is None,
+    reason="Interbotix's Python client is not installed",
+)
+def test_the_unmodified_interbotix_client_moves_the_arm(client, domain):
+    script = """
+from interbotix_common_modules.common_robot.robot import robot_shutdown, robot_startup
+from interbotix_xs_modules.xs_robot.arm import InterbotixManipulatorXS
+bot = InterbotixManipulatorXS(robot_model="wx250s", group_name="arm", gripper_name="gripper")
+robot_startup()
+bot.arm.go_to_home_pose(moving_time=1.0)
+assert max(map(abs, bot.core.joint_states.position[:6])) < 0.02
+assert bot.arm.set_ee_pose_components(x=0.3, z=0.2, moving_time=1.0)[1]
+assert bot.arm.set_ee_cartesian_trajectory(z=-0.05, moving_time=1.5)
+bot.gripper.release(1.5)
+assert bot.core.joint_states.position[7] > 0.035
+bot.gripper.grasp(1.5)
+assert bot.core.joint_states.position[7] < 0.017
+robot_shutdown()
+"""
+    client.ready()
+    environment = os.environ | {"ROS_DOMAIN_ID": str(domain)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=90.0)

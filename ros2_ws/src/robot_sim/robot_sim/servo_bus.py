@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -116,21 +117,19 @@ class ServoBusProcess:
     """
 
     def __init__(self, options: ServoBusOptions, layout: SceneLayout, period_s: float) -> None:
-        """Prepare; nothing is started yet."""
+        """Start the process; the port is there when the first state is received."""
         self.port = str(options.link)
-        context = multiprocessing.get_context("spawn")
-        self._connection, self._other_end = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(self._other_end, options, layout, period_s), name="servo_bus"
-        )
-        self._started = False
         self.layouts = 0
         """How many layouts were laid with `lay`."""
-
-    def start(self) -> None:
-        """Start the process; the port is there when the first state is received."""
-        self._process.start()
-        self._other_end.close()
+        self._heard = False
+        self._connection, other_end = multiprocessing.Pipe()
+        # A program of its own: multiprocessing would import the node, with ROS, once more.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "robot_sim.servo_bus", str(other_end.fileno())],
+            pass_fds=[other_end.fileno()],
+        )
+        other_end.close()
+        self._connection.send((options, layout, period_s))
 
     def receive(self) -> PhysicsState:
         """Wait for the next state.
@@ -138,15 +137,15 @@ class ServoBusProcess:
         Raises:
             RuntimeError: the process has failed or is silent; says why.
         """
-        if not self._connection.poll(_SILENCE_S if self._started else _START_S):
+        if not self._connection.poll(_SILENCE_S if self._heard else _START_S):
             raise RuntimeError("the process of the servo bus is silent")
         try:
             message = self._connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             raise RuntimeError("the process of the servo bus has ended") from None
         if isinstance(message, str):
             raise RuntimeError(f"the servo bus failed: {message}")
-        self._started = True
+        self._heard = True
         state: PhysicsState = message
         return state
 
@@ -157,24 +156,23 @@ class ServoBusProcess:
 
     def stop(self) -> None:
         """End the process, which removes its link and its socket."""
-        if self._process.pid is None:
-            return
         with contextlib.suppress(OSError):
             self._connection.send(None)
-        self._process.join(_END_S)
-        if self._process.is_alive():
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
             self._process.kill()
+            self._process.wait()
 
 
-def _serve(
-    connection: Connection, options: ServoBusOptions, layout: SceneLayout, period_s: float
-) -> None:
+def serve(connection: Connection) -> None:
     """Body of the process: serve the bus, tell of the physics, end with the other side."""
     # Who started this process ends it; an interruption from the terminal reaches both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.setswitchinterval(0.0005)
     lock = threading.Lock()
     try:
+        options, layout, period_s = connection.recv()
         kitchen = Kitchen()
         kitchen.set_layout(layout)
         kitchen.set_arm(NAMED_POSES["sleep"], finger_distance_m(0.0))
@@ -187,7 +185,7 @@ def _serve(
                 running.enter_context(ControlSocket(server, options.control))
             prefer_process()
             _tell(connection, kitchen, lock, server, period_s)
-    except (EOFError, BrokenPipeError):
+    except (EOFError, ConnectionError):
         return
     except Exception as error:
         with contextlib.suppress(OSError):
@@ -216,3 +214,10 @@ def _tell(
                 kitchen.set_layout(layout)
             layouts += 1
     raise RuntimeError("the thread of the bus has died; its error is above")
+
+
+if __name__ == "__main__":
+    # Sent objects are of the imported module's classes, not of this program's.
+    from robot_sim import servo_bus
+
+    servo_bus.serve(Connection(int(sys.argv[1])))

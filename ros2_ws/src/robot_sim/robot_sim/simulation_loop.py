@@ -140,8 +140,6 @@ class SimulationLoop:
         while not self._camera_ready.wait(0.1):
             if self._stop.is_set():
                 return
-        if self._bus is not None:
-            self._bus.start()
         self._threads[1].start()
 
     def stop(self) -> None:
