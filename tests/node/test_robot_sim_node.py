@@ -355,8 +355,8 @@ def test_behind_a_servo_bus_there_are_servos_instead_of_topics(tmp_path):
     client = Client(domain)
     try:
         client.until(lambda: client.images and client.status, "no image or no task_status")
-        request = ResetScene.Request(task="open_drawer", seed=5)
-        assert client.call(ResetScene, "/robot_sim/reset_scene", request).success
+        laid = client.call(ResetScene, "/robot_sim/reset_scene", task="open_drawer", seed=5)
+        assert laid.success
         client.until(lambda: client.status[-1].task == "open_drawer", "the scene stays")
         assert client.status[-1].seed == 5 and not client.status[-1].success
         servos = json.loads(tell(control, "state"))
@@ -397,18 +397,24 @@ def test_the_servos_do_not_outlive_a_killed_simulation(tmp_path):
 )
 def test_the_unmodified_interbotix_client_moves_the_arm(client, domain):
     script = """
+import time
 from interbotix_common_modules.common_robot.robot import robot_shutdown, robot_startup
 from interbotix_xs_modules.xs_robot.arm import InterbotixManipulatorXS
 bot = InterbotixManipulatorXS(robot_model="wx250s", group_name="arm", gripper_name="gripper")
+def until(condition):
+    deadline = time.monotonic() + 10.0
+    while not condition(bot.core.joint_states.position):
+        assert time.monotonic() < deadline, bot.core.joint_states
+        time.sleep(0.02)
 robot_startup()
 bot.arm.go_to_home_pose(moving_time=1.0)
-assert max(map(abs, bot.core.joint_states.position[:6])) < 0.02
+until(lambda position: max(map(abs, position[:6])) < 0.02)
 assert bot.arm.set_ee_pose_components(x=0.3, z=0.2, moving_time=1.0)[1]
 assert bot.arm.set_ee_cartesian_trajectory(z=-0.05, moving_time=1.5)
 bot.gripper.release(1.5)
-assert bot.core.joint_states.position[7] > 0.035
+until(lambda position: position[7] > 0.035)
 bot.gripper.grasp(1.5)
-assert bot.core.joint_states.position[7] < 0.017
+until(lambda position: position[7] < 0.017)
 robot_shutdown()
 """
     client.ready()
