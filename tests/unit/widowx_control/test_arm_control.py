@@ -390,3 +390,37 @@ def test_a_held_arm_that_is_pushed_a_little_keeps_its_pose():
     arm.q = wanted + 0.1
     arm.run(2.0)
     assert np.array_equal(control.commanded_joints_rad, wanted)
+
+
+def test_a_motion_to_a_named_pose_starts_straight_up_when_the_gripper_is_low():
+    control = controller()
+    arm = PerfectArm(control)
+    for _ in range(6):
+        control.command([0.02, 0.02, -0.02, 0.0, 0.0, 0.0, 0.0])
+        arm.run(0.2)
+    arm.run(0.5)
+    low = KINEMATICS.forward(arm.q)[:3, 3]
+    assert low[2] < 0.06
+    begin = len(arm.sent)
+    planned_s = control.move_to(NAMED_POSES["start"], 1.5, open_gripper=True)
+    arm.run(planned_s + 0.2)
+    path = np.array([KINEMATICS.forward(q)[:3, 3] for q in arm.sent[begin:]])
+    still_low = path[path[:, 2] < 0.09]
+    assert np.abs(still_low[:, :2] - low[:2]).max() < 0.01
+    assert control.mode is ArmMode.HOLDING
+    assert np.abs(arm.q - NAMED_POSES["start"]).max() < 1e-3
+
+
+def test_a_motion_that_is_held_while_it_lifts_goes_no_further():
+    control = controller()
+    arm = PerfectArm(control)
+    for _ in range(6):
+        control.command([0.0, 0.0, -0.02, 0.0, 0.0, 0.0, 0.0])
+        arm.run(0.2)
+    control.move_to(NAMED_POSES["start"], 1.5, open_gripper=False)
+    arm.run(0.2)
+    control.hold("stop")
+    arm.run(0.2)
+    held = arm.q
+    arm.run(2.0)
+    assert np.array_equal(arm.q, held)

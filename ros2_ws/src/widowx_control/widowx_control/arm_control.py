@@ -38,6 +38,10 @@ _MAX_SAG_RAD: Final = 0.15
 """More than any pose of the unloaded arm makes its servos give way at their factory gain."""
 _HOLD_ERROR_RAD: Final = 0.2
 """A held joint this far away was moved by something stronger than its servo, or has no torque."""
+_CLEAR_HEIGHT_M: Final = 0.12
+"""Of the end effector over the table: nothing on it reaches the fingers there."""
+_LEAST_LIFT_M: Final = 0.01
+_LIFT_S: Final = 0.5
 _YIELD_S: Final = 0.5
 _YIELD_SPEED_RAD_S: Final = 0.25
 """Well above the quantum of the encoders in one control period."""
@@ -179,6 +183,7 @@ class ArmControl:
         self._interpolator = Interpolator(self._measured_q, self._lower, self._upper)
         self._stiffness_nm_rad: Array | None = None
         self._lead_rad: Array = np.zeros(len(JOINT_NAMES))
+        self._after_lift: tuple[Array, float] | None = None
         self._yielding_s = 0.0
         self._previous_q: Array = self._measured_q
 
@@ -377,7 +382,7 @@ class ArmControl:
         return CommandVerdict(True, code, reason)
 
     def move_to(self, joint_target: npt.ArrayLike, duration_s: float, open_gripper: bool) -> float:
-        """Start a smooth joint-space motion.
+        """Start a smooth joint-space motion; from low over the table it starts straight up.
 
         Args:
             joint_target: (6,) joint positions, rad; moved into the limits.
@@ -399,10 +404,16 @@ class ArmControl:
         if self._mode is ArmMode.IDLE:
             raise ValueError("the arm controller was not reset")
         q = np.clip(q, self._lower, self._upper)
-        distance = float(np.abs(q - self._interpolator.position).max())
-        # A cubic from rest to rest peaks at 1.5 times its mean speed.
-        planned_s = max(duration_s, 1.5 * distance / self.config.max_joint_speed_rad_s)
-        self._interpolator.go(q, planned_s)
+        start, lifted = self._interpolator.position, self._lifted()
+        planned_s = self._shortest_s(q - (start if lifted is None else lifted), duration_s)
+        if lifted is None:
+            self._after_lift = None
+            self._interpolator.go(q, planned_s)
+        else:
+            lift_s = self._shortest_s(lifted - start, _LIFT_S)
+            self._after_lift = (q, planned_s)
+            self._interpolator.go(lifted, lift_s)
+            planned_s += lift_s
         self._commanded_pose = self._kinematics.forward(q)
         if open_gripper:
             self._gripper.target = 1.0
@@ -435,6 +446,14 @@ class ArmControl:
             if self._since_command_s > self._timeout_s + 1e-9:
                 self.counters["command_timeout"] += 1
                 self.hold(f"no command for {self._since_command_s:.2f} s")
+        elif (
+            self._mode is ArmMode.MOVING
+            and self._interpolator.done
+            and self._after_lift is not None
+        ):
+            target, duration_s = self._after_lift
+            self._after_lift = None
+            self._interpolator.go(target, duration_s)
         elif self._mode is ArmMode.MOVING and self._interpolator.done:
             self._mode, self._reason = ArmMode.HOLDING, "motion finished"
         self._yield_to_force(dt_s)
@@ -445,6 +464,30 @@ class ArmControl:
             self.counters["limited_joint_speed"] += 1
         pwm = self._gripper.pwm(self._finger_m, dt_s)
         return JointCommand(self.servo_goals_rad, pwm)
+
+    def _shortest_s(self, way_rad: Array, duration_s: float) -> float:
+        """Duration of a joint-space motion, lengthened where the speed limit asks for it."""
+        # A cubic from rest to rest peaks at 1.5 times its mean speed.
+        return max(
+            duration_s, 1.5 * float(np.abs(way_rad).max()) / self.config.max_joint_speed_rad_s
+        )
+
+    def _lifted(self) -> Array | None:
+        """Joint positions straight above those of a gripper that is low; None when it is not.
+
+        The way to a named pose would else sweep over the table, or be caught in what it holds.
+        """
+        pose = self._kinematics.forward(self._interpolator.position)
+        if pose[2, 3] > _CLEAR_HEIGHT_M - _LEAST_LIFT_M:
+            return None
+        pose[2, 3] = _CLEAR_HEIGHT_M
+        result = self._kinematics.inverse(
+            pose,
+            self._interpolator.position,
+            max_joint_step_rad=self.config.max_joint_step_rad,
+            limit_margin_rad=self.config.joint_limit_margin_rad,
+        )
+        return result.joint_positions_rad if result.converged else None
 
     def _yield_to_force(self, dt_s: float) -> None:
         """Hold where the arm is, not where it was, after it was moved by force or fell limp.
