@@ -293,3 +293,24 @@ def test_a_clock_set_back_stops_the_robot():
     core.set_path(straight(), 50.0, 50.0, 50.0)
     core.update(50.05, 50.05, 0.05)
     assert core.update(3.0, 50.1, 0.05).state is FollowerState.STOPPING
+
+
+def test_backs_off_from_what_it_touches_by_a_bounded_distance():
+    core = follower(back_off_m=0.1)
+    drive(core, lambda _pose, _now: straight(), 2.0)
+    way = 0.0
+    for index in range(30):
+        now = 102.0 + 0.05 * index
+        core.set_path(straight(), now, now, now)
+        core.touch(index < 25, now)
+        output = core.update(now, now, 0.05)
+        way -= min(0.0, output.velocity.linear_m_s) * 0.05
+    assert 0.05 < way <= 0.1 + 0.4 * 0.4 * 0.05
+    # Without a path nothing is driven back from, and silence ends the way back, too.
+    core.update(110.0, 110.0, 0.05)
+    core.touch(True, 110.2)
+    assert core.update(110.2, 110.2, 0.05).velocity.is_zero
+    core.set_path(straight(), 111.0, 111.0, 111.0)
+    core.touch(True, 111.0)
+    assert core.update(111.0, 111.0, 0.05).state is FollowerState.BACKING
+    assert core.update(111.2, 111.2, 0.05).velocity.is_zero

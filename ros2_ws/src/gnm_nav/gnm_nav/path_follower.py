@@ -24,6 +24,10 @@ _TURN_FIRST_RAD = math.radians(70.0)
 """A target further to the side than this is turned to before driving, in pure pursuit."""
 _CRAWL_FACTOR = 0.5
 """Part of the nominal speed at which a robot that cannot turn on the spot turns round."""
+_BACK_FACTOR = 0.4
+"""Part of the nominal speed at which a robot drives back from what it touches."""
+_BACK_REST_S = 1.0
+"""Time between two drives back while something still touches."""
 _TOLERANCE_STEPS = 0.1
 """Waypoints nearer than this many waypoint spacings have no direction: their heading counts."""
 
@@ -150,6 +154,7 @@ class FollowerSettings:
         odometry_timeout_s: largest age of odometry that is still used.
         stop_ramp_s: time from full speed to zero after a time-out or a stop.
         zeros_s: how long zeros are sent after a stop, before the follower goes quiet.
+        back_off_m: how far the robot drives back from what its bumper touches; 0: it stays there.
     """
 
     controller: str
@@ -161,6 +166,7 @@ class FollowerSettings:
     odometry_timeout_s: float = 0.3
     stop_ramp_s: float = 0.06
     zeros_s: float = 1.0
+    back_off_m: float = 0.1
 
     def __post_init__(self) -> None:
         if self.controller not in CONTROLLERS:
@@ -175,6 +181,8 @@ class FollowerState(Enum):
     QUIET = "quiet"
     """Nothing is commanded."""
     FOLLOWING = "following"
+    BACKING = "backing"
+    """Drives a little back from what it touches."""
     STOPPING = "stopping"
     """Ramps to zero, then sends zeros."""
 
@@ -227,6 +235,20 @@ class PathFollower:
         self._reason = "no path yet"
         self._stopped_at_s = -math.inf
         self._stop_from = ZERO
+        self._back_from_s = -math.inf
+
+    def touch(self, touches: bool, steady_s: float) -> None:
+        """Tell what the bumper feels; while a path is followed, the robot backs off from it.
+
+        How far is bounded by time alone, since nothing is seen behind: the robot came from there.
+        """
+        rested = steady_s - self._back_from_s > self._back_s + _BACK_REST_S
+        if touches and rested and self._path is not None:
+            self._back_from_s = steady_s
+
+    @property
+    def _back_s(self) -> float:
+        return self.settings.back_off_m / (_BACK_FACTOR * self.robot.nominal_speed_m_s)
 
     def set_path(
         self, waypoints: NDArray[np.float64], stamp_s: float, now_s: float, steady_s: float
@@ -309,6 +331,10 @@ class PathFollower:
                 self.stop("the clock was set back", steady_s)
         if self._path is None:
             return self._stopping(steady_s)
+        if steady_s - self._back_from_s < self._back_s:
+            back = Velocity(linear_m_s=-_BACK_FACTOR * self.robot.nominal_speed_m_s)
+            self._velocity = ZERO
+            return FollowerOutput(back, FollowerState.BACKING, "something touches", False)
         here, compensated = self._from_here(self._path, now_s)
         age_s = max(0.0, now_s - self._path.stamp_s) if compensated else 0.0
         wanted = within_limits(self._wanted(self._path.waypoints, here, age_s), self.robot)

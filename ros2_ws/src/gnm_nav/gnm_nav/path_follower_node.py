@@ -12,6 +12,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Quaternion, Twist, TwistStamped
 from nav_msgs.msg import Odometry, Path
+from policy_interfaces.msg import BaseContacts
 from policy_server.node_parameters import (
     NodeParameter,
     check_change,
@@ -94,6 +95,14 @@ PARAMETERS = (
         structural=True,
     ),
     NodeParameter(
+        "back_off_m",
+        0.1,
+        "How far the robot drives back from what its bumper touches; 0: not at all",
+        0.0,
+        0.3,
+        structural=True,
+    ),
+    NodeParameter(
         "odometry_timeout_s",
         0.3,
         "Largest age of odometry that is still used to move the path",
@@ -150,6 +159,7 @@ class PathFollowerNode(LifecycleNode):
                 path_timeout_s=self._parameter("path_timeout_s"),
                 silence_timeout_s=self._parameter("silence_timeout_s"),
                 odometry_timeout_s=self._parameter("odometry_timeout_s"),
+                back_off_m=self._parameter("back_off_m"),
             ),
         )
         self._commands = self.create_lifecycle_publisher(
@@ -159,6 +169,7 @@ class PathFollowerNode(LifecycleNode):
         self._entities = [
             self.create_subscription(Path, "waypoints", self._on_path, 1),
             self.create_subscription(Odometry, "odom", self._on_odometry, newest),
+            self.create_subscription(BaseContacts, "contacts", self._on_contacts, 10),
         ]
         self._report("")
         return TransitionCallbackReturn.SUCCESS
@@ -277,6 +288,21 @@ class PathFollowerNode(LifecycleNode):
             pose.position.y,
             yaw_of(pose.orientation),
         )
+
+    def _on_contacts(self, message: BaseContacts) -> None:
+        if self._follower is None or not self._active:
+            return
+        # Away from an edge backwards as well; a lifted base does not drive at all.
+        touches = (
+            message.bumper_left
+            or message.bumper_center
+            or message.bumper_right
+            or message.cliff_left
+            or message.cliff_center
+            or message.cliff_right
+        )
+        lifted = message.wheel_drop_left or message.wheel_drop_right
+        self._follower.touch(touches and not lifted, time.monotonic())
 
     def _update(self) -> None:
         if self._follower is None or not self._active:
