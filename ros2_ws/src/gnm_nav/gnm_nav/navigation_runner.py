@@ -32,6 +32,9 @@ from gnm_nav.navigation import (
 
 _INBOX_IMAGES = 64
 _END_WAIT_S = 10.0
+_NO_ODOMETRY_S = 1.0
+_SET_OFF_S = 1.0
+"""Without odometry, a robot that is told to drive counts as moving after so long."""
 
 
 class EndCode(StrEnum):
@@ -198,6 +201,7 @@ class NavigationRunner:
         self._ended_s = -math.inf
         self._fault: CameraFault | None = None
         self._fault_since_s = math.inf
+        self._odometry_s = -math.inf
         self._decision = NavigationDecision(NavigationState.IDLE)
         self._stop: StopSignal | None = None
         self._closing = False
@@ -297,6 +301,7 @@ class NavigationRunner:
     def moving(self, moves: bool, stamp_s: float) -> None:
         """Tell whether the robot moves, see `CameraWatch.moving`."""
         with self._lock:
+            self._odometry_s = time.monotonic()
             self._watch.moving(moves, stamp_s)
 
     def beat(self, now_s: float) -> None:
@@ -306,6 +311,9 @@ class NavigationRunner:
         """
         with self._lock:
             steady_s = time.monotonic()
+            if steady_s - self._odometry_s > _NO_ODOMETRY_S:
+                told = self._path is not None and bool(self._path.waypoints.any())
+                self._watch.moving(told, now_s + _SET_OFF_S)
             self._look(now_s, steady_s)
             if self._path is not None:
                 if now_s - self._path.stamp_s > self.settings.path_age_s:

@@ -1,0 +1,17 @@
+"""The parameters in the README are those of the nodes."""
+
+import re
+from pathlib import Path
+
+import pytest
+from gnm_nav import navigator_node, path_follower_node
+
+README = Path(__file__).parents[2] / "ros2_ws" / "src" / "gnm_nav" / "README.md"
+
+
+@pytest.mark.parametrize("node", [navigator_node, path_follower_node])
+def test_every_parameter_is_listed_with_its_default(node):
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", README.read_text(), re.MULTILINE))
+    for entry in node.PARAMETERS:
+        assert entry.name in rows
+        assert rows[entry.name].strip('` "') == str(entry.default), entry.name
