@@ -255,6 +255,7 @@ class Bench:
         self.set_profile(40, 10)
         rng = random.Random(seed)
         before = self.counters()
+        self.emulator.tell("stalls")
         cycles_from = time.monotonic()
         self.goals_on_the_wire()
         start = time.monotonic()
@@ -282,12 +283,16 @@ class Bench:
         gaps = np.diff(self.client.state_times[first:])
         after = self.counters()
         cycles_s = time.monotonic() - cycles_from
+        stalls = json.loads(self.emulator.tell("stalls"))
         delta = {name: float(after[name] - before[name]) for name in after}
         return {
             "duration_s": seconds,
             "cycle_rate_hz": delta["cycles"] / cycles_s,
             "lost_cycles": delta["lost_cycles"],
             "late_cycles": delta["late_cycles"],
+            # The machine's fault, not the driver's: servos that did not answer in time.
+            "emulator_stalls_over_5_ms": float(len(stalls)),
+            "emulator_stalls_max_ms": max(stalls, default=0.0) * 1e3,
             "joint_states_hz": states / seconds,
             "joint_states_gap_max_ms": float(gaps.max()) * 1e3,
             "commands": float(len(latencies) + lost),

@@ -25,6 +25,8 @@ noise KEY=VALUE ...                   corrupt, drop, truncate, delay (0..1), del
 state                                 every servo as JSON
 writes                                writes since the last call as JSON: [time on the steady
                                       clock in s, packet id, instruction, parameters in hex]
+stalls                                delays of the emulator itself by the computer since the last
+                                      call, those over 5 ms, as JSON: [s, ...]
 help                                  this text"""
 
 
@@ -137,6 +139,10 @@ def _writes(server: BusServer) -> str:
     return json.dumps(server.call(take))
 
 
+def _stalls(server: BusServer) -> str:
+    return json.dumps(server.call(lambda _: server.take_stalls()))
+
+
 def _help(_: BusServer) -> str:
     return HELP
 
@@ -154,5 +160,6 @@ _COMMANDS: Final[dict[str, Callable[..., str]]] = {
     "noise": _noise,
     "state": _state,
     "writes": _writes,
+    "stalls": _stalls,
     "help": _help,
 }

@@ -18,6 +18,9 @@ from widowx_control.xs_driver.realtime import request_realtime
 
 from servo_bus_emulator.bus import EmulatedBus, Reply
 
+STALL_S: Final = 0.005
+"""The serving thread was held up when it is later than this."""
+_STALLS_KEPT: Final = 10_000
 _TICK_S: Final = 0.008
 """Physics runs at least this often while nothing is said on the bus."""
 
@@ -51,6 +54,7 @@ class BusServer:
         self._stop = threading.Event()
         self._calls: deque[Callable[[], None]] = deque()
         self._replies: deque[Reply] = deque()
+        self._stalls: deque[float] = deque(maxlen=_STALLS_KEPT)
         self._wake_read, self._wake_write = os.pipe()
         self._start_s = time.monotonic()
 
@@ -121,6 +125,15 @@ class BusServer:
         """Return the time on the system's steady clock for one on the bus's clock."""
         return self._start_s + bus_time_s
 
+    def take_stalls(self) -> list[float]:
+        """Return by how much the computer held up the serving thread, s, since last asked.
+
+        Real servos would have answered meanwhile.
+        """
+        stalls = list(self._stalls)
+        self._stalls.clear()
+        return stalls
+
     def call(self, function: Callable[[EmulatedBus], Result]) -> Result:
         """Run a function on the bus in the serving thread and return its result.
 
@@ -157,11 +170,15 @@ class BusServer:
 
     def _run(self) -> None:
         request_realtime(self._realtime_priority)
+        planned = self._now()
         while not self._stop.is_set():
             now = self._now()
+            if now - planned > STALL_S:
+                self._stalls.append(now - planned)
             wait = _TICK_S
             if self._replies:
                 wait = min(wait, max(0.0, self._replies[0].at_s - now))
+            planned = now + wait
             watched = [self._wake_read] + ([self._master] if self.plugged else [])
             ready, _, _ = select.select(watched, [], [], wait)
             now = self._now()

@@ -561,12 +561,14 @@ class XsDriver:
             self._obey_halts()
             self._sender.begin_cycle(start)
             reading = self._reader.read_joints(start, _READ_SHARE * self._period_s)
+            # Commands that came during the read go out before anything else.
+            self._attend()
             if reading is None:
                 self._counters.lost_cycles += 1
             elif start >= publish_due - 0.25 * self._period_s:
                 self._publish(reading)
                 publish_due = max(publish_due + self._publish_period_s, start)
-            self._attend()
+                self._attend()
             due += self._period_s
             self._work(due)
 
