@@ -157,7 +157,7 @@ def decision_times(commands: int) -> np.ndarray:
     for i in range(commands):
         now_s = 100.0 + i * PERIOD_S
         wanted = pose(i * PERIOD_S)
-        guard.on_joint_states(Measurement(wanted, 0.03, np.zeros(6)), now_s)
+        guard.on_joint_states(Measurement(wanted, 0.03, np.zeros(6)), now_s, now_s)
         for _ in range(16):
             question = guard.health.next_question()
             values = [HEALTHY[question.register]] * len(question.servos)

@@ -58,7 +58,7 @@ class Stream:
     def measure(self):
         if self.bus:
             measurement = Measurement(self.q.copy(), self.finger_m, self.currents_ma.copy())
-            self.guard.on_joint_states(measurement, self.now_s)
+            self.guard.on_joint_states(measurement, self.now_s, self.now_s)
 
     def ask(self):
         for _ in range(16 if self.answers else 0):

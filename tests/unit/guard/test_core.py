@@ -100,8 +100,9 @@ def sick(servo, register, value):
 
 def lose(what):
     def cause(stream):
+        stream.step(START)
         setattr(stream, what, False)
-        stream.run(7.0)
+        stream.run(7.0, START)
 
     return cause
 
@@ -485,6 +486,14 @@ def test_commands_for_other_joints_do_not_pass_the_gripper_topic():
     stream.take(stream.guard.on_gripper_command("shoulder", 0.5, stream.times(0.0)))
     assert stream.code is Code.COMMAND_MALFORMED
     assert not stream.pwms
+
+
+def test_a_driver_that_starts_again_while_nobody_commands_stops_nothing():
+    stream = Stream()
+    stream.bus = False
+    assert stream.run(1.5).state is GuardState.HOLDING
+    stream.bus = True
+    assert stream.run(0.1).state is GuardState.PASSING
 
 
 def test_a_stopped_clock_of_the_simulation_does_not_stop_the_watchdog():

@@ -336,7 +336,7 @@ _TABLE: Final = (
         Code.JOINT_STATES_LOST,
         _STOP,
         ("joint_states_timeout_s",),
-        "the driver, its bus or its supply is gone, or joint_states has no usable content",
+        "the driver, its bus or its supply is gone, or joint_states is unusable, under command",
     ),
     Check(
         Code.SERVO_TEMPERATURE,

@@ -1,6 +1,7 @@
 """The guard: judges every command and every measurement, holds, and latches stops. No ROS.
 
-Times ending in `now_s` are of a steady clock, which no simulator and no clock step can halt.
+Times ending in `now_s` are of a steady clock, which no simulator and no clock step can halt; how
+fast and how long the arm moves or pushes counts on the clock of `motion_s`.
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ class Guard:
         return self._measurement is not None
 
     def on_joint_states(
-        self, measurement: Measurement | None, now_s: float, problem: str = ""
+        self, measurement: Measurement | None, now_s: float, motion_s: float, problem: str = ""
     ) -> None:
         """Take a measurement; None with the problem when a message had no usable content."""
         if measurement is None:
@@ -171,7 +172,7 @@ class Guard:
         self._measurement = measurement
         self._measured_s = now_s
         self._first_measured_s = min(self._first_measured_s, now_s)
-        self._judge_current(measurement, now_s)
+        self._judge_current(measurement, motion_s)
 
     def set_other_publishers(self, nodes: Sequence[str]) -> None:
         """Say which other nodes publish the driver's command topics."""
@@ -281,7 +282,7 @@ class Guard:
             if kept != pwm or repeat:
                 gripper = kept
         elif self._measurement is not None:
-            finding = self._gripper.stalled(self._measurement.finger_m, now_s)
+            finding = self._gripper.stalled(self._measurement.finger_m, motion_s)
             if finding is not None:
                 self._slowed = (now_s, finding)
                 eased, _ = self._gripper.command(self._gripper.wanted_pwm)
@@ -460,7 +461,7 @@ class Guard:
         text = f"{' and '.join(posture.nearest_parts)} would be {near:.4f} m apart"
         return Finding(Code.SELF_COLLISION, text, near, limit)
 
-    def _judge_current(self, measurement: Measurement, now_s: float) -> None:
+    def _judge_current(self, measurement: Measurement, motion_s: float) -> None:
         c = self.config
         worst: Finding | None = None
         currents = () if measurement.currents_ma is None else measurement.currents_ma
@@ -469,7 +470,7 @@ class Guard:
             if load <= c.max_current_ma:
                 self._overload_since_s.pop(name, None)
                 continue
-            lasted_s = now_s - self._overload_since_s.setdefault(name, now_s)
+            lasted_s = motion_s - self._overload_since_s.setdefault(name, motion_s)
             if lasted_s >= c.servo_current_s and (worst is None or load > worst.value):
                 text = f"{name} draws {load:.0f} mA for {lasted_s:.1f} s: is the arm blocked?"
                 worst = Finding(Code.SERVO_CURRENT, text, load, c.max_current_ma)
@@ -486,10 +487,9 @@ class Guard:
             Code.JOINT_STATES_LATE,
             self._judge_silence(Code.JOINT_STATES_LATE, c.joint_states_late_s, now_s),
         )
-        self._stand(
-            Code.JOINT_STATES_LOST,
-            self._judge_silence(Code.JOINT_STATES_LOST, c.joint_states_timeout_s, now_s),
-        )
+        lost = self._judge_silence(Code.JOINT_STATES_LOST, c.joint_states_timeout_s, now_s)
+        # An arm that nobody commands needs no stop: a driver may start late, or again.
+        self._stand(Code.JOINT_STATES_LOST, lost if self._pose is not None else None)
         findings = self.health.findings()
         for code in (
             Code.SERVO_TEMPERATURE,

@@ -35,18 +35,18 @@ class GripperWatch:
             finding = Finding(Code.GRIPPER_PWM, text, abs(pwm), limit)
         return math.copysign(limit, pwm), finding
 
-    def stalled(self, finger_m: float, now_s: float) -> Finding | None:
+    def stalled(self, finger_m: float, motion_s: float) -> Finding | None:
         """Return a finding while the fingers are still although they are pushed hard.
 
         Args:
             finger_m: measured distance of the left finger from the centre line.
-            now_s: steady clock.
+            motion_s: clock on which the fingers move.
         """
         c = self._config
         hard = abs(self.wanted_pwm) > c.gripper_stall_pwm
         if not hard or abs(finger_m - self._still_at_m) > _STILL_M:
-            self._still_at_m, self._still_since_s = finger_m, now_s
-        still_s = now_s - self._still_since_s
+            self._still_at_m, self._still_since_s = finger_m, motion_s
+        still_s = motion_s - self._still_since_s
         self._stall = None
         if hard and still_s > c.gripper_stall_s:
             text = (

@@ -231,7 +231,10 @@ class ArmGuard(Node):
                 measured.joint_positions_rad, measured.finger_m, _currents_ma(message)
             )
         with self._lock:
-            self._guard.on_joint_states(measurement, time.monotonic(), self._reader.reason)
+            now_s = time.monotonic()
+            self._guard.on_joint_states(
+                measurement, now_s, self._motion_s(now_s), self._reader.reason
+            )
 
     def _ask_servos(self) -> None:
         """Ask for the next registers; one question at a time."""
