@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist, TwistStamped
 from lifecycle_msgs.msg import Transition
 from policy_interfaces.msg import BaseContacts, GuardStatus
@@ -57,6 +58,7 @@ class Rig:
             TwistStamped if parameters.get("stamped_output") else Twist, "cmd_vel"
         )
         self.status = graph.watch(GuardStatus, "cmd_vel_guard/status", LATCHED)
+        self.diagnostics = graph.watch(DiagnosticArray, "/diagnostics")
         self.process = graph.bring_up("base_drivers.cmd_vel_guard", "cmd_vel_guard", **parameters)
         wait_until(lambda: self.commands.get_subscription_count() == 1)
         wait_until(lambda: graph.node.count_publishers("/cmd_vel") == 1)
@@ -84,10 +86,33 @@ class Rig:
     def expect(self, state, code=""):
         wait_until(lambda: self.reads(state, code), 10.0, f"{state} {code}: {self.status.last}")
 
+    def count(self, code):
+        if self.diagnostics.last is None:
+            return 0
+        values = self.diagnostics.last.status[0].values
+        return next((item.value for item in values if item.key == code), 0)
+
     def speed(self):
         message = self.output.last
         twist = message.twist if isinstance(message, TwistStamped) else message
         return twist.linear.x
+
+    @staticmethod
+    def sent_s(message):
+        """When a stamped command was sent [s]: a busy test may hear it late."""
+        return Time.from_msg(message.header.stamp).nanoseconds * 1e-9
+
+    def first_zero_after(self, time_s):
+        """When the base was first told to rest after a time of the system's clock [s]."""
+
+        def zeros():
+            return [
+                self.sent_s(m)
+                for _, m in self.output.messages
+                if self.sent_s(m) > time_s and m.twist.linear.x == 0.0
+            ]
+
+        return wait_until(zeros, 5.0, "no rest was commanded")[0]
 
     def expect_speed(self, speed):
         wait_until(lambda: self.output.last and self.speed() == pytest.approx(speed, abs=1e-6))
@@ -100,35 +125,32 @@ def graph(free_domain):
 
 
 def test_commands_pass_and_silence_stops(graph):
-    rig = Rig(graph)
+    rig = Rig(graph, stamped_output=True)
     with rig.driving(0.2, 0.0, 0.3):
         rig.expect_speed(0.2)
         rig.expect(GuardStatus.STATE_PASSING)
-        ended_s = time.monotonic()
+        ended_s = time.time()
     rig.expect(GuardStatus.STATE_HOLDING, "command_silent")
-    first_zero_s = next(at for at, m in rig.output.since(ended_s) if m.linear.x == 0.0)
-    assert first_zero_s - ended_s < STOP_WITHIN_S
+    assert rig.first_zero_after(ended_s) - ended_s < STOP_WITHIN_S
     assert rig.status.last.value >= rig.status.last.threshold == 0.2
     # Zeros for a while, then nothing, so that another source may take over.
     wait_until(lambda: time.monotonic() - rig.output.messages[-1][0] > 0.5)
-    assert rig.output.messages[-1][0] - ended_s == pytest.approx(1.25, abs=0.3)
+    assert rig.sent_s(rig.output.last) - ended_s == pytest.approx(1.25, abs=0.3)
     assert rig.speed() == 0.0
 
 
 def test_a_killed_controller_stops_the_base(graph):
-    rig = Rig(graph)
+    rig = Rig(graph, stamped_output=True)
     process = subprocess.Popen([sys.executable, "-c", CONTROLLER], env=graph.environment)
     try:
         rig.expect_speed(0.2)
         process.kill()
-        killed_s = time.monotonic()
+        killed_s = time.time()
         rig.expect(GuardStatus.STATE_HOLDING, "command_silent")
     finally:
         process.kill()
         process.wait()
-    assert next(at for at, m in rig.output.since(killed_s) if m.linear.x == 0.0) < (
-        killed_s + STOP_WITHIN_S
-    )
+    assert rig.first_zero_after(killed_s) - killed_s < STOP_WITHIN_S
 
 
 def test_stamped_commands_are_judged_by_their_header(graph):
@@ -144,6 +166,9 @@ def test_stamped_commands_are_judged_by_their_header(graph):
         with rig.driving(0.2, 0.0, 0.0, **stamp):
             rig.expect(GuardStatus.STATE_HOLDING, code)
             assert rig.speed() == 0.0
+    impossible = TwistStamped()
+    impossible.header.stamp.sec = -5
+    rig.commands.publish(impossible)
     with rig.driving(0.2, 0.0, 0.0):
         rig.expect_speed(0.2)
 
@@ -222,6 +247,10 @@ def test_the_scan_slows_and_stops(graph):
             ahead["age_s"] = 0.0
             rig.expect_speed(0.4)
         rig.expect(GuardStatus.STATE_HOLDING, "scan_silent")
+        # What cannot be read is not free space.
+        with graph.repeating(rig.scans, LaserScan, 20.0):
+            wait_until(lambda: int(rig.count("scan_malformed")) > 3)
+        assert rig.reads(GuardStatus.STATE_HOLDING, "scan_silent")
 
 
 def test_the_emergency_stop_is_latched_whatever_happens(graph):

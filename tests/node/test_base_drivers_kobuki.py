@@ -74,7 +74,7 @@ class Rig:
         return self.diagnostics.last.status[0].message if self.diagnostics.last else ""
 
     def expect_state(self, state):
-        wait_until(lambda: self.value("state") == state, 15.0, f"{state}, not {self.message()}")
+        wait_until(lambda: self.value("state") == state, 60.0, f"{state}, not {self.message()}")
 
     def moves(self):
         return self.emulator.state()["speed_m_s"] > 0.05

@@ -20,7 +20,7 @@ from base_drivers.command_guard import (
 from base_drivers.contact_rules import Contacts, allowed_motion
 from base_drivers.guard_parameters import PARAMETERS, config_from
 from base_drivers.velocity import REST, Velocity
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -68,6 +68,7 @@ def test_silence_stops_then_goes_quiet():
     assert quiet.output is None and quiet.finding.code == COMMAND_SILENT
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(

@@ -14,7 +14,7 @@ from base_drivers.go2.sport_service import (
     velocity_from_parameter,
 )
 from base_drivers.velocity import Velocity
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 STANDING = SportState(
@@ -104,6 +104,7 @@ def test_lying_down_waits_for_rest_and_gives_up_in_time():
     assert not robot.core.outcome.success and "locomotion" in robot.core.outcome.message
 
 
+@settings(deadline=None)
 @given(st.floats(-2, 2), st.floats(-1, 1), st.floats(-3, 3))
 def test_a_velocity_survives_its_json(x, y, yaw):
     request = move(Velocity(x, y, yaw))
@@ -112,6 +113,7 @@ def test_a_velocity_survives_its_json(x, y, yaw):
     assert (got.x, got.y, got.yaw) == pytest.approx((x, y, yaw), abs=1e-4)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_no_parameter_breaks_its_reader(text):
     velocity_from_parameter(text)

@@ -10,7 +10,7 @@ from base_drivers.kobuki.feedback import FeedbackError, decode
 from base_drivers.kobuki.framing import FrameParser, SubPayload, checksum, frame
 from base_drivers.kobuki_emulator.emulated_base import EmulatedKobuki
 from base_drivers.velocity import Velocity
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 parts = st.lists(
@@ -35,6 +35,7 @@ def test_a_documented_frame():
     assert checksum(bytes.fromhex("0601046400000067")) == 0
 
 
+@settings(deadline=None)
 @given(st.lists(parts, min_size=1, max_size=5), st.lists(st.integers(0, 2000)))
 def test_frames_are_found_however_the_bytes_arrive(payloads, cuts):
     parser = FrameParser({})
@@ -43,6 +44,7 @@ def test_frames_are_found_however_the_bytes_arrive(payloads, cuts):
     assert parser.skipped_bytes == 0
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.lists(st.integers(0, 2000)))
 @example(b"\xaa\x55", [])
 @example(b"\xaa\x55\xff\x01\x0f", [])
@@ -58,6 +60,7 @@ def test_garbage_never_hides_what_follows(garbage, cuts):
     assert all(decode(payload).basic is not None for payload in decoded[-1:])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_no_bytes_can_break_parser_or_decoder(data):
     body = bytes((len(data),)) + data
@@ -67,6 +70,7 @@ def test_no_bytes_can_break_parser_or_decoder(data):
             decode(payload)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_one_damaged_byte_is_always_noticed(position, difference):
     good = EmulatedKobuki().feedback()
@@ -76,6 +80,7 @@ def test_one_damaged_byte_is_always_noticed(position, difference):
     assert all(payload[0].identifier != feedback.BASIC_SENSOR for payload in found)
 
 
+@settings(deadline=None)
 @given(st.floats(-0.7, 0.7), st.floats(-3.0, 3.0))
 def test_the_base_understands_the_velocity_that_was_meant(x, yaw):
     part = commands.base_control(Velocity(x, 0.0, yaw))

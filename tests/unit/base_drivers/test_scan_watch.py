@@ -56,3 +56,12 @@ def test_points_follow_the_mount_and_rep_117():
     assert points[0] == pytest.approx((1.1, 0.0), abs=1e-6)
     assert len(points) == 3
     assert np.hypot(points[1, 0] - 0.1, points[1, 1]) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "increment", "low", "high"),
+    [([], 0.1, 0.1, 5.0), ([1.0], 0.0, 0.1, 5.0), ([1.0], 0.1, 0.0, 0.0), ([1.0], math.nan, 0, 1)],
+)
+def test_a_senseless_scan_is_not_free_space(ranges, increment, low, high):
+    with pytest.raises(ValueError, match=r"beams|increment"):
+        points_from_ranges(np.array(ranges, np.float32), 0.0, increment, low, high, ScanMount())

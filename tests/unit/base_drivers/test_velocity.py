@@ -4,7 +4,7 @@ import math
 
 import pytest
 from base_drivers.velocity import Velocity, VelocityLimits, limit_acceleration, limit_speed
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 LIMITS = VelocityLimits(0.5, 0.3, 1.0, 1.0, 2.0)
@@ -12,6 +12,7 @@ numbers = st.floats(-10.0, 10.0)
 velocities = st.builds(Velocity, numbers, numbers, numbers)
 
 
+@settings(deadline=None)
 @given(velocities)
 def test_speed_is_limited_along_the_same_arc(wanted):
     got = limit_speed(wanted, LIMITS).velocity
@@ -22,6 +23,7 @@ def test_speed_is_limited_along_the_same_arc(wanted):
     assert got.x * wanted.y == pytest.approx(got.y * wanted.x, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(velocities, velocities, st.floats(0.0, 0.1))
 def test_braking_is_never_delayed_and_growth_is_bounded(wanted, before, duration_s):
     got = limit_acceleration(wanted, before, LIMITS, duration_s).velocity

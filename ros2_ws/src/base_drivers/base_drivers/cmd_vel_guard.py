@@ -22,7 +22,6 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn as Transition
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.time import Time
 from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
@@ -33,7 +32,7 @@ from base_drivers.lifecycle_process import run_node
 from base_drivers.odometry_messages import contacts_from_message
 from base_drivers.scan_watch import points_from_ranges
 from base_drivers.velocity import REST, Velocity
-from base_drivers.velocity_messages import subscribe_commands, twist_message
+from base_drivers.velocity_messages import stamp_seconds, subscribe_commands, twist_message
 
 _NEWEST: Final = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 _LATCHED: Final = QoSProfile(
@@ -205,16 +204,20 @@ class CmdVelGuard(LifecycleNode):
             self._step()
 
     def _on_scan(self, message: LaserScan) -> None:
-        points = points_from_ranges(
-            np.asarray(message.ranges, np.float32),
-            message.angle_min,
-            message.angle_increment,
-            message.range_min,
-            message.range_max,
-            self._mount,
-        )
-        stamp_s = Time.from_msg(message.header.stamp).nanoseconds * 1e-9
-        self._guard.on_scan(points, stamp_s, time.monotonic())
+        try:
+            points = points_from_ranges(
+                np.asarray(message.ranges, np.float32),
+                message.angle_min,
+                message.angle_increment,
+                message.range_min,
+                message.range_max,
+                self._mount,
+            )
+        except ValueError as error:
+            self._guard.refuse_scan()
+            self.get_logger().warning(f"a scan was refused: {error}", throttle_duration_sec=2.0)
+            return
+        self._guard.on_scan(points, stamp_seconds(message.header.stamp), time.monotonic())
 
     def _on_emergency_stop(self, message: Bool) -> None:
         self._guard.on_emergency_stop(message.data, time.monotonic())

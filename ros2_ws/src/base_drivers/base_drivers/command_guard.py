@@ -29,6 +29,7 @@ COMMAND_OUT_OF_ORDER = "command_out_of_order"
 CONTACTS_SILENT = "contacts_silent"
 SCAN_SILENT = "scan_silent"
 SCAN_STALE = "scan_stale"
+SCAN_MALFORMED = "scan_malformed"
 BUMPER = "bumper"
 CLIFF = "cliff"
 WHEEL_DROP = "wheel_drop"
@@ -249,6 +250,10 @@ class CommandGuard:
     def on_scan(self, points_m: NDArray[np.float64], stamp_s: float, steady_s: float) -> None:
         """Take a scan as (M, 2) points in `base_link` [m]."""
         self._scan = _Scan(points_m, stamp_s, steady_s)
+
+    def refuse_scan(self) -> None:
+        """Leave out a scan that cannot be read; when no other comes, the scan is silent."""
+        self.counts[SCAN_MALFORMED] = self.counts.get(SCAN_MALFORMED, 0) + 1
 
     def on_emergency_stop(self, pressed: bool, steady_s: float) -> None:
         """Take the state of an emergency stop; pressed is latched."""

@@ -18,6 +18,7 @@ from policy_server.node_parameters import (
 )
 from policy_server.polled_subscription import PolledSubscription
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn as Transition
@@ -106,8 +107,10 @@ class Go2Node(LifecycleNode):
         self._timer: Any = None
         self.add_on_set_parameters_callback(self._check_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_service(Trigger, "~/stand_up", self._stand_up)
-        self.create_service(Trigger, "~/lie_down", self._lie_down)
+        # They wait for the robot; in the group of the others they would hold up the watchdog.
+        waiting = ReentrantCallbackGroup()
+        self.create_service(Trigger, "~/stand_up", self._stand_up, callback_group=waiting)
+        self.create_service(Trigger, "~/lie_down", self._lie_down, callback_group=waiting)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_slow, clock=self._steady)
 

@@ -11,7 +11,7 @@ from base_drivers.go2.sport_service import Api, SportRequest, SportState
 
 
 def request_message(request: SportRequest) -> Request:
-    """Make a request; one for a velocity asks for no reply, as it is repeated."""
+    """Make a request, numbered by the steady time [ns]; what is repeated asks for no reply."""
     message = Request(parameter=request.parameter)
     message.header.identity.id = time.monotonic_ns()
     message.header.identity.api_id = int(request.api)

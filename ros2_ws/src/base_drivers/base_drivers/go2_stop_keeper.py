@@ -25,6 +25,7 @@ PARAMETERS: Final = (
 )
 _CHECK_S: Final = 0.02
 _REPEATS: Final = 10
+_REALTIME_PRIORITY: Final = 10
 
 
 class Go2StopKeeper(Node):
@@ -44,7 +45,8 @@ class Go2StopKeeper(Node):
         self._moved_s: float | None = None
         self._stops_left = 0
         self._requests = self.create_publisher(Request, "/api/sport/request", 10)
-        self.create_subscription(Request, "/api/sport/request", self._on_request, 10)
+        # Only the newest: a queue would make an old velocity look fresh.
+        self.create_subscription(Request, "/api/sport/request", self._on_request, 1)
         self.create_timer(_CHECK_S, self._check, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _on_request(self, message: Request) -> None:
@@ -69,7 +71,7 @@ class Go2StopKeeper(Node):
 
 def main() -> int:
     """Run the node."""
-    return run_node("go2_stop_keeper", Go2StopKeeper)
+    return run_node("go2_stop_keeper", Go2StopKeeper, realtime_priority=_REALTIME_PRIORITY)
 
 
 if __name__ == "__main__":

@@ -12,18 +12,27 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from widowx_control.xs_driver.realtime import prefer_process, request_realtime
 
 
-def run_node(name: str, make_node: Callable[[], Node]) -> int:
+def run_node(name: str, make_node: Callable[[], Node], realtime_priority: int = 0) -> int:
     """Run a node until it is interrupted.
+
+    Its threads go before ordinary work, if that is allowed: a watchdog must not wait for a network
+    that trains.
 
     Args:
         name: of the program, for messages.
         make_node: makes the node; `destroy_node` must bring the hardware to rest.
+        realtime_priority: first-in-first-out scheduling of all its threads, where the system allows
+            it; only for a node that does next to nothing. 0: none.
 
     Returns:
         0 after an interruption, 2 when the node was given bad parameters.
     """
+    # Before there are other threads: they inherit both.
+    prefer_process()
+    request_realtime(realtime_priority)
     # The default handlers shut the context down first, and nothing could be brought to rest.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()

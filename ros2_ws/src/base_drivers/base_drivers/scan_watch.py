@@ -60,7 +60,19 @@ def points_from_ranges(
 
     Returns:
         (M, 2) x and y in `base_link` [m].
+
+    Raises:
+        ValueError: the scan has no beams, or its angles or limits make no sense. It must not be
+            taken for free space.
     """
+    numbers = (angle_min_rad, angle_increment_rad, range_min_m, range_max_m)
+    if len(ranges_m) == 0 or any(map(math.isnan, numbers)) or math.isinf(angle_min_rad):
+        raise ValueError(f"{len(ranges_m)} beams, angles and limits {numbers}")
+    if angle_increment_rad == 0.0 or not 0.0 <= range_min_m < range_max_m:
+        raise ValueError(
+            f"angle increment {angle_increment_rad:g}, range {range_min_m:g} .. {range_max_m:g} m; "
+            "expected an increment that is not 0 and 0 <= minimum < maximum"
+        )
     ranges = np.asarray(ranges_m, np.float64)
     ranges = np.where(np.isneginf(ranges), range_min_m, ranges)
     valid = np.isfinite(ranges) & (ranges >= range_min_m) & (ranges <= range_max_m)

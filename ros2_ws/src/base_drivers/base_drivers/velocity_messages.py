@@ -6,12 +6,17 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.lifecycle import LifecycleNode
-from rclpy.time import Time
 
 from base_drivers.command_guard import Command
 from base_drivers.velocity import Velocity
+
+
+def stamp_seconds(stamp: Time) -> float:
+    """Seconds of a stamp, also of one that no clock can show, such as a negative one."""
+    return float(stamp.sec) + 1e-9 * float(stamp.nanosec)
 
 
 def command_from_message(message: Twist | TwistStamped) -> Command:
@@ -27,7 +32,7 @@ def command_from_message(message: Twist | TwistStamped) -> Command:
                 (linear.x, linear.y, linear.z, angular.x, angular.y, angular.z),
             )
         ),
-        stamp_s=Time.from_msg(message.header.stamp).nanoseconds * 1e-9 if stamped else None,
+        stamp_s=stamp_seconds(message.header.stamp) if stamped else None,
         frame=message.header.frame_id if stamped else "",
     )
 

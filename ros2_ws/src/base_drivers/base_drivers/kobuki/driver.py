@@ -9,12 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from widowx_control.xs_driver.realtime import request_realtime
+
 from base_drivers.back_off import BackOff
 from base_drivers.kobuki import commands, feedback
 from base_drivers.kobuki.feedback import BasicSensor, Feedback, FeedbackError
 from base_drivers.kobuki.framing import FrameParser, frame
 from base_drivers.kobuki.odometry import KobukiOdometry, Pose
 from base_drivers.kobuki.serial_line import LineLost, SerialLine
+from base_drivers.kobuki.stop_keeper import REALTIME_PRIORITY
 from base_drivers.velocity import REST, Velocity
 
 COMPATIBLE_FIRMWARE: Final = 1
@@ -154,6 +157,7 @@ class KobukiDriver:
     # --- thread -----------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        request_realtime(REALTIME_PRIORITY)
         while not self._stop.is_set():
             try:
                 with SerialLine(self._port, self._command_timeout_s) as line:

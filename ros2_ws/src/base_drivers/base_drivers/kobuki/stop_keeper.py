@@ -15,12 +15,16 @@ import sys
 import time
 from typing import Final
 
+from widowx_control.xs_driver.realtime import request_realtime
+
 from base_drivers.kobuki.commands import base_control
 from base_drivers.kobuki.framing import frame
 from base_drivers.velocity import REST
 
 ALIVE: Final = b"."
 FAREWELL: Final = b"q"
+REALTIME_PRIORITY: Final = 10
+"""Of the keeper and of the driver's thread on the line, where the system allows it."""
 _PERIOD_S: Final = 0.02
 _AFTER_DEATH_S: Final = 1.0
 
@@ -62,6 +66,7 @@ def main() -> int:
     options = parser.parse_args()
     # The terminal interrupts the whole group; the driver decides when this ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    request_realtime(REALTIME_PRIORITY)
     # Without a port there is nothing left to stop.
     try:
         keep(options.port, options.heartbeat, options.timeout_s)
