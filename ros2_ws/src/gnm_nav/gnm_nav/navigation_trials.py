@@ -116,7 +116,6 @@ class NavigationTrials(Node):
             raise ValueError("; ".join(problems))
         self._values = {entry.name: self.get_parameter(entry.name).value for entry in PARAMETERS}
         self._stop = threading.Event()
-        self._mapping = False
         self._truth: deque[BaseSimStatus] = deque(maxlen=200)
         self._statuses: deque[NavigationStatus] = deque(maxlen=200)
         self.records: list[TrialRecord] = []
@@ -139,10 +138,8 @@ class NavigationTrials(Node):
         self._statuses.append(message)
 
     def interrupt(self, *_: object) -> None:
-        """End the trials soon; what was measured is written. A signal handler: the main thread."""
+        """End the trials soon; what was measured is written."""
         self._stop.set()
-        if self._mapping:
-            raise Interrupted
 
     # --- all trials ------------------------------------------------------------------------
 
@@ -184,11 +181,7 @@ class NavigationTrials(Node):
         self._say(f"driving through {kind} world {seed} for a map ...")
         begin_s = time.monotonic()
         make = map_two_ways if self._values["task"] == "blocked" else map_way
-        self._mapping = True
-        try:
-            mapped = make(model, world, self._robot, seed)
-        finally:
-            self._mapping = False
+        mapped = make(model, world, self._robot, seed, self._proceed)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self._robot.name}_{kind}_{seed}"
         save_map(mapped.topological_map, path)
@@ -198,6 +191,10 @@ class NavigationTrials(Node):
             f"({time.monotonic() - begin_s:.0f} s)"
         )
         return mapped, path
+
+    def _proceed(self) -> None:
+        if self._stop.is_set():
+            raise Interrupted
 
     def _run_world(self, mapped: MappedWorld, path: Path, model: NavigationModel) -> None:
         goal = mapped.goal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ _CONTROL_S = 0.05
 _ROOM_M = 0.1
 
 Pose = tuple[float, float, float]
+Proceed = Callable[[], None]
+"""Called at every model step of a drive; what it raises ends the drive."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +99,19 @@ def minimum_way_m(robot: RobotConfig) -> float:
     return MIN_HORIZONS * HORIZON_STEPS * robot.waypoint_spacing_m
 
 
-def record_drive(sim: BaseSimulation, route: Route, start: Pose | None = None) -> ExpertDrive:
+def record_drive(
+    sim: BaseSimulation,
+    route: Route,
+    start: Pose | None = None,
+    proceed: Proceed = lambda: None,
+) -> ExpertDrive:
     """Drive a route with the expert.
 
     Args:
         sim: world and robot.
         route: line to drive.
         start: where the robot is put; None: it goes on from where it stands.
+        proceed: see `Proceed`.
     """
     if start is not None:
         sim.reset(start)
@@ -111,6 +119,7 @@ def record_drive(sim: BaseSimulation, route: Route, start: Pose | None = None) -
     images, poses, odometry, stamps = [], [], [], []
     limit_s = sim.time_s + 3.0 * route.length_m / sim.robot.nominal_speed_m_s + 20.0
     while sim.time_s < limit_s:
+        proceed()
         images.append(sim.render())
         poses.append(sim.pose)
         odometry.append(sim.odometry.pose)
@@ -146,7 +155,13 @@ def build_map(
     return builder.finish(frame_id="odom"), np.array(truth)
 
 
-def map_way(model: NavigationModel, world: World, robot: RobotConfig, seed: int) -> MappedWorld:
+def map_way(
+    model: NavigationModel,
+    world: World,
+    robot: RobotConfig,
+    seed: int,
+    proceed: Proceed = lambda: None,
+) -> MappedWorld:
     """Map one way through a world, at least `minimum_way_m` long.
 
     Raises:
@@ -157,7 +172,7 @@ def map_way(model: NavigationModel, world: World, robot: RobotConfig, seed: int)
         start, _, route = sample_route(
             world, seed, 1.15 * minimum_m, 2.5 * minimum_m, robot.radius_m + _ROOM_M
         )
-        drive = record_drive(sim, route, start)
+        drive = record_drive(sim, route, start, proceed)
     topological_map, truth = build_map(model, drive)
     return MappedWorld(
         world.kind,
@@ -172,7 +187,11 @@ def map_way(model: NavigationModel, world: World, robot: RobotConfig, seed: int)
 
 
 def map_two_ways(
-    model: NavigationModel, world: World, robot: RobotConfig, seed: int
+    model: NavigationModel,
+    world: World,
+    robot: RobotConfig,
+    seed: int,
+    proceed: Proceed = lambda: None,
 ) -> MappedWorld:
     """Map two ways to one goal, there and back; the shorter one has an opening to be closed.
 
@@ -184,8 +203,9 @@ def map_two_ways(
         drives = []
         for index, way in enumerate((short, detour)):
             start = (*way.at(0.0).tolist(), float(way.heading(0.0)))
-            drives.append(record_drive(sim, way, start if index == 0 else None))
-            drives.append(record_drive(sim, Route(way.points_m[::-1].copy())))
+            back = Route(way.points_m[::-1].copy())
+            drives.append(record_drive(sim, way, start if index == 0 else None, proceed))
+            drives.append(record_drive(sim, back, None, proceed))
         drive = joined(drives)
     topological_map, truth = build_map(model, drive)
     heading = float(short.heading(short.length_m))
