@@ -144,7 +144,7 @@ def system(tmp_path, monkeypatch):
 @pytest.fixture
 def running(system):
     system.start_node()
-    wait_for(lambda: system.client.states, 30.0, "joint_states")
+    wait_for(lambda: system.client.states, 90.0, "joint_states")
     return system
 
 
