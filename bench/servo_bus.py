@@ -285,8 +285,11 @@ class Bench:
         cycles_s = time.monotonic() - cycles_from
         stalls = json.loads(self.emulator.tell("stalls"))
         delta = {name: float(after[name] - before[name]) for name in after}
+        # A driver that its servos' watchdogs have stopped sends nothing.
+        known = latencies or [math.nan]
         return {
             "duration_s": seconds,
+            "stopped": float(self.client.bus["state"] != "running"),
             "cycle_rate_hz": delta["cycles"] / cycles_s,
             "lost_cycles": delta["lost_cycles"],
             "late_cycles": delta["late_cycles"],
@@ -297,10 +300,10 @@ class Bench:
             "joint_states_gap_max_ms": float(gaps.max()) * 1e3,
             "commands": float(len(latencies) + lost),
             "commands_not_on_the_wire": float(lost),
-            "command_to_wire_p50_ms": float(np.percentile(latencies, 50)) * 1e3,
-            "command_to_wire_p99_ms": float(np.percentile(latencies, 99)) * 1e3,
-            "command_to_wire_p99_9_ms": float(np.percentile(latencies, 99.9)) * 1e3,
-            "command_to_wire_max_ms": max(latencies) * 1e3,
+            "command_to_wire_p50_ms": float(np.percentile(known, 50)) * 1e3,
+            "command_to_wire_p99_ms": float(np.percentile(known, 99)) * 1e3,
+            "command_to_wire_p99_9_ms": float(np.percentile(known, 99.9)) * 1e3,
+            "command_to_wire_max_ms": max(known) * 1e3,
         }
 
     def _match(self, sent: dict[int, float], latencies: list[float]) -> int:
@@ -604,6 +607,10 @@ def _print_tables(reactions: Sequence[Reaction], deliveries: Sequence[Delivery])
     print()
 
 
+def _without_nan(figures: dict[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in figures.items()}
+
+
 def main() -> int:
     """Run the bench. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -647,8 +654,8 @@ def main() -> int:
             "driver_realtime_priority": DRIVER_PRIORITY,
             "kernel_workers_realtime": workers,
         },
-        "figures": figures,
-        "figures_with_ordinary_scheduling_of_driver_and_kernel_workers": ordinary,
+        "figures": _without_nan(figures),
+        "figures_with_ordinary_scheduling_of_driver_and_kernel_workers": _without_nan(ordinary),
         "faults": [asdict(row) for row in reactions],
         "damaged_line": [asdict(row) for row in deliveries],
     }
