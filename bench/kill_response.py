@@ -134,9 +134,16 @@ class Graph(Node):
             node = "/policy_node" if name == "policy" else f"{ARM}/arm_controller"
             self.call(GetState, f"{node}/get_state", GetState.Request())
             for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-                request = ChangeState.Request(transition=Transition(id=transition))
-                if not self.call(ChangeState, f"{node}/change_state", request).success:
-                    raise RuntimeError(f"{node}: transition {transition} was refused; see the log")
+                self._change_state(node, transition)
+
+    def _change_state(self, node: str, transition: int) -> None:
+        """Take a node through a transition; a driver that was late once may be asked again."""
+        request = ChangeState.Request(transition=Transition(id=transition))
+        for _ in range(MOVE_ATTEMPTS):
+            if self.call(ChangeState, f"{node}/change_state", request).success:
+                return
+            time.sleep(0.5)
+        raise RuntimeError(f"{node}: transition {transition} was refused; see the log")
 
     def kill(self, name: str) -> float:
         """Kill a node; return when, on the steady clock."""
