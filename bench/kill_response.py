@@ -137,13 +137,13 @@ class Graph(Node):
                 self._change_state(node, transition)
 
     def _change_state(self, node: str, transition: int) -> None:
-        """Take a node through a transition; a driver that was late once may be asked again."""
+        """Take a node through a transition, which it refuses while its killed twin is known."""
         request = ChangeState.Request(transition=Transition(id=transition))
-        for _ in range(MOVE_ATTEMPTS):
-            if self.call(ChangeState, f"{node}/change_state", request).success:
-                return
+        deadline_s = time.monotonic() + READY_S
+        while not self.call(ChangeState, f"{node}/change_state", request).success:
+            if time.monotonic() > deadline_s:
+                raise RuntimeError(f"{node}: transition {transition} was refused; see the log")
             time.sleep(0.5)
-        raise RuntimeError(f"{node}: transition {transition} was refused; see the log")
 
     def kill(self, name: str) -> float:
         """Kill a node; return when, on the steady clock."""
