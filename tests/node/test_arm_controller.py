@@ -394,7 +394,13 @@ def test_lost_joint_states_stop_the_commands_until_they_return(graph):
     assert len(graph.driver.commands) == sent
 
     graph.driver.q = np.array(NAMED_POSES["sleep"])  # moved by hand meanwhile
+    # As a driver does that was started again: with a slow profile the stream would lag.
+    graph.driver.registers["Profile_Velocity"][:] = [2000] * 6
+    graph.driver.registers["Profile_Acceleration"][:] = [300] * 6
     graph.driver.publishing = True
+    until(lambda: len(graph.driver.commands) > sent)
+    assert graph.driver.registers["Profile_Velocity"] == [0] * 6
+    assert graph.driver.registers["Profile_Acceleration"] == [0] * 6
     until(lambda: len(graph.driver.commands) > sent + 5)
     np.testing.assert_allclose(graph.driver.commands[-1][1], NAMED_POSES["sleep"], atol=1e-6)
     until(lambda: graph.operator.level() == DiagnosticStatus.OK)

@@ -21,6 +21,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Pose
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
+from interbotix_xs_msgs.srv import RegisterValues
 from policy_interfaces.action import MoveToNamedPose
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState
 from rclpy.action import ActionServer, CancelResponse
@@ -43,6 +44,7 @@ from widowx_control.rotations import quaternion_from_rotation
 from widowx_control.xs_client import ARM_GROUP, GRIPPER, DriverError, XsClient
 
 _PROFILE_REGISTERS = ("Profile_Velocity", "Profile_Acceleration")
+_PROFILE_ANSWER_S = 1.0
 _GRIPPER_REPEAT_S = 0.5
 _GRIPPER_DEADBAND_PWM = 10.0
 _FEEDBACK_PERIOD_S = 0.1
@@ -116,6 +118,8 @@ class ArmController(LifecycleNode):
         self._measured_at_s = float("-inf")
         self._motion: _Motion | None = None
         self._saved_profile: dict[str, list[int]] = {}
+        self._profile_answers: list[Future[RegisterValues.Response]] = []
+        self._profile_asked_s = float("-inf")
         self._counts: Counter[str] = Counter()
         self._refused_before = 0
         self._last_refusal = ""
@@ -163,7 +167,9 @@ class ArmController(LifecycleNode):
             JointSingleCommand, "commands/joint_single", 10
         )
         self._state_publisher = self.create_publisher(EndEffectorState, "end_effector_state", 10)
+        self._profile_setter: Any = self.create_client(RegisterValues, "set_motor_registers")
         self._entities = [
+            (self.destroy_client, self._profile_setter),
             (
                 self.destroy_subscription,
                 self.create_subscription(JointState, "joint_states", self._on_joint_states, 1),
@@ -341,6 +347,28 @@ class ArmController(LifecycleNode):
             self.get_logger().warning(f"no sag_compensation: {error}")
             return None
 
+    def _profile_is_set(self) -> bool:
+        """Give the driver the streaming profile again, without waiting; true once it has it.
+
+        A driver that was started again streams into its own profile, which lags by seconds.
+        """
+        if self._profile_answers and all(answer.done() for answer in self._profile_answers):
+            self._profile_answers = []
+            return True
+        now_s = time.monotonic()
+        if not self._profile_answers or now_s - self._profile_asked_s > _PROFILE_ANSWER_S:
+            for answer in self._profile_answers:
+                self._profile_setter.remove_pending_request(answer)
+            wanted = (self._config.profile_velocity, self._config.profile_acceleration)
+            self._profile_answers = [
+                self._profile_setter.call_async(
+                    RegisterValues.Request(cmd_type="group", name=ARM_GROUP, reg=name, value=value)
+                )
+                for name, value in zip(_PROFILE_REGISTERS, wanted, strict=True)
+            ]
+            self._profile_asked_s = now_s
+        return False
+
     def _restore_profile(self) -> None:
         saved, self._saved_profile = self._saved_profile, {}
         if not saved or self._client is None:
@@ -392,7 +420,7 @@ class ArmController(LifecycleNode):
         self._take(measurement)
         q, finger_m = measurement.joint_positions_rad, measurement.finger_m
         self._control.observe(q, finger_m)
-        if self._active and self._fault:
+        if self._active and self._fault and self._profile_is_set():
             self._control.reset(q, finger_m, keep_gripper=True)
             self._fault = ""
             self.get_logger().warning("joint_states are back: holding the measured pose")
@@ -470,6 +498,7 @@ class ArmController(LifecycleNode):
         if age_s > self._config.joint_states_timeout_s and not self._fault:
             assert self._control is not None
             self._fault = f"no usable joint_states for {age_s:.2f} s"
+            self._profile_answers = []
             if self._reader.reason:
                 self._fault += f": {self._reader.reason}"
             self._counts["joint_states_fault"] += 1
