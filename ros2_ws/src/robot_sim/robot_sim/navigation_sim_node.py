@@ -245,7 +245,7 @@ class NavigationSim(Node):
 
     def _publish_scan(self, stamp: TimeMessage) -> None:
         assert self._scans is not None
-        angles = np.arange(SCAN_RAYS) * (2 * math.pi / SCAN_RAYS) - math.pi
+        angles = np.arange(SCAN_RAYS, dtype=np.float64) * (2 * math.pi / SCAN_RAYS) - math.pi
         message = LaserScan()
         message.header.stamp, message.header.frame_id = stamp, "base_link"
         message.angle_min, message.angle_max = float(angles[0]), float(angles[-1])

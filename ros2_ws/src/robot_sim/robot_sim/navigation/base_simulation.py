@@ -56,7 +56,8 @@ class BaseSimulation:
             image_size: width and height of pictures; None takes the robot's camera.
         """
         self.world, self.robot = world, robot
-        self._width, self._height = image_size or (robot.camera.width, robot.camera.height)
+        size: tuple[int, int] = image_size or (robot.camera.width, robot.camera.height)
+        self._width, self._height = size
         self.model = mujoco.MjModel.from_xml_string(self._xml(), world.files)
         self.data = mujoco.MjData(self.model)
         self._renderer: mujoco.Renderer | None = None

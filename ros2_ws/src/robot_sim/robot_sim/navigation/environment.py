@@ -18,7 +18,7 @@ from robot_sim.navigation.world import make_world
 GOAL_RADIUS_M = 0.5
 
 
-class NavigationEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
+class NavigationEnv(gymnasium.Env[Any, Any]):
     """One step is 0.25 s of a velocity command; the reward is the progress along the route [m].
 
     Action: float32 (3,) forward, left [m/s], yaw rate [rad/s] within the robot's limits.
@@ -101,7 +101,7 @@ class NavigationEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]])
     def _observation(self) -> dict[str, NDArray[Any]]:
         assert self._simulation is not None
         velocity = np.array(self._simulation.velocity, dtype=np.float32)
-        return {"image": self._simulation.render(), "goal": self._goal, "velocity": velocity}
+        return {"image": self._simulation.render(), "goal": self._goal.copy(), "velocity": velocity}
 
     def _info(self) -> dict[str, Any]:
         assert self._simulation is not None
@@ -117,7 +117,7 @@ class NavigationEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]])
             "expert": expert,
         }
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """The present picture, with `render_mode="rgb_array"`."""
         if self.render_mode != "rgb_array" or self._simulation is None:
             return None

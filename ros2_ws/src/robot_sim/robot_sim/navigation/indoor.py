@@ -382,7 +382,7 @@ def _place(
             rng.uniform(space.x0 + 1.4, space.x1 - 1.4),
             rng.uniform(space.y0 + 1.4, space.y1 - 1.4),
         )
-        facing = rng.integers(4) * math.pi / 2
+        facing = float(rng.integers(4)) * math.pi / 2
     else:
         side = int(rng.integers(4))
         at, low, high = space.side(side)

@@ -146,7 +146,8 @@ def _smooth(world: World, points: _Array, radius_m: float) -> _Array:
     """Round off the corners of a path over grid cells where that keeps it clear of obstacles."""
     line = _resample(points, 2 * STEP_M)
     clearance = world.clearance_m
-    gradient_row, gradient_column = np.gradient(clearance, RESOLUTION_M)
+    gradient_row = np.asarray(np.gradient(clearance, RESOLUTION_M, axis=0))
+    gradient_column = np.asarray(np.gradient(clearance, RESOLUTION_M, axis=1))
     for _ in range(_SMOOTHING):
         moved = line.copy()
         moved[1:-1] += 0.5 * (0.5 * (line[:-2] + line[2:]) - line[1:-1])
