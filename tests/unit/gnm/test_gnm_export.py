@@ -2,13 +2,15 @@
 
 import csv
 import json
+import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from policy_server.engine import EngineOptions, InferenceError
+from policy_server.engine import InferenceError
 from policy_server.navigation_model import (
     NavigationModel,
     NotSupportedError,
@@ -50,8 +52,8 @@ def _network(config, seed=0):
             torch.nn.init.uniform_(module.weight, 0.7, 1.5)
             torch.nn.init.uniform_(module.bias, -0.3, 0.3)
             module.momentum = 0.5
-    for head in (network.dist_predictor[0], network.action_predictor[0]):
-        torch.nn.init.normal_(head.weight, 0.0, 0.6)
+        elif isinstance(module, torch.nn.Linear):
+            torch.nn.init.kaiming_normal_(module.weight)
     network.train()
     with torch.no_grad():
         for step in range(4):
@@ -60,7 +62,12 @@ def _network(config, seed=0):
             goals = normalise(_images(16, 90 + step))
             network(frames, goals)
             network.embed(goals)
-    return network.eval()
+        network.eval()
+        # The same context, other goals.
+        distance, waypoints = network(frames[:1].expand(16, -1, -1, -1), goals)
+        network.dist_predictor[0].weight.mul_(0.5 / distance.std())
+        network.action_predictor[0].weight.mul_(0.5 / waypoints[..., :2].std(0).mean())
+    return network
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -154,12 +161,16 @@ def test_specification_of_the_bundle(exported):
 
 def test_fingerprint_follows_the_weights(exported, tmp_path):
     network, out = exported
-    again = tmp_path / "same_weights"
-    export_gnm(network, str(again))
-    changed = tmp_path / "other_weights"
-    export_gnm(_network(network.config, seed=1), str(changed))
+    moved = tmp_path / "moved"
+    shutil.copytree(out, moved)
+    (moved / f"{out.name}.yaml").rename(moved / "moved.yaml")
+    changed = tmp_path / "changed"
+    with torch.no_grad():
+        network.dist_predictor[0].bias.add_(0.5)
+        export_gnm(network, str(changed))
+        network.dist_predictor[0].bias.sub_(0.5)
     own = load_navigation_model(out).spec.fingerprint
-    assert load_navigation_model(again).spec.fingerprint == own
+    assert load_navigation_model(moved).spec.fingerprint == own
     assert load_navigation_model(changed).spec.fingerprint != own
 
 
@@ -185,9 +196,9 @@ def _change(out, change):
 
 
 def test_damaged_bundles_are_refused(exported, tmp_path):
-    network, _ = exported
     out = tmp_path / "damaged"
-    export_gnm(network, str(out))
+    shutil.copytree(exported[1], out)
+    (out / f"{exported[1].name}.yaml").rename(out / "damaged.yaml")
     original = (out / "damaged.yaml").read_text()
     changes = {
         r"deployment\.navigation": lambda d: d["deployment"].pop("navigation"),
@@ -225,8 +236,13 @@ def test_path_gives_headings_where_the_network_has_none():
     np.testing.assert_array_equal(trajectory[..., :2], positions)
 
 
-def test_idle_threads_do_not_spin():
-    from policy_server.engine import session_options
-
-    settings = session_options(EngineOptions(threads=2, fuse=True))
-    assert settings.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+def test_threads_sleep_between_ticks(exported):
+    """Spinning threads would take a core each from the robot's other nodes."""
+    _, out = exported
+    model = load_navigation_model(out, threads=2)
+    frames = list(_images(6, 0).numpy())
+    for _ in range(3):
+        model.match(model.observe(frames), _images(8, 1).numpy())
+    before_s = time.process_time()
+    time.sleep(0.6)
+    assert time.process_time() - before_s < 0.3

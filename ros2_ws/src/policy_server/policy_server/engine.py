@@ -120,8 +120,10 @@ def session_options(options: EngineOptions) -> onnxruntime.SessionOptions:
     settings.graph_optimization_level = (
         level.ORT_ENABLE_ALL if options.fuse else level.ORT_ENABLE_BASIC
     )
-    # Between two ticks idle threads must sleep: the robot's other nodes need the cores.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Between two ticks idle threads must sleep: the robot's other nodes need the cores. Within a
+    # run of fused layers, each a fraction of a millisecond, waking them would take too long.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.fuse)))
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
     settings.log_severity_level = 3
     return settings
 

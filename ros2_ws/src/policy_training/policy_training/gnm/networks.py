@@ -209,9 +209,10 @@ def _image_encoder(config: GnmConfig, inputs: int) -> nn.Sequential:
 
 def normalise(images: Tensor) -> Tensor:
     """uint8 (..., H, W, 3) → float32 (..., 3, H, W), by mean and spread of each channel."""
-    mean = torch.tensor(IMAGE_MEAN, device=images.device) * 255.0
-    scale = 1.0 / (torch.tensor(IMAGE_STD, device=images.device) * 255.0)
-    return ((images.float() - mean) * scale).movedim(-1, -3)
+    mean = torch.tensor(IMAGE_MEAN, device=images.device)[:, None, None] * 255.0
+    scale = 1.0 / (torch.tensor(IMAGE_STD, device=images.device)[:, None, None] * 255.0)
+    # Channels first: a factor per image plane is fast, one per element of the last axis is not.
+    return (images.movedim(-1, -3).float() - mean) * scale
 
 
 def stack_frames(frames: Tensor) -> Tensor:
