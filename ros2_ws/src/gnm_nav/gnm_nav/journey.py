@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,14 @@ from gnm_nav.navigation_types import NavigationConfig
 
 _CHANGE_S = 1.0
 """Time over which a change of the image is measured."""
+
+
+class Trouble(StrEnum):
+    """What keeps a robot from coming nearer to its goal; the values are for people."""
+
+    STUCK = "the image does not change while driving"
+    NO_PROGRESS = "no progress"
+    LOST = "lost on the way"
 
 
 @dataclass
@@ -49,6 +58,10 @@ class Journey:
         troubles: nodes at which something was in the way.
         lost_since_s: since when the robot is lost, None: it is not.
         searched_rad: how far it has turned to find itself or another way.
+        looking_since_s: since when it looks at something near, None: it does not.
+        looked_at_rad: `searched_rad` where it last did.
+        last_node: where it last knew to be.
+        last_lateral_m: sideways offset of the last waypoints then.
         turn: the turn that it is in.
         nudge: the recovery that it is in.
         still_since_s: since when the image has not changed while driving.
@@ -64,6 +77,10 @@ class Journey:
     troubles: list[int] = field(default_factory=list)
     lost_since_s: float | None = None
     searched_rad: float = 0.0
+    looking_since_s: float | None = None
+    looked_at_rad: float = -math.inf
+    last_node: int | None = None
+    last_lateral_m: float = 0.0
     turn: Turn | None = None
     nudge: Nudge | None = None
     still_since_s: float | None = None
@@ -80,6 +97,7 @@ class Journey:
             self.best_steps = remaining_steps
             self.progress_at_s = now_s
             self.searched_rad = 0.0
+            self.looked_at_rad = -math.inf
         return float(np.clip(1.0 - remaining_steps / self.first_steps, 0.0, 1.0))
 
     def trouble(
@@ -89,7 +107,7 @@ class Journey:
         now_s: float,
         period_s: float,
         config: NavigationConfig,
-    ) -> str | None:
+    ) -> Trouble | None:
         """What keeps the robot from coming nearer, if anything does.
 
         Args:
@@ -111,7 +129,7 @@ class Journey:
                 self.still_since_s = now_s
             elif now_s - self.still_since_s >= config.stuck_s:
                 self.still_since_s = None
-                return "stuck: the image does not change while driving"
+                return Trouble.STUCK
         if now_s - self.progress_at_s > config.no_progress_s:
-            return f"no progress for {config.no_progress_s:g} s"
+            return Trouble.NO_PROGRESS
         return None

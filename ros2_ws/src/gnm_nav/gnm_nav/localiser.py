@@ -52,7 +52,7 @@ class LocaliserConfig:
     """Probability per tick that the robot is one node further back than believed."""
     lost_distance_steps: float = 12.0
     """The robot may be lost where the smallest distance around its node is larger than this."""
-    lost_ticks: int = 8
+    lost_ticks: int = 7
     """For so many ticks on end."""
     found_distance_steps: float = 7.0
     """Distance to its node below which a robot may be found again."""
@@ -94,6 +94,8 @@ class Localisation:
         distance_steps: predicted distance to it.
         confidence: probability of it and its neighbours, 0 … 1; 0 while lost.
         lost: whether the robot does not know where it is.
+        far_ticks: ticks on end in which everything around the node was far; the robot is lost
+            when they are too many.
         candidates: (K,) nodes that were compared, in the order of `match`.
         match: the network's answer for them; its `distances` are (K,) float32.
         belief: node → probability, all that is kept.
@@ -103,6 +105,7 @@ class Localisation:
     distance_steps: float
     confidence: float
     lost: bool
+    far_ticks: int
     candidates: NDArray[np.int64]
     match: Match
     belief: dict[int, float]
@@ -384,6 +387,7 @@ class Localiser:
             distance_steps=distance,
             confidence=0.0 if self._lost else min(confidence, 1.0),
             lost=self._lost,
+            far_ticks=self._far_ticks,
             candidates=candidates,
             match=match,
             belief=dict(self._belief),

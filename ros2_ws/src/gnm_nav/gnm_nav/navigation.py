@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnm_nav.frame_context import FrameContext
-from gnm_nav.journey import Journey, Nudge, Turn
+from gnm_nav.journey import Journey, Nudge, Trouble, Turn
 from gnm_nav.localiser import Localisation, Localiser
 from gnm_nav.navigation_types import (
     FailureCode,
@@ -30,6 +30,10 @@ from gnm_nav.topological_map import EdgeKind, MapError, TopologicalMap
 
 if TYPE_CHECKING:
     from policy_server.navigation_model import NavigationModel, ObservationCode
+
+
+_BEND_RAD = 0.3
+"""A route that turns by less is straight."""
 
 
 class NavigationCore:
@@ -318,11 +322,24 @@ class NavigationCore:
         elif journey.nudge is None:
             journey.searched_rad += turned_rad
         if here.lost:
-            return self._search(journey, seen, now_s)
+            return self._search(journey, seen, here, now_s)
         if journey.lost_since_s is not None:
             # Wherever it is now: progress counts from here.
             journey.lost_since_s = None
+            journey.looking_since_s = None
             journey.best_steps = math.inf
+            if journey.last_node is not None and math.isfinite(
+                self._planner.steps_to_goal(here.node)
+            ):
+                answer = self._recover(journey, seen, journey.last_node, Trouble.LOST, now_s)
+                if answer is not None:
+                    return answer
+        if here.far_ticks >= self._config.doubt_ticks:
+            # Driving on would lead away from what is still near.
+            return replace(
+                seen, state=NavigationState.LOCALISING, message="nothing of the map looks near"
+            )
+        journey.last_node = here.node
         steps = self._planner.steps_to_goal(here.node)
         if not math.isfinite(steps):
             return self._turn_to_other_route(journey, seen, here)
@@ -343,7 +360,7 @@ class NavigationCore:
         driving = path is not None and float(path[-1, 0]) >= self._spacing_m
         trouble = journey.trouble(frames, driving, now_s, self._period_s, self._config)
         if trouble is not None:
-            answer = self._recover(journey, seen, here, trouble, now_s)
+            answer = self._recover(journey, seen, here.node, trouble, now_s)
             if answer is not None:
                 return answer
         if journey.nudge is not None:
@@ -372,11 +389,15 @@ class NavigationCore:
             for node in straight
             if (distance := here.distance_to(node)) is not None
         ]
-        nearest = min(range(len(compared)), key=lambda index: compared[index][1])
-        chosen = nearest
-        while (
-            chosen + 1 < len(compared) and compared[chosen][1] <= self._config.close_threshold_steps
-        ):
+        chosen = 0
+        while chosen + 1 < len(compared):
+            near = compared[chosen][1] <= self._config.close_threshold_steps
+            # A node that was just passed looks far, the one after it does not.
+            passed = (
+                compared[chosen + 1][1] + self._config.passed_margin_steps < (compared[chosen][1])
+            )
+            if not near and not passed:
+                break
             chosen += 1
         subgoal = compared[chosen][0]
         index = here.index(subgoal)
@@ -385,13 +406,14 @@ class NavigationCore:
         samples = self._model.waypoints(
             here.match, index, seed=self._seed, num_samples=self._config.num_samples
         )
-        journey.searched_rad = max(0.0, journey.searched_rad - 0.1)
+        path = self._metres(samples)
+        journey.last_lateral_m = float(path[-1, 1])
         return replace(
             seen,
             state=NavigationState.DRIVING,
             message=f"driving to node {self._map.label(journey.goal)}",
             subgoal=subgoal,
-            waypoints_m=self._metres(samples),
+            waypoints_m=path,
         )
 
     def _metres(self, samples: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -438,23 +460,23 @@ class NavigationCore:
         self,
         journey: Journey,
         seen: NavigationDecision,
-        here: Localisation,
-        trouble: str,
+        place: int,
+        trouble: Trouble,
         now_s: float,
     ) -> NavigationDecision | None:
-        """Try again a few times, then plan around; None: go on driving."""
+        """Try again a few times at a place, then plan around; None: go on driving."""
         assert self._localiser is not None and self._map is not None
         journey.progress_at_s = now_s
-        nearby = self._map.ahead(here.node, self._config.block_steps)
+        nearby = self._map.ahead(place, self._config.block_steps)
         again = sum(
-            place in nearby or here.node in self._map.ahead(place, self._config.block_steps)
-            for place in journey.troubles
+            other in nearby or place in self._map.ahead(other, self._config.block_steps)
+            for other in journey.troubles
         )
-        journey.troubles.append(here.node)
+        journey.troubles.append(place)
         if again >= self._config.recoveries:
             journey.troubles.clear()
-            return self._block(journey, seen, here, trouble)
-        if trouble.startswith("stuck") and self._config.can_turn:
+            return self._block(journey, seen, place, trouble)
+        if trouble == Trouble.STUCK and self._config.can_turn:
             waypoints = self._last.waypoints_m
             lateral = 0.0 if waypoints is None else float(waypoints[-1, 1])
             # Away from where it was steering; the second time to the other side.
@@ -463,9 +485,10 @@ class NavigationCore:
             journey.nudge = Nudge(
                 sign * self._config.turn_rate_rad_s, turned_s, turned_s + self._config.nudge_s
             )
-            return None
-        self._localiser.forget()
-        return replace(seen, state=NavigationState.LOCALISING, node=None, message=trouble)
+        elif trouble == Trouble.NO_PROGRESS:
+            self._localiser.forget()
+            return replace(seen, state=NavigationState.LOCALISING, node=None, message=trouble)
+        return None
 
     def _nudged(
         self, journey: Journey, nudge: Nudge, seen: NavigationDecision, now_s: float
@@ -493,12 +516,12 @@ class NavigationCore:
         self,
         journey: Journey,
         seen: NavigationDecision,
-        here: Localisation,
-        trouble: str,
+        place: int,
+        trouble: Trouble,
     ) -> NavigationDecision:
         """Take what lies ahead off the map for this goal, and plan again."""
         assert self._planner is not None and self._map is not None
-        blocked = self._blocked_nodes(here.node)
+        blocked = self._blocked_nodes(place)
         edges = [
             (int(edge["a"]), int(edge["b"]))
             for node in blocked
@@ -508,9 +531,7 @@ class NavigationCore:
         journey.replans += 1
         journey.best_steps = math.inf
         journey.searched_rad = 0.0
-        message = (
-            f"{trouble}; {len(edges)} edges after node {here.node} are blocked, planning again"
-        )
+        message = f"{trouble}; {len(edges)} edges after node {place} are blocked, planning again"
         return replace(
             seen,
             state=NavigationState.LOCALISING,
@@ -547,7 +568,7 @@ class NavigationCore:
         return self._journey.goal
 
     def _search(
-        self, journey: Journey, seen: NavigationDecision, now_s: float
+        self, journey: Journey, seen: NavigationDecision, here: Localisation, now_s: float
     ) -> NavigationDecision:
         """Lost: look, then turn, then give up."""
         if journey.lost_since_s is None:
@@ -563,7 +584,7 @@ class NavigationCore:
                 f"not found on the map within {lost_s:.0f} s and "
                 f"{journey.searched_rad / (2 * math.pi):.1f} turns",
             )
-        if lost_s <= self._config.look_s or not self._config.can_turn:
+        if self._looks(journey, here, lost_s, now_s) or not self._config.can_turn:
             return replace(
                 seen, state=NavigationState.LOCALISING, node=None, message="lost: looking around"
             )
@@ -572,8 +593,38 @@ class NavigationCore:
             state=NavigationState.TURNING,
             node=None,
             message="lost: turning to see more",
-            turn_rate_rad_s=self._config.turn_rate_rad_s,
+            turn_rate_rad_s=self._search_side(journey) * self._config.turn_rate_rad_s,
         )
+
+    def _looks(self, journey: Journey, here: Localisation, lost_s: float, now_s: float) -> bool:
+        """Whether a lost robot stands to look: at first, and where something looks near."""
+        if lost_s <= self._config.look_s:
+            return True
+        if journey.looking_since_s is not None:
+            if now_s - journey.looking_since_s <= self._config.look_s:
+                return True
+            journey.looking_since_s = None
+        near = here.distance_steps <= self._config.localiser.found_distance_steps
+        new = journey.searched_rad - journey.looked_at_rad >= self._config.look_apart_rad
+        if near and new:
+            journey.looking_since_s = now_s
+            journey.looked_at_rad = journey.searched_rad
+            return True
+        return False
+
+    def _search_side(self, journey: Journey) -> float:
+        """+1 to turn left, −1 to turn right: to where the route goes on."""
+        assert self._map is not None and self._planner is not None
+        turn = journey.last_lateral_m
+        poses = self._map.poses
+        if poses is not None and journey.last_node is not None:
+            route = self._planner.route(journey.last_node, self._config.lookahead_nodes)
+            before = self._map.in_edges(journey.last_node)
+            start = int(before["a"][0]) if len(before) else journey.last_node
+            if route:
+                bend = math.remainder(poses[route[-1], 2] - poses[start, 2], 2.0 * math.pi)
+                turn = bend if abs(bend) > _BEND_RAD else turn
+        return math.copysign(1.0, turn)
 
     def _turn_to_other_route(
         self, journey: Journey, seen: NavigationDecision, here: Localisation

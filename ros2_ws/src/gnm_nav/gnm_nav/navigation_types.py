@@ -54,6 +54,8 @@ class NavigationConfig:
 
     close_threshold_steps: float = 3.0
     """A node nearer than this is no subgoal; the next one of the route is."""
+    passed_margin_steps: float = 4.0
+    """Nor is one that is further away than the next one by more than this."""
     lookahead_nodes: int = 5
     """Nodes of the route that are compared per tick."""
     reach_distance_steps: float = 1.5
@@ -81,8 +83,12 @@ class NavigationConfig:
     """How far ahead the route counts as blocked [model steps]."""
     block_radius_m: float = 0.6
     """Nodes this near to blocked ones, where the map has poses, are blocked too."""
+    doubt_ticks: int = 2
+    """Ticks on end with everything far after which the robot stands, before it counts as lost."""
     look_s: float = 1.5
-    """Time to look without turning after getting lost."""
+    """Time to look without turning after getting lost, and where something looks near."""
+    look_apart_rad: float = 0.3
+    """Angle between two such looks."""
     turn_rate_rad_s: float = 0.5
     """Speed of turning on the spot."""
     can_turn: bool = True
@@ -105,6 +111,7 @@ class NavigationConfig:
         """Check ranges."""
         bounds: dict[str, tuple[float, float]] = {
             "close_threshold_steps": (0.0, 20.0),
+            "passed_margin_steps": (0.0, 20.0),
             "lookahead_nodes": (1, 32),
             "reach_distance_steps": (0.1, 20.0),
             "reach_ticks": (1, 100),
@@ -118,7 +125,9 @@ class NavigationConfig:
             "recoveries": (0, 10),
             "block_steps": (0.5, 100.0),
             "block_radius_m": (0.0, 10.0),
+            "doubt_ticks": (1, 1000),
             "look_s": (0.0, 30.0),
+            "look_apart_rad": (0.0, 3.2),
             "turn_rate_rad_s": (0.05, 3.0),
             "nudge_rad": (0.0, 3.0),
             "nudge_s": (0.0, 10.0),
