@@ -272,7 +272,7 @@ class Go2Node(LifecycleNode):
             return response
         future: Future = Future(executor=self.executor)
         self._waiting = future
-        outcome: Outcome = await future  # type: ignore[assignment]
+        outcome: Outcome = await future
         response.success, response.message = outcome.success, outcome.message
         return response
 

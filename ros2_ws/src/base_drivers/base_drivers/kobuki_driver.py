@@ -233,6 +233,8 @@ class KobukiNode(LifecycleNode):
     # --- measurements, from the driver's thread ---------------------------------------------------
 
     def _publish_motion(self, pose: Pose, basic: BasicSensor) -> None:
+        if self._driver is None:
+            return
         stamp = self.get_clock().now().to_msg()
         odometry = odometry_message(
             stamp,

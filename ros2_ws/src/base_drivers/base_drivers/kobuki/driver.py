@@ -25,7 +25,7 @@ _CYCLE_S: Final = 0.02
 _REQUEST_PERIOD_S: Final = 0.1
 _BLIND_S: Final = 0.2
 _SILENCE_S: Final = 1.0
-_STOP_S: Final = 2.0
+_STOP_S: Final = 5.0
 
 
 class LinkState(enum.Enum):
@@ -161,10 +161,19 @@ class KobukiDriver:
         while not self._stop.is_set():
             try:
                 with SerialLine(self._port, self._command_timeout_s) as line:
-                    self._serve(line)
+                    try:
+                        self._serve(line)
+                    finally:
+                        line.write(frame(commands.base_control(REST)))
             except LineLost as error:
-                self._disconnected(str(error))
-                self._stop.wait(self._back_off.next_s())
+                reason = str(error)
+            except Exception as error:
+                # A fault in whoever listens must not leave the base without a driver.
+                reason = f"{type(error).__name__}: {error}"
+            else:
+                continue
+            self._disconnected(reason)
+            self._stop.wait(self._back_off.next_s())
         self._disconnected("stopped")
 
     def _disconnected(self, reason: str) -> None:
@@ -209,9 +218,7 @@ class KobukiDriver:
                 line.write(frame(commands.request_extra()))
                 requested_s = now_s
             if now_s - heard_s > _SILENCE_S:
-                line.write(frame(commands.base_control(REST)))
                 raise LineLost(f"no feedback on {self._port} for {_SILENCE_S:g} s; is the base on?")
-        line.write(frame(commands.base_control(REST)))
 
     def _velocity(self, now_s: float, heard_s: float) -> Velocity:
         """The velocity to send now: the watchdog is here, beside the line."""

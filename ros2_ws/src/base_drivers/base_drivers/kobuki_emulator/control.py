@@ -105,9 +105,8 @@ def _state(server: KobukiServer) -> str:
 
 
 def _commands(server: KobukiServer) -> str:
-    log = server.base.log
-    taken = [(server.steady_time(at), velocity.x, velocity.yaw) for at, velocity in log]
-    log.clear()
+    taken = [(at, velocity.x, velocity.yaw) for at, velocity in server.log]
+    server.log.clear()
     return json.dumps(taken)
 
 

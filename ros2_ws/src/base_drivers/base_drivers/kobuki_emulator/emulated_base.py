@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import struct
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,7 +24,6 @@ _GYRO_NOISE_RAD: Final = 1e-4
 _GYRO_DIGITS_PER_RAD_S: Final = 1.0 / math.radians(0.00875)
 _FLOOR_ADC: Final = 1800
 _NO_FLOOR_ADC: Final = 300
-_LOG_LENGTH: Final = 20_000
 
 
 @dataclass
@@ -116,7 +114,6 @@ class EmulatedKobuki:
         self.to_host = NoisyLine(seed + 1)
         self.muted = False
         self.target = REST
-        self.log: deque[tuple[float, Velocity]] = deque(maxlen=_LOG_LENGTH)
         self.now_s = 0.0
         self._firmware = firmware
         self._first_ticks = first_ticks
@@ -129,18 +126,20 @@ class EmulatedKobuki:
         self._next_feedback_s = 0.0
         self._gyro_frame = 0
 
-    def receive(self, data: bytes) -> None:
-        """Take bytes from the line."""
+    def receive(self, data: bytes) -> list[Velocity]:
+        """Take bytes from the line; returns the velocities that they command."""
+        commanded = []
         arrived, _ = self.to_base.pass_through(data)
         for parts in self._parser.feed(arrived):
             for part in parts:
                 if part.identifier == commands.BASE_CONTROL:
                     self.target = commands.velocity_from_base_control(part.data)
-                    self.log.append((self.now_s, self.target))
+                    commanded.append(self.target)
                 elif part.identifier == commands.REQUEST_EXTRA:
                     self._extra |= int.from_bytes(part.data, "little")
                 elif part.identifier == commands.GET_CONTROLLER_GAIN:
                     self._gains_asked = True
+        return commanded
 
     def advance(self, now_s: float) -> bytes:
         """Move to a time and return the bytes that the base has sent by then."""

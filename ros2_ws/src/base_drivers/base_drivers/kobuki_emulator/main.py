@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 
 from base_drivers.kobuki_emulator.control import HELP, ControlError, execute
@@ -55,21 +56,22 @@ def _serve_commands(server: KobukiServer, path: Path) -> None:
                     stream.flush()
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(argv: list[str] | None = None) -> int:
     """Serve until interrupted. Returns the exit status."""
     arguments = _arguments(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
+    stop = threading.Event()
+    # An exception out of a handler could be lost where the main thread closes a connection.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     base = EmulatedKobuki(seed=arguments.seed, firmware=arguments.firmware)
-    with contextlib.suppress(KeyboardInterrupt), KobukiServer(base, arguments.link) as server:
+    with KobukiServer(base, arguments.link) as server:
         print(f"kobuki_emulator: on {arguments.link}", flush=True)
         if arguments.control is not None:
-            _serve_commands(server, arguments.control)
-        else:
-            signal.pause()
+            threading.Thread(
+                target=_serve_commands, args=(server, arguments.control), daemon=True
+            ).start()
+        while not stop.wait(1.0):
+            pass
     return 0
 
 

@@ -8,12 +8,16 @@ import select
 import threading
 import time
 import tty
+from collections import deque
 from pathlib import Path
 from typing import Final
 
 from base_drivers.kobuki_emulator.emulated_base import EmulatedKobuki
+from base_drivers.velocity import Velocity
 
 _TICK_S: Final = 0.005
+_MAX_CATCH_UP_S: Final = 0.3
+_LOG_LENGTH: Final = 20_000
 
 
 class KobukiServer:
@@ -28,6 +32,8 @@ class KobukiServer:
         self.base = base
         self.link = link
         self.lock = threading.RLock()
+        self.log: deque[tuple[float, Velocity]] = deque(maxlen=_LOG_LENGTH)
+        """Base control commands with the steady time of their arrival [s]."""
         self._master = self._slave = -1
         self._start_s = time.monotonic()
         self._stop = threading.Event()
@@ -42,10 +48,6 @@ class KobukiServer:
         self._stop.set()
         self._thread.join()
         self.unplug()
-
-    def steady_time(self, base_time_s: float) -> float:
-        """The time on the system's steady clock for one on the base's clock."""
-        return self._start_s + base_time_s
 
     def plug(self) -> None:
         """Plug the cable in: a new port at the same link.
@@ -85,7 +87,13 @@ class KobukiServer:
     def _exchange(self) -> None:
         if self._master >= 0:
             with contextlib.suppress(OSError):
-                self.base.receive(os.read(self._master, 4096))
+                commanded = self.base.receive(os.read(self._master, 4096))
+                now_s = time.monotonic()
+                self.log.extend((now_s, velocity) for velocity in commanded)
+        behind_s = time.monotonic() - self._start_s - self.base.now_s
+        if behind_s > _MAX_CATCH_UP_S:
+            # On a machine that is too slow the base is slow, too, instead of never catching up.
+            self._start_s += behind_s - _MAX_CATCH_UP_S
         sent = self.base.advance(time.monotonic() - self._start_s)
         if self._master >= 0 and sent:
             # A host that does not read loses bytes, as on a real adapter.
