@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from policy_training.gnm.export import export_gnm, fold_batch_norm
 from policy_training.gnm.networks import Gnm, GnmConfig, normalise, stack_frames
 
 LAYOUT = Path(__file__).parent / "published_layouts" / "gnm.tsv"
-SMALL = {
+SMALL: dict[str, Any] = {
     "observation_encoding": 24,
     "goal_encoding": 16,
     "goal_hidden": 20,

@@ -100,7 +100,7 @@ def _figures(
     ordered = distance[:, :, None] - distance[:, None, :] > RANKING_GAP_STEPS
     right = found_distance[:, :, None] > found_distance[:, None, :]
     far: NDArray[np.bool_] = known & (distance >= MAX_DISTANCE_STEPS)
-    against = near[:, None, :] & far[:, :, None]
+    against = np.expand_dims(near, 1) & np.expand_dims(far, 2)
     has_path = np.isfinite(waypoints[..., 0, 0]) & near
     path, ours = waypoints[has_path][..., :2], found_waypoints[has_path][..., :2]
     offset = np.linalg.norm(path - ours, axis=-1)
@@ -136,7 +136,7 @@ def retrieval_recall(model: NavigationModel, drives: Drives, robot: str) -> floa
         best = database[np.argsort(-similarity, axis=1)[:, :TOP]]
         present = same_place(drives, queries[:, None], database[None]).any(axis=1)
         found = same_place(drives, queries[:, None], best).any(axis=1)
-        hits += list(found[present])
+        hits += list(np.asarray(found)[np.asarray(present)])
     return float(np.mean(hits)) if hits else float("nan")
 
 

@@ -98,7 +98,9 @@ class Trainer:
     def __init__(self, config: GnmConfig, options: TrainingOptions, seed: int) -> None:
         torch.manual_seed(seed)
         self.options = options
-        self.network = Gnm(config).to(memory_format=torch.channels_last)
+        self.network = Gnm(config).to(  # type: ignore[call-overload]
+            memory_format=torch.channels_last
+        )
         with torch.no_grad():
             bias = self.network.dist_predictor[0].bias
             assert isinstance(bias, Tensor)
@@ -117,7 +119,7 @@ class Trainer:
         self.network.train()
         loss, metrics = self.loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), options.gradient_norm)
         self.optimiser.step()
         self.step += 1
