@@ -112,6 +112,11 @@ def late_states(stream):
     stream.run(0.3, START)
 
 
+def stuck_arm(stream):
+    stream.follows = False
+    ramp(stream, moved(0, 1.0))
+
+
 CAUSES = {
     Code.JOINT_SPEED: lambda s: ramp(s, moved(0, 1.5), speed_rad_s=4.5),
     Code.JOINT_ACCELERATION: lambda s: s.step(moved(0, 0.15)),
@@ -126,7 +131,7 @@ CAUSES = {
     Code.WORKSPACE: swing_behind,
     Code.TABLE: down_to_the_table,
     Code.SELF_COLLISION: fold,
-    Code.TRACKING_ERROR: lambda s: (setattr(s, "follows", False), ramp(s, moved(0, 1.0))),
+    Code.TRACKING_ERROR: stuck_arm,
     Code.OTHER_PUBLISHER: lambda s: s.guard.set_other_publishers(["/puppet"]),
     Code.SERVO_STATUS_LOST: lose("answers"),
     Code.JOINT_STATES_LATE: late_states,

@@ -187,7 +187,7 @@ class _Course:
             # The path counts as repeated all the time, as the navigator does.
             out = self.follower.update(self.sim.time_s, now_s, CONTROL_S)
             velocity = out.velocity
-            command = (
+            command: tuple[float, float, float] = (
                 (0.0, 0.0, 0.0)
                 if velocity is None
                 else (velocity.linear_m_s, velocity.lateral_m_s, velocity.angular_rad_s)

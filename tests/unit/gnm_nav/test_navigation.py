@@ -1,0 +1,255 @@
+"""Driving over maps in a synthetic world: from images alone, with noise, in varied seeds."""
+
+import math
+
+import numpy as np
+import pytest
+from gnm_nav.localiser import Localiser
+from gnm_nav.navigation import (
+    FailureCode,
+    NavigationConfig,
+    NavigationCore,
+    NavigationError,
+    NavigationState,
+)
+from gnm_nav.topological_map import EdgeKind
+from synthetic_world import (
+    SPACING_M,
+    Robot,
+    SyntheticModel,
+    build,
+    driven,
+    navigate,
+    render,
+    wrap,
+)
+
+LOOP = [(0.5, 0), (6, 0), (6, 6), (0, 6), (0, 0), (6, 0), (6, 3)]
+
+
+@pytest.fixture(scope="module")
+def loop():
+    return build(SyntheticModel(), driven(LOOP), with_poses=False)
+
+
+def away(robot, pose):
+    return math.hypot(*(robot.pose[:2] - pose[:2]))
+
+
+def test_a_closed_loop_is_found(loop):
+    made, truth = loop
+    closures = made.edges[made.edges["kind"] == EdgeKind.CLOSURE]
+    assert len(closures) >= 6
+    for edge in closures:
+        a, b = truth[edge["a"]], truth[edge["b"]]
+        assert math.hypot(*(a - b)[:2]) < 8 * SPACING_M and abs(wrap(a[2] - b[2])) < 1.0
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_it_drives_from_anywhere_to_anywhere(loop, seed):
+    made, truth = loop
+    rng = np.random.default_rng(seed)
+    model = SyntheticModel(seed)
+    core = NavigationCore(model, made, SPACING_M)
+    # Both on the loop proper, from where everything can be reached.
+    start, goal = rng.integers(0, len(made) - 10, 2)
+    robot = Robot(truth[start] + rng.normal(0.0, 0.1, 3), seed)
+    core.set_goal_node(int(goal))
+    decisions = navigate(core, robot, 900)
+    assert decisions[-1].reached, decisions[-1].message
+    assert away(robot, truth[goal]) < 0.4
+    assert decisions[-1].progress == 1.0 and core.goal is None
+    drove = [d.progress for d in decisions if d.state == NavigationState.DRIVING]
+    assert not drove or drove[-1] > 0.5 or len(drove) < 20
+
+
+def test_one_encoding_and_one_batch_of_ten_per_tick(loop):
+    made, truth = loop
+    model = SyntheticModel()
+    core = NavigationCore(model, made, SPACING_M)
+    robot = Robot(truth[3], 0)
+    core.set_goal_node(30)
+    navigate(core, robot, 20)
+    model.observed = 0
+    model.batches.clear()
+    decisions = navigate(core, robot, 30, started_s=5.0)
+    assert all(decision.state == NavigationState.DRIVING for decision in decisions)
+    assert model.observed == len(decisions) == len(model.batches)
+    assert max(model.batches) <= 10
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_kidnapped_robot_finds_itself_and_goes_on(loop, seed):
+    made, truth = loop
+    rng = np.random.default_rng(seed)
+    core = NavigationCore(SyntheticModel(seed), made, SPACING_M)
+    robot = Robot(truth[2], seed)
+    core.set_goal_node(30)
+    navigate(core, robot, 25)
+    there = int(rng.integers(18, 27))
+    assert away(robot, truth[there]) > 2.0
+    robot.pose = truth[there] + rng.normal(0.0, 0.1, 3)
+    decisions = navigate(core, robot, 300, started_s=25 * 0.25)
+    assert any(decision.node is None for decision in decisions)
+    assert decisions[-1].reached, decisions[-1].message
+    assert away(robot, truth[30]) < 0.4
+
+
+def test_without_embeddings_small_images_retrieve(loop):
+    model = SyntheticModel(1, embedding_size=0)
+    made, truth = build(model, driven(LOOP), with_poses=False)
+    assert made.embeddings is None
+    core = NavigationCore(model, made, SPACING_M)
+    robot = Robot(truth[20], 1)
+    core.set_goal_node(28)
+    assert navigate(core, robot, 200)[-1].reached
+
+
+def two_ways(seed=0):
+    """A short way through a door at (5, 0) and a long one around, from the same start to one end.
+
+    Both are also driven back, so that the robot can turn round.
+    """
+    short = [(0, 0), (10, 0)]
+    long = [(0, 0), (2, 0), (2, 5), (8, 5), (8, 0.2), (10, 0.2)]
+    model = SyntheticModel(seed)
+    drives = [driven(way) for way in (short, short[::-1], long, long[::-1])]
+    return model, *build(model, *drives, seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_blocked_way_is_noticed_and_another_one_taken(seed):
+    model, made, truth = two_ways(seed)
+    goal = int(np.flatnonzero((np.abs(truth[:, 0] - 9.5) < 0.4) & (truth[:, 2] < 1.0))[0])
+
+    def door(x, y):
+        return abs(y) < 1.5 and 5.0 < x < 5.6
+
+    robot = Robot(truth[1], seed, walls=[door])
+    core = NavigationCore(model, made, SPACING_M, NavigationConfig(stuck_change=9.0))
+    core.set_goal_node(goal)
+    decisions = navigate(core, robot, 2000)
+    assert decisions[-1].reached, decisions[-1].message
+    assert decisions[-1].replans >= 1 or max(d.replans for d in decisions) >= 1
+    assert away(robot, truth[goal]) < 0.5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_another_way_the_goal_is_unreachable(seed):
+    model = SyntheticModel(seed)
+    made, truth = build(model, driven([(0, 0), (10, 0)]), seed=seed)
+    robot = Robot(truth[1], seed, walls=[lambda x, y: x > 5.0])
+    core = NavigationCore(model, made, SPACING_M, NavigationConfig(stuck_change=9.0))
+    core.set_goal_node("last")
+    decisions = navigate(core, robot, 2000)
+    assert decisions[-1].code == FailureCode.UNREACHABLE, decisions[-1].message
+    assert decisions[-1].waypoints_m is None and core.goal is None
+
+
+def test_no_way_in_the_map_is_unreachable_too():
+    model = SyntheticModel()
+    made, truth = build(model, driven([(0, 0), (6, 0)]), driven([(-10, 0), (-10, 6)]))
+    core = NavigationCore(model, made, SPACING_M)
+    robot = Robot(truth[1])
+    core.set_goal_node("last")
+    decisions = navigate(core, robot, 400)
+    assert decisions[-1].code == FailureCode.UNREACHABLE
+    assert not any(decision.waypoints_m is not None for decision in decisions)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_robot_off_the_map_says_that_it_is_lost(loop, seed):
+    made, _ = loop
+    core = NavigationCore(SyntheticModel(seed), made, SPACING_M)
+    robot = Robot((-15.0, 12.0, 0.3), seed)
+    core.set_goal_node(10)
+    decisions = navigate(core, robot, 400)
+    assert decisions[-1].code == FailureCode.LOST
+    assert not any(decision.waypoints_m is not None for decision in decisions)
+    # It looked around before it gave up.
+    assert sum(decision.turn_rate_rad_s is not None for decision in decisions) > 40
+
+
+def test_a_robot_that_cannot_turn_does_not(loop):
+    made, _ = loop
+    core = NavigationCore(
+        SyntheticModel(), made, SPACING_M, NavigationConfig(can_turn=False, lost_timeout_s=10.0)
+    )
+    core.set_goal_node(10)
+    decisions = navigate(core, Robot((-15.0, 12.0, 0.3)), 400)
+    assert decisions[-1].code == FailureCode.LOST and len(decisions) < 60
+    assert not any(decision.turn_rate_rad_s for decision in decisions)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_turns_round_when_it_faces_the_wrong_way(seed):
+    model, made, truth = two_ways(seed)
+    facing_back = np.array([5.0, 0.0, math.pi])
+    goal = int(np.flatnonzero((np.abs(truth[:, 0] - 9.0) < 0.4) & (truth[:, 2] < 1.0))[0])
+    core = NavigationCore(model, made, SPACING_M)
+    robot = Robot(facing_back, seed)
+    core.set_goal_node(goal)
+    decisions = navigate(core, robot, 600)
+    assert decisions[-1].reached, decisions[-1].message
+    assert away(robot, truth[goal]) < 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_picture_of_a_place_is_a_goal(loop, seed):
+    made, truth = loop
+    rng = np.random.default_rng(seed)
+    core = NavigationCore(SyntheticModel(seed), made, SPACING_M)
+    place = truth[int(rng.integers(8, 40))] + np.array([0.1, 0.05, 0.1])
+    node = core.set_goal_image(render(place, rng))
+    assert math.hypot(*(truth[node] - place)[:2]) < 0.8
+    assert abs(wrap(truth[node][2] - place[2])) < 0.8
+
+
+def test_a_picture_of_no_place_is_refused_and_the_goal_stays(loop):
+    made, _ = loop
+    core = NavigationCore(SyntheticModel(), made, SPACING_M)
+    core.set_goal_node(5)
+    with pytest.raises(NavigationError) as caught:
+        core.set_goal_image(render((-17.0, 13.0, 2.0), np.random.default_rng(0)))
+    assert caught.value.code == FailureCode.UNKNOWN_GOAL
+    with pytest.raises(NavigationError) as caught:
+        core.set_goal_node("garage")
+    assert caught.value.code == FailureCode.UNKNOWN_GOAL
+    assert core.goal == 5
+
+
+def test_goals_need_a_map():
+    core = NavigationCore(SyntheticModel(), None, SPACING_M)
+    for call in (lambda: core.set_goal_node(0), lambda: core.set_goal_image(render((0, 0, 0)))):
+        with pytest.raises(NavigationError) as caught:
+            call()
+        assert caught.value.code == FailureCode.NO_MAP
+    core.push_frame(render((0, 0, 0)), 0.0)
+    assert core.tick(0.0).waypoints_m is None
+
+
+def test_it_stands_while_images_are_old(loop):
+    made, truth = loop
+    core = NavigationCore(SyntheticModel(), made, SPACING_M)
+    robot = Robot(truth[3])
+    core.set_goal_node(30)
+    assert navigate(core, robot, 30)[-1].state == NavigationState.DRIVING
+    late = core.tick(30 * 0.25 + 1.0)
+    assert late.state == NavigationState.WAITING and late.waypoints_m is None
+    decisions = navigate(core, robot, 12, started_s=10.0)
+    assert decisions[0].state == NavigationState.WAITING
+    assert decisions[-1].state == NavigationState.DRIVING
+
+
+def test_the_belief_stays_small(loop):
+    made, truth = loop
+    model = SyntheticModel()
+    localiser = Localiser(model, made)
+    rng = np.random.default_rng(0)
+    for pose in driven(LOOP)[:120]:
+        frame = model.preprocess(render(pose, rng))
+        here = localiser.update(model.observe([frame] * 6), frame)
+        assert len(here.belief) <= 30
+        assert sum(here.belief.values()) == pytest.approx(1.0, abs=1e-3)
+    assert not here.lost and here.confidence > 0.8
+    assert math.hypot(*(truth[here.node] - pose)[:2]) < 0.8
