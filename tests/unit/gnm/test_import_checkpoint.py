@@ -42,6 +42,11 @@ def normalised(images):
     return ((torch.from_numpy(images) / 255.0 - mean) / std).permute(0, 3, 1, 2)
 
 
+def equal(found, expected):
+    """Equal to 1e-4, of the value where it is above 1: random weights give waypoints beyond 6."""
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("seed", range(3))
 @torch.inference_mode()
 def test_distances_and_waypoints_equal_the_independent_network(imported, seed):
@@ -55,26 +60,20 @@ def test_distances_and_waypoints_equal_the_independent_network(imported, seed):
     if kind == "nomad":
         context = reference.nomad_context(weights, batch, normalised(goals), mask_goal=False)
         expected = reference.nomad_distance(weights, context)
-        np.testing.assert_allclose(match.distances, expected[:, 0], atol=TOLERANCE)
+        equal(match.distances, expected[:, 0])
         masked = reference.nomad_context(weights, batch, normalised(goals), mask_goal=True)
         for index in range(len(goals)):
             found = model.waypoints(match, index, seed=seed, num_samples=3)
-            np.testing.assert_allclose(
-                found[..., :2], diffused(weights, context[index], seed), atol=TOLERANCE
-            )
+            equal(found[..., :2], diffused(weights, context[index], seed))
         explored = model.explore(model.observe(list(frames)), seed=seed, num_samples=3)
-        np.testing.assert_allclose(
-            explored[..., :2], diffused(weights, masked[0], seed), atol=TOLERANCE
-        )
+        equal(explored[..., :2], diffused(weights, masked[0], seed))
         return
     expected_distance, expected_waypoints = getattr(reference, kind)(
         weights, batch, normalised(goals)
     )
-    np.testing.assert_allclose(match.distances, expected_distance[:, 0], atol=TOLERANCE)
+    equal(match.distances, expected_distance[:, 0])
     for index in range(len(goals)):
-        np.testing.assert_allclose(
-            model.waypoints(match, index)[0], expected_waypoints[index], atol=TOLERANCE
-        )
+        equal(model.waypoints(match, index)[0], expected_waypoints[index])
 
 
 def diffused(weights, context, seed):
@@ -149,7 +148,7 @@ def test_late_fusion_keeps_goal_tokens(tmp_path):
             distance, _ = network(
                 normalised(frame)[None].expand(3, -1, -1, -1, -1), normalised(chosen)
             )
-        np.testing.assert_allclose(match.distances, distance[:, 0], atol=TOLERANCE)
+        equal(match.distances, distance[:, 0])
 
 
 def test_a_refused_file_leaves_the_bundle_as_it_was(tmp_path):

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 _BEND_RAD = 0.3
 """A route that turns by less is straight."""
+_POSSIBLE = 0.02
+"""Probability from which the robot may be at a node."""
+_DRIVEN_TURN_RAD = 0.6
+"""The network steers through turns up to this one."""
 
 
 class NavigationCore:
@@ -273,6 +277,8 @@ class NavigationCore:
         also: list[int] = []
         if self._journey is not None and before.node is not None and not self._localiser.lost:
             also = self._planner.route(before.node, self._config.lookahead_nodes)
+            if self._journey.turn is not None:
+                also.insert(0, self._journey.turn.target)
         here = self._localiser.update(
             observation,
             frames[-1],
@@ -318,6 +324,7 @@ class NavigationCore:
             journey.turn.turned_rad += turned_rad
             if not self._has_turned(journey.turn, here):
                 return self._keep_turning(journey.turn, seen)
+            seen, here = self._arrived(journey.turn, seen, here)
             journey.turn = None
         elif journey.nudge is None:
             journey.searched_rad += turned_rad
@@ -331,6 +338,8 @@ class NavigationCore:
             if journey.last_node is not None and math.isfinite(
                 self._planner.steps_to_goal(here.node)
             ):
+                # Bounded all the same: getting lost here again and again blocks the way.
+                journey.searched_rad = 0.0
                 answer = self._recover(journey, seen, journey.last_node, Trouble.LOST, now_s)
                 if answer is not None:
                     return answer
@@ -339,6 +348,10 @@ class NavigationCore:
             return replace(
                 seen, state=NavigationState.LOCALISING, message="nothing of the map looks near"
             )
+        place = self._place(here)
+        if place != here.node:
+            here = replace(here, node=place, distance_steps=here.distance_to(place) or 0.0)
+            seen = replace(seen, node=place, distance_steps=here.distance_steps)
         journey.last_node = here.node
         steps = self._planner.steps_to_goal(here.node)
         if not math.isfinite(steps):
@@ -369,6 +382,32 @@ class NavigationCore:
                 return nudged
         return self._drive(journey, seen, here)
 
+    def _place(self, here: Localisation) -> int:
+        """The node to go on from: where no way leads on ahead, another view of the same place.
+
+        Two drives through one place give nodes that look alike from it. Between those that the
+        robot may be at, the one from where it can drive on is chosen.
+        """
+        assert self._planner is not None
+        following = self._planner.next_node(here.node)
+        if here.node == self.goal or (
+            following is not None and not self._turn_rad(here.node, following)
+        ):
+            return here.node
+        best, least = here.node, self._planner.steps_to_goal(here.node) + here.distance_steps
+        for node, probability in here.belief.items():
+            distance = here.distance_to(node)
+            if (
+                probability < _POSSIBLE
+                or distance is None
+                or distance > self._config.localiser.found_distance_steps
+            ):
+                continue
+            steps = self._planner.steps_to_goal(node) + distance
+            if steps < least:
+                best, least = node, steps
+        return best
+
     def _drive(
         self, journey: Journey, seen: NavigationDecision, here: Localisation
     ) -> NavigationDecision:
@@ -377,11 +416,11 @@ class NavigationCore:
         route = self._planner.route(here.node, self._config.lookahead_nodes + 1)
         if not route:
             return self._turn_to_other_route(journey, seen, here)
-        if len(route) > 1 and self._edge_kind(route[0], route[1]) == EdgeKind.TURN:
+        if len(route) > 1 and self._turn_rad(route[0], route[1]):
             return self._turn_along_route(journey, seen, route[0], route[1])
         straight = [route[0]]
         for a, b in itertools.pairwise(route):
-            if self._edge_kind(a, b) == EdgeKind.TURN:
+            if self._turn_rad(a, b):
                 break
             straight.append(b)
         compared = [
@@ -428,19 +467,24 @@ class NavigationCore:
         yaw = np.arctan2(path[:, 3], path[:, 2])
         return np.column_stack((path[:, :2] * self._spacing_m, yaw))
 
-    def _edge_kind(self, a: int, b: int) -> int:
+    def _turn_rad(self, a: int, b: int) -> float:
+        """Turn on the spot along an edge; 0: it is driven, as small turns are, too."""
         assert self._map is not None
         edges = self._map.out_edges(a)
-        return int(edges["kind"][edges["b"] == b][0])
+        if int(edges["kind"][edges["b"] == b][0]) != EdgeKind.TURN:
+            return 0.0
+        poses = self._map.poses
+        if poses is None:
+            return math.pi
+        angle = math.remainder(float(poses[b, 2] - poses[a, 2]), 2.0 * math.pi)
+        return angle if abs(angle) > _DRIVEN_TURN_RAD else 0.0
 
     def _reached(self, journey: Journey, here: Localisation) -> bool:
         assert self._planner is not None
         config = self._config
         distance = here.distance_to(journey.goal)
         # Near along the map as well: one picture that looks like the goal is not enough.
-        near = here.node == journey.goal or self._planner.steps_to_goal(here.node) <= max(
-            2.0 * config.close_threshold_steps, 4.0
-        )
+        near = self._way_steps(here.node) <= max(2.0 * config.close_threshold_steps, 4.0)
         if distance is None or not near:
             journey.reach_ticks = 0
             journey.nearest_goal_steps = math.inf
@@ -449,12 +493,24 @@ class NavigationCore:
             journey.reach_ticks + 1 if distance <= config.reach_distance_steps else 0
         )
         passed = (
-            here.node == journey.goal
-            and journey.nearest_goal_steps <= config.passed_distance_steps
+            journey.nearest_goal_steps <= config.passed_distance_steps
             and distance > journey.nearest_goal_steps + 2.0
         )
         journey.nearest_goal_steps = min(journey.nearest_goal_steps, distance)
         return journey.reach_ticks >= config.reach_ticks or passed
+
+    def _way_steps(self, node: int) -> float:
+        """Length of the route to the goal without its turns; infinite beyond the next few nodes."""
+        assert self._planner is not None and self._map is not None
+        route = self._planner.route(node, self._config.lookahead_nodes + 1)
+        if not route or route[-1] != self._goal_node():
+            return math.inf
+        steps = 0.0
+        for a, b in itertools.pairwise(route):
+            edges = self._map.out_edges(a)
+            edge = edges[edges["b"] == b][0]
+            steps += 0.0 if edge["kind"] == EdgeKind.TURN else float(edge["steps"])
+        return steps
 
     def _recover(
         self,
@@ -571,12 +627,17 @@ class NavigationCore:
         self, journey: Journey, seen: NavigationDecision, here: Localisation, now_s: float
     ) -> NavigationDecision:
         """Lost: look, then turn, then give up."""
+        assert self._planner is not None
         if journey.lost_since_s is None:
             journey.lost_since_s = now_s
             journey.nudge = None
         lost_s = now_s - journey.lost_since_s
         turned_out = journey.searched_rad >= self._config.search_turns * 2.0 * math.pi
         if lost_s > self._config.lost_timeout_s or (turned_out and lost_s > self._config.look_s):
+            if journey.last_node is not None and not math.isfinite(
+                self._planner.steps_to_goal(journey.last_node)
+            ):
+                return self._no_way(journey, seen, journey.last_node)
             return self._give_up(
                 journey,
                 seen,
@@ -632,14 +693,7 @@ class NavigationCore:
         """No way leads from this view to the goal; one may from another view of this place."""
         turned_out = journey.searched_rad >= self._config.search_turns * 2.0 * math.pi
         if turned_out or not self._config.can_turn:
-            blocked = journey.replans > 0
-            return self._give_up(
-                journey,
-                seen,
-                FailureCode.UNREACHABLE,
-                f"the map has no way from node {here.node} to {journey.goal}"
-                + (" other than the blocked ones" if blocked else ""),
-            )
+            return self._no_way(journey, seen, here.node)
         return replace(
             seen,
             state=NavigationState.TURNING,
@@ -647,20 +701,26 @@ class NavigationCore:
             turn_rate_rad_s=self._config.turn_rate_rad_s,
         )
 
+    def _no_way(self, journey: Journey, seen: NavigationDecision, node: int) -> NavigationDecision:
+        return self._give_up(
+            journey,
+            seen,
+            FailureCode.UNREACHABLE,
+            f"the map has no way from node {node} to {journey.goal}"
+            + (" other than the blocked ones" if journey.replans > 0 else ""),
+        )
+
     def _turn_along_route(
         self, journey: Journey, seen: NavigationDecision, a: int, b: int
     ) -> NavigationDecision:
         """The route begins with a turn on the spot."""
-        assert self._map is not None and self._planner is not None
+        assert self._planner is not None
         if not self._config.can_turn:
             self._planner.block(a, b)
             return replace(
                 seen, state=NavigationState.LOCALISING, message="cannot turn: planning again"
             )
-        poses = self._map.poses
-        angle = math.pi
-        if poses is not None:
-            angle = math.remainder(float(poses[b, 2] - poses[a, 2]), 2.0 * math.pi)
+        angle = self._turn_rad(a, b)
         rate = math.copysign(self._config.turn_rate_rad_s, angle)
         journey.turn = Turn(b, rate, abs(angle))
         return self._keep_turning(journey.turn, seen)
@@ -676,19 +736,28 @@ class NavigationCore:
 
     def _has_turned(self, turn: Turn, here: Localisation) -> bool:
         """Whether the view after the turn is there, or should have been by now."""
-        assert self._planner is not None
-        if turn.turned_rad >= 1.2 * turn.angle_rad + 0.2:
+        if turn.turned_rad >= turn.angle_rad + 0.1:
             return True
         if here.lost or turn.turned_rad < 0.8 * turn.angle_rad:
             return False
-        config = self._config.localiser
-        if (
-            here.distance_steps > config.found_distance_steps
-            or here.confidence < config.found_confidence
-        ):
-            return False
-        following = self._planner.next_node(here.node)
-        return following is not None and self._edge_kind(here.node, following) != EdgeKind.TURN
+        distance = here.distance_to(turn.target)
+        return distance is not None and distance <= self._config.close_threshold_steps
+
+    def _arrived(
+        self, turn: Turn, seen: NavigationDecision, here: Localisation
+    ) -> tuple[NavigationDecision, Localisation]:
+        """After a turn the robot is where it turned to, if that looks near.
+
+        Other views of the same place look as near, and from one of them the route may begin with
+        the next turn.
+        """
+        assert self._localiser is not None
+        distance = here.distance_to(turn.target)
+        if distance is None or distance > self._config.localiser.found_distance_steps:
+            return seen, here
+        self._localiser.start_at(turn.target)
+        here = replace(here, node=turn.target, distance_steps=distance, lost=False)
+        return replace(seen, node=turn.target, distance_steps=distance), here
 
     def _give_up(
         self, journey: Journey, seen: NavigationDecision, code: FailureCode, message: str
