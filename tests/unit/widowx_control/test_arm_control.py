@@ -357,6 +357,24 @@ def test_a_blocked_arm_does_not_overload_its_servos(load):
     assert control.counters["limited_servo_load"] > 0
 
 
+def test_goals_rest_within_0_3_s_of_the_last_command_though_the_arm_still_settles():
+    control = controller(config=ArmControlConfig(max_servo_load=0.3))
+    control.use_servo_gains(GAINS)
+    q = control.commanded_joints_rad
+    sent = []
+    for tick in range(40):
+        if tick in (0, 10):
+            control.command([0.0, 0.04, 0.0, 0.0, 0.0, 0.1, 1.0])
+        goals = control.update(DT_S, q, FINGER_M).arm_positions_rad
+        sent.append(goals)
+        q = q + 0.1 * (goals - q)
+    assert control.counters["limited_servo_load"] > 0
+    moving = np.abs(np.diff(sent, axis=0)).max(axis=1) > 1e-9
+    assert moving[10:20].any() and not moving[10 + 14 :].any()
+    control.command([-0.05, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
+    assert np.abs(control.update(DT_S, q, FINGER_M).arm_positions_rad - sent[-1]).max() > 1e-4
+
+
 def test_useless_gains_are_refused():
     control = controller()
     for gains in ([800] * 5, [800, 800, 0, 800, 800, 640], []):

@@ -184,6 +184,8 @@ class ArmControl:
         self._stiffness_nm_rad: Array | None = None
         self._lead_rad: Array = np.zeros(len(JOINT_NAMES))
         self._after_lift: tuple[Array, float] | None = None
+        self._stopping = False
+        self._stopped_goals_rad: Array | None = None
         self._yielding_s = 0.0
         self._previous_q: Array = self._measured_q
 
@@ -218,9 +220,12 @@ class ArmControl:
         wanted = self._interpolator.position
         if self._stiffness_nm_rad is None:
             return wanted.copy()
-        sag = self._kinematics.gravity_torques_nm(wanted) / self._stiffness_nm_rad
-        goals = wanted + np.clip(sag, -_MAX_SAG_RAD, _MAX_SAG_RAD)
-        goals = np.clip(goals, np.minimum(self._lower, wanted), np.maximum(self._upper, wanted))
+        if self._stopped_goals_rad is not None:
+            goals = self._stopped_goals_rad
+        else:
+            sag = self._kinematics.gravity_torques_nm(wanted) / self._stiffness_nm_rad
+            goals = wanted + np.clip(sag, -_MAX_SAG_RAD, _MAX_SAG_RAD)
+            goals = np.clip(goals, np.minimum(self._lower, wanted), np.maximum(self._upper, wanted))
         pressed = np.clip(
             goals, self._measured_q - self._lead_rad, self._measured_q + self._lead_rad
         )
@@ -287,6 +292,7 @@ class ArmControl:
             )
         self.observe(q, finger_m)
         self._interpolator = Interpolator(q, self._lower, self._upper)
+        self._stopping = False
         self._commanded_pose = self._measured_pose.copy()
         if not keep_gripper:
             self._gripper = GripperController(self.config.gripper)
@@ -427,6 +433,7 @@ class ArmControl:
         if not self._interpolator.done:
             self._interpolator.stop(self.config.stop_s)
             self._commanded_pose = self._kinematics.forward(self._interpolator.target)
+        self._stopping = True
         self._mode, self._reason = ArmMode.HOLDING, reason
 
     def update(self, dt_s: float, measured_q: npt.ArrayLike, finger_m: float) -> JointCommand:
@@ -463,7 +470,14 @@ class ArmControl:
         elif self._interpolator.advance(dt_s, self.config.max_joint_speed_rad_s):
             self.counters["limited_joint_speed"] += 1
         pwm = self._gripper.pwm(self._finger_m, dt_s)
-        return JointCommand(self.servo_goals_rad, pwm)
+        self._stopping = self._stopping and self._mode is ArmMode.HOLDING
+        if not self._stopping:
+            self._stopped_goals_rad = None
+        servo_goals_rad = self.servo_goals_rad
+        if self._stopping and self._interpolator.done:
+            # Goals that the load limit kept near the arm would else go on with it as it settles.
+            self._stopped_goals_rad = servo_goals_rad
+        return JointCommand(servo_goals_rad, pwm)
 
     def _shortest_s(self, way_rad: Array, duration_s: float) -> float:
         """Duration of a joint-space motion, lengthened where the speed limit asks for it."""
@@ -513,6 +527,7 @@ class ArmControl:
             wanted = wanted + np.clip(self._measured_q - wanted, -step_rad, step_rad)
             self._interpolator = Interpolator(wanted, self._lower, self._upper)
             self._commanded_pose = self._kinematics.forward(wanted)
+            self._stopping, self._stopped_goals_rad = False, None
 
     def _bounded_target(self, delta: Array, limits: list[str]) -> Array:
         """Compose a (6,) delta and bound the pose; append the names of limits that acted."""
