@@ -59,9 +59,11 @@ ARM_ARGUMENTS = (
     LaunchArgument("namespace", "wx250s", "namespace of the arm, as given to its driver"),
     LaunchArgument(
         "guard",
-        "false",
-        "commands reach the driver through arm_guard: limits, collisions, emergency stop",
-        "boolean",
+        "auto",
+        "commands reach the driver through arm_guard: limits, collisions, emergency stop; auto: "
+        "with a real arm",
+        "choice",
+        choices=("auto", "true", "false"),
     ),
 )
 """Arguments that each launch file with an arm has."""
@@ -76,6 +78,13 @@ _GUARDED = [
 def is_simulated(values: Mapping[str, Any]) -> bool:
     """Whether arm and camera are simulated; `values` are checked values of `ARM_ARGUMENTS`."""
     return values["arm"] in ("sim", "emulated")
+
+
+def is_guarded(values: Mapping[str, Any]) -> bool:
+    """Whether arm_guard stands between the controller and the driver."""
+    if values["guard"] == "auto":
+        return not is_simulated(values)
+    return bool(values["guard"] == "true")
 
 
 def has_own_driver(values: Mapping[str, Any]) -> bool:
@@ -132,7 +141,7 @@ def arm_controller(values: Mapping[str, Any]) -> LifecycleNode:
             # Real servos give way under the arm's weight, and so do the emulated ones.
             {"sag_compensation": values["arm"] != "sim", **clock_parameters(values)},
         ],
-        remappings=_GUARDED if values["guard"] else [],
+        remappings=_GUARDED if is_guarded(values) else [],
     )
 
 
@@ -170,7 +179,7 @@ def arm_actions(
         actions += [*_driver(values, port), *state_publisher(values)]
     if values["camera"]:
         actions += _camera(values)
-    if values["guard"]:
+    if is_guarded(values):
         actions += _guard(values)
     return actions + bring_up(controller, "arm_controller", when_active)
 
