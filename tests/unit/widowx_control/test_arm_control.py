@@ -357,6 +357,18 @@ def test_a_blocked_arm_does_not_overload_its_servos(load):
     assert control.counters["limited_servo_load"] > 0
 
 
+@pytest.mark.parametrize("step_s", [0.1, 0.2])
+def test_a_command_too_far_for_the_speed_limit_moves_the_arm_no_longer_than_its_period(step_s):
+    control = controller(config=ArmControlConfig(max_joint_speed_rad_s=0.3))
+    arm = PerfectArm(control)
+    control.command([0.0, 0.05, 0.0, 0.0, 0.0, 0.25, 1.0], step_s)
+    arm.run(0.5)
+    moving = np.flatnonzero(arm.steps().max(axis=1) > 1e-9)
+    assert step_s <= (moving[-1] + 1) * DT_S <= step_s + CONFIG.stop_s + 2 * DT_S
+    measured = KINEMATICS.forward(arm.q)
+    assert np.abs(control.commanded_pose - measured).max() < 1e-6
+
+
 def test_goals_rest_within_0_3_s_of_the_last_command_though_the_arm_still_settles():
     control = controller(config=ArmControlConfig(max_servo_load=0.3))
     control.use_servo_gains(GAINS)

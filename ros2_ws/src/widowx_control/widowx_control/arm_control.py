@@ -175,7 +175,7 @@ class ArmControl:
         self._mode = ArmMode.IDLE
         self._reason = "not started"
         self._since_command_s = 0.0
-        self._timeout_s = config.step_s * config.command_timeout_periods
+        self._step_s = config.step_s
         self._measured_q: Array = np.zeros(len(JOINT_NAMES))
         self._finger_m = 0.0
         self._measured_pose: Array = np.eye(4)
@@ -356,7 +356,7 @@ class ArmControl:
             self.counters[f"limited_{name}"] += 1
 
         self._since_command_s = 0.0
-        self._timeout_s = step_s * self.config.command_timeout_periods
+        self._step_s = step_s
         self._gripper.target = clipped[6]
         result = self._kinematics.inverse(
             target,
@@ -431,10 +431,13 @@ class ArmControl:
         if self._mode is ArmMode.IDLE:
             return
         if not self._interpolator.done:
-            self._interpolator.stop(self.config.stop_s)
-            self._commanded_pose = self._kinematics.forward(self._interpolator.target)
+            self._rest()
         self._stopping = True
         self._mode, self._reason = ArmMode.HOLDING, reason
+
+    def _rest(self) -> None:
+        self._interpolator.stop(self.config.stop_s)
+        self._commanded_pose = self._kinematics.forward(self._interpolator.target)
 
     def update(self, dt_s: float, measured_q: npt.ArrayLike, finger_m: float) -> JointCommand:
         """Advance the streamed joint positions by one control period.
@@ -450,9 +453,17 @@ class ArmControl:
         dt_s = min(max(dt_s, 0.0), 0.1)
         if self._mode is ArmMode.TRACKING:
             self._since_command_s += dt_s
-            if self._since_command_s > self._timeout_s + 1e-9:
+            timeout_s = self._step_s * self.config.command_timeout_periods
+            if self._since_command_s > timeout_s + 1e-9:
                 self.counters["command_timeout"] += 1
                 self.hold(f"no command for {self._since_command_s:.2f} s")
+            elif (
+                self._since_command_s > self._step_s + 1e-9 >= self._since_command_s - dt_s
+                and not self._interpolator.done
+            ):
+                # The speed limit kept it from arriving. Going on until the time-out would make
+                # the arm move for more than 0.3 s after a policy that died.
+                self._rest()
         elif (
             self._mode is ArmMode.MOVING
             and self._interpolator.done
