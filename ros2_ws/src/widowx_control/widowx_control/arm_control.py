@@ -38,6 +38,8 @@ _MAX_SAG_RAD: Final = 0.15
 """More than any pose of the unloaded arm makes its servos give way at their factory gain."""
 _HOLD_ERROR_RAD: Final = 0.2
 """A held joint this far away was moved by something stronger than its servo, or has no torque."""
+_STOP_LEAD_RAD: Final = 0.15
+"""A stop leaves no joint to go further than this, which is within what the arm holds."""
 _CLEAR_HEIGHT_M: Final = 0.12
 """Of the end effector over the table: nothing on it reaches the fingers there."""
 _LEAST_LIFT_M: Final = 0.01
@@ -437,6 +439,14 @@ class ArmControl:
 
     def _rest(self) -> None:
         self._interpolator.stop(self.config.stop_s)
+        # An arm that lags far behind would at once count as moved by force, and its goals go on.
+        target = np.clip(
+            self._interpolator.target,
+            self._measured_q - _STOP_LEAD_RAD,
+            self._measured_q + _STOP_LEAD_RAD,
+        )
+        if not np.array_equal(target, self._interpolator.target):
+            self._interpolator.go(target, self.config.stop_s)
         self._commanded_pose = self._kinematics.forward(self._interpolator.target)
 
     def update(self, dt_s: float, measured_q: npt.ArrayLike, finger_m: float) -> JointCommand:
