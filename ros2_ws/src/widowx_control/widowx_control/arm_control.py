@@ -44,6 +44,7 @@ _CLEAR_HEIGHT_M: Final = 0.12
 """Of the end effector over the table: nothing on it reaches the fingers there."""
 _LEAST_LIFT_M: Final = 0.01
 _LIFT_S: Final = 0.5
+_SETTLE_S: Final = 0.2
 _YIELD_S: Final = 0.5
 _YIELD_SPEED_RAD_S: Final = 0.25
 """Well above the quantum of the encoders in one control period."""
@@ -189,6 +190,7 @@ class ArmControl:
         self._stopping = False
         self._stopped_goals_rad: Array | None = None
         self._yielding_s = 0.0
+        self._settling_s = 0.0
         self._previous_q: Array = self._measured_q
 
     @property
@@ -434,6 +436,8 @@ class ArmControl:
             return
         if not self._interpolator.done:
             self._rest()
+        if self._mode is not ArmMode.HOLDING:
+            self._settling_s = _SETTLE_S
         self._stopping = True
         self._mode, self._reason = ArmMode.HOLDING, reason
 
@@ -534,6 +538,12 @@ class ArmControl:
             self._yielding_s = 0.0
             return
         lag = np.abs(self._interpolator.position - self._measured_q).max()
+        if lag <= _HOLD_ERROR_RAD:
+            self._settling_s = 0.0
+        elif self._settling_s > 0.0:
+            # A fast arm lags when it is stopped, and catches up.
+            self._settling_s -= dt_s
+            return
         if lag > _HOLD_ERROR_RAD:
             if self._yielding_s <= 0.0:
                 self.counters["yielded"] += 1
