@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
+import gnm_nav.navigator_node as navigator_node
+import gnm_nav.path_follower_node as path_follower_node
 import pytest
-from gnm_nav import navigator_node, path_follower_node
 
 README = Path(__file__).parents[2] / "ros2_ws" / "src" / "gnm_nav" / "README.md"
 

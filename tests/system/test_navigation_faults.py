@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import rclpy
+from base_drivers.robot_config import load_robot
 from gnm_nav.map_directory import save_map
-from gnm_nav.robot_config import load_robot
 from gnm_nav.simulated_courses import map_way
 from launched import wait_until
 from navigation_drive import START_S, BaseWatcher

@@ -18,6 +18,7 @@ setup(
         (f"share/{package_name}", ["package.xml"]),
         (f"share/{package_name}/launch", files("launch", "*.launch.py")),
         (f"share/{package_name}/config", files("config", "*.yaml")),
+        (f"share/{package_name}/config/robots", files("config/robots", "*.yaml")),
         (f"share/{package_name}/udev", files("udev", "*.rules")),
     ],
     install_requires=["setuptools", "numpy", "pyserial"],

@@ -17,8 +17,6 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{package_name}"]),
         (f"share/{package_name}", ["package.xml"]),
         files_in("launch", "*.launch.py"),
-        files_in("config", "*.yaml"),
-        files_in("config/robots", "*.yaml"),
         files_in("rviz", "*.rviz"),
     ],
     install_requires=["setuptools"],

@@ -5,9 +5,11 @@ import math
 import shutil
 
 import cv2
+import gnm_nav.build_map as build_map
+import gnm_nav.edit_map as edit_map
+import gnm_nav.import_images as import_images
 import numpy as np
 import pytest
-from gnm_nav import build_map, edit_map, import_images
 from gnm_nav.drive_bag import BagError, read_drive
 from gnm_nav.map_directory import load_map
 from rosbags.rosbag2 import StoragePlugin, Writer

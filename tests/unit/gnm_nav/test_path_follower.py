@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from base_drivers.robot_config import load_robot, robot_names
 from gnm_nav.path_follower import (
     ZERO,
     FollowerSettings,
@@ -14,7 +15,6 @@ from gnm_nav.path_follower import (
     pd_velocity,
     pure_pursuit_velocity,
 )
-from gnm_nav.robot_config import load_robot, robot_names
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from gnm_nav.robot_config import load_robot, robot_names
+from base_drivers.robot_config import load_robot, robot_names
 from robot_sim.navigation import BaseSimulation, make_world
 from robot_sim.navigation.driving import drive
 from robot_sim.navigation.route import free_pose, sample_route

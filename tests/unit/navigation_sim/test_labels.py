@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gnm_nav.robot_config import load_robot
+from base_drivers.robot_config import load_robot
 from policy_training.gnm.labels import RouteTable, label
 from robot_sim.navigation import make_world
 from robot_sim.navigation.driving import drive

@@ -78,7 +78,7 @@ def test_mistakes_are_named():
 
 def test_the_map_agrees_with_what_the_robot_bumps_into():
     """Rays of the physics end where the grid has an obstacle."""
-    from gnm_nav.robot_config import load_robot
+    from base_drivers.robot_config import load_robot
     from robot_sim.navigation import BaseSimulation
     from robot_sim.navigation.route import free_pose
 

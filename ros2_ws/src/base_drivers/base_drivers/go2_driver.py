@@ -272,7 +272,8 @@ class Go2Node(LifecycleNode):
             return response
         future: Future = Future(executor=self.executor)
         self._waiting = future
-        outcome: Outcome = await future
+        outcome = await future
+        assert outcome is not None
         response.success, response.message = outcome.success, outcome.message
         return response
 

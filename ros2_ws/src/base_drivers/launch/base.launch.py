@@ -4,19 +4,17 @@ import tempfile
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
+from base_drivers.robot_config import load_robot
+from graph_launch.supervision import bring_up, run
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import LifecycleNode, Node
-from widowx_bringup.supervision import bring_up, run
 
 BASES = ("kobuki", "kobuki_emulated", "go2", "go2_emulated")
 
 
 def guard_limits(robot: str) -> dict:
-    """Parameters of the guard from a robot of gnm_nav."""
-    # A base can be run without the navigation that knows its robot.
-    from gnm_nav.robot_config import load_robot
-
+    """Parameters of the guard from a robot of config/robots."""
     found = load_robot(robot)
     length_m, width_m, _ = found.body_size_m
     return {

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from base_drivers.robot_config import RobotConfig
+from graph_launch.launch_arguments import LaunchArgument
+from graph_launch.supervision import bring_up
 from launch import Action
 from launch_ros.actions import LifecycleNode
-from widowx_bringup.launch_arguments import LaunchArgument
-from widowx_bringup.supervision import bring_up
 
 from gnm_nav.navigation_graph import text
-from gnm_nav.robot_config import RobotConfig
 
 BASE_ARGUMENTS = (
     LaunchArgument(

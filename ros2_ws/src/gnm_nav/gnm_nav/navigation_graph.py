@@ -12,14 +12,13 @@ from ament_index_python.packages import (
     get_package_prefix,
     get_package_share_directory,
 )
+from base_drivers.robot_config import RobotConfig
+from graph_launch.launch_arguments import LaunchArgument
 from launch import Action
 from launch.actions import LogInfo
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 from policy_server.bundle import find_bundle, model_search_path
-from widowx_bringup.launch_arguments import LaunchArgument
-
-from gnm_nav.robot_config import RobotConfig
 
 NAVIGATION_ARGUMENTS = (
     LaunchArgument("robot", "locobot", "robot of config/robots, or the path of a YAML file"),

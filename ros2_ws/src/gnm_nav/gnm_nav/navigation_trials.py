@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from base_drivers.robot_config import RobotConfig, RobotConfigError, load_robot
 from episode_tools.report import software_versions
 from geometry_msgs.msg import Pose2D
 from policy_interfaces.action import NavigateToGoal
@@ -42,7 +43,6 @@ from robot_sim.navigation.route import NoRoute
 from robot_sim.navigation.world import FIRST_TEST_SEED, KINDS, make_world
 
 from gnm_nav.map_directory import load_map, save_map
-from gnm_nav.robot_config import RobotConfig, RobotConfigError, load_robot
 from gnm_nav.simulated_courses import (
     HORIZON_STEPS,
     MappedWorld,

@@ -7,6 +7,7 @@ import math
 
 import cv2
 import numpy as np
+from base_drivers.robot_config import CameraMount
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, PoseStamped
 from nav_msgs.msg import Path
@@ -15,7 +16,6 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
 from gnm_nav.navigation import NavigationDecision
-from gnm_nav.robot_config import CameraMount
 from gnm_nav.topological_map import EdgeKind, TopologicalMap
 
 MAX_DRAWN_NODES = 5000

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
+from base_drivers.robot_config import RobotConfig, RobotConfigError, load_robot, robot_names
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry, Path
@@ -64,7 +65,6 @@ from gnm_nav.navigation_view import (
     waypoint_path,
 )
 from gnm_nav.node_main import run_node
-from gnm_nav.robot_config import RobotConfig, RobotConfigError, load_robot, robot_names
 from gnm_nav.topological_map import MapError, MapModel, TopologicalMap
 
 ROBOT_FRAME = "base_link"

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import cv2
 import rclpy
@@ -14,14 +15,15 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.signals import SignalHandlerOptions
 
+AnyNode = TypeVar("AnyNode", bound=LifecycleNode)
 FAREWELL_S = 0.2
 """How long an interrupted node still serves, so that its last words are sent."""
 
 
 def run_node(
     name: str,
-    create: Callable[[], LifecycleNode],
-    say_farewell: Callable[[LifecycleNode], None],
+    create: Callable[[], AnyNode],
+    say_farewell: Callable[[AnyNode], None],
     arguments: list[str] | None,
 ) -> int:
     """Run a node until SIGINT or SIGTERM; return the exit status.

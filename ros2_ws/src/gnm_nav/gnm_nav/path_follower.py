@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
+from base_drivers.robot_config import CONTROLLERS, MODEL_PERIOD_S, RobotConfig
 from numpy.typing import NDArray
-
-from gnm_nav.robot_config import CONTROLLERS, MODEL_PERIOD_S, RobotConfig
 
 _TURN_FIRST_RAD = math.radians(70.0)
 """A target further to the side than this is turned to before driving, in pure pursuit."""

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+from base_drivers.robot_config import CONTROLLERS, RobotConfigError, load_robot, robot_names
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Quaternion, Twist, TwistStamped
 from nav_msgs.msg import Odometry, Path
@@ -34,7 +35,6 @@ from gnm_nav.path_follower import (
     PathFollower,
     Velocity,
 )
-from gnm_nav.robot_config import CONTROLLERS, RobotConfigError, load_robot, robot_names
 
 PATH_FRAME = "base_link"
 RATE_HZ = 20.0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from base_drivers.robot_config import MODEL_PERIOD_S, RobotConfig
 from numpy.typing import NDArray
 from policy_server.navigation_model import NavigationModel
 from robot_sim.navigation.base_simulation import BaseSimulation
@@ -18,7 +19,6 @@ from robot_sim.navigation.route import NoRoute, Route, RouteField, sample_route
 from robot_sim.navigation.world import World, make_world
 
 from gnm_nav.map_building import BuilderConfig, MapBuilder
-from gnm_nav.robot_config import MODEL_PERIOD_S, RobotConfig
 from gnm_nav.topological_map import TopologicalMap
 
 HORIZON_STEPS = 20
@@ -155,6 +155,22 @@ def build_map(
     return builder.finish(frame_id="odom"), np.array(truth)
 
 
+def drive_way(
+    world: World, robot: RobotConfig, seed: int, proceed: Proceed = lambda: None
+) -> ExpertDrive:
+    """Drive one way through a world, at least `minimum_way_m` long.
+
+    Raises:
+        NoRoute: the world has no such way.
+    """
+    minimum_m = minimum_way_m(robot)
+    with BaseSimulation(world, robot, seed) as sim:
+        start, _, route = sample_route(
+            world, seed, 1.15 * minimum_m, 2.5 * minimum_m, robot.radius_m + _ROOM_M
+        )
+        return record_drive(sim, route, start, proceed)
+
+
 def map_way(
     model: NavigationModel,
     world: World,
@@ -167,12 +183,7 @@ def map_way(
     Raises:
         NoRoute: the world has no such way.
     """
-    minimum_m = minimum_way_m(robot)
-    with BaseSimulation(world, robot, seed) as sim:
-        start, _, route = sample_route(
-            world, seed, 1.15 * minimum_m, 2.5 * minimum_m, robot.radius_m + _ROOM_M
-        )
-        drive = record_drive(sim, route, start, proceed)
+    drive = drive_way(world, robot, seed, proceed)
     topological_map, truth = build_map(model, drive)
     return MappedWorld(
         world.kind,

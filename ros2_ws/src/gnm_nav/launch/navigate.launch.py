@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from base_drivers.robot_config import load_robot
 from gnm_nav.base_graph import BASE_ARGUMENTS, base_problems, start_base
 from gnm_nav.navigation_graph import (
     NAVIGATION_ARGUMENTS,
@@ -12,12 +13,11 @@ from gnm_nav.navigation_graph import (
     rviz_actions,
     text,
 )
-from gnm_nav.robot_config import load_robot
+from graph_launch.launch_arguments import ArgumentError, LaunchArgument, check_arguments
+from graph_launch.supervision import bring_up, deactivate_and_end, declare, run_to_end, when_all
 from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
 from launch_ros.actions import Node
-from widowx_bringup.launch_arguments import ArgumentError, LaunchArgument, check_arguments
-from widowx_bringup.supervision import bring_up, deactivate_and_end, declare, run_to_end, when_all
 
 ARGUMENTS = (
     *NAVIGATION_ARGUMENTS,

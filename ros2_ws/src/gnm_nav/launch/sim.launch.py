@@ -4,6 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from base_drivers.robot_config import load_robot
 from gnm_nav.navigation_graph import (
     NAVIGATION_ARGUMENTS,
     bundle_directory,
@@ -14,12 +15,8 @@ from gnm_nav.navigation_graph import (
     rviz_actions,
     text,
 )
-from gnm_nav.robot_config import load_robot
-from launch import LaunchContext, LaunchDescription
-from launch.actions import OpaqueFunction
-from launch_ros.actions import Node
-from widowx_bringup.launch_arguments import ArgumentError, LaunchArgument, check_arguments
-from widowx_bringup.supervision import (
+from graph_launch.launch_arguments import ArgumentError, LaunchArgument, check_arguments
+from graph_launch.supervision import (
     bring_up,
     deactivate_and_end,
     declare,
@@ -27,6 +24,9 @@ from widowx_bringup.supervision import (
     run_to_end,
     when_all,
 )
+from launch import LaunchContext, LaunchDescription
+from launch.actions import OpaqueFunction
+from launch_ros.actions import Node
 
 ARGUMENTS = (
     *NAVIGATION_ARGUMENTS,

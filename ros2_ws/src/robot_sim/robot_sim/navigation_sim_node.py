@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from base_drivers.robot_config import RobotConfigError, load_robot
 from builtin_interfaces.msg import Time as TimeMessage
 from geometry_msgs.msg import Pose, Quaternion, TransformStamped, Twist, TwistStamped
-from gnm_nav.robot_config import RobotConfigError, load_robot
 from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
 from policy_interfaces.msg import BaseContacts, BaseSimStatus
@@ -47,7 +47,7 @@ _MAX_SEED = 2**31 - 1
 _PARAMETERS = (
     NodeParameter("world", "indoor", "kind of world", choices=KINDS),
     NodeParameter("seed", 10000, "of the world; from 10000 on unseen in training", 0, _MAX_SEED),
-    NodeParameter("robot", "locobot", "name in gnm_nav's config/robots, or a YAML file"),
+    NodeParameter("robot", "locobot", "name in base_drivers' config/robots, or a YAML file"),
     NodeParameter("rtf", 1.0, "simulated seconds per second; not 1: /clock is sent", 0.1, 20.0),
     NodeParameter("camera_hz", 10.0, "pictures per simulated second", 1.0, 60.0),
     NodeParameter("image_width", 160, "of the pictures [pixels]", 32, 1280),

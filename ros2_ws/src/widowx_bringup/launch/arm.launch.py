@@ -1,11 +1,11 @@
 """The arm alone, ready for commands: its controller and what `arm:=` names."""
 
+from graph_launch.launch_arguments import ArgumentError, check_arguments
+from graph_launch.supervision import declare
 from launch import LaunchContext, LaunchDescription
 from launch.actions import LogInfo, OpaqueFunction
 from widowx_bringup.arm import ARM_ARGUMENTS, arm_actions, arm_controller, arm_problems
-from widowx_bringup.launch_arguments import ArgumentError, check_arguments
 from widowx_bringup.rviz import rviz_actions
-from widowx_bringup.supervision import declare
 
 
 def start_graph(context: LaunchContext) -> list:

@@ -7,6 +7,15 @@ import sys
 from pathlib import Path
 
 from ament_index_python.packages import get_package_prefix
+from graph_launch.launch_arguments import ArgumentError, LaunchArgument, check_arguments
+from graph_launch.supervision import (
+    bring_up,
+    deactivate_and_end,
+    declare,
+    run,
+    run_to_end,
+    when_all,
+)
 from launch import LaunchContext, LaunchDescription
 from launch.actions import ExecuteProcess, OpaqueFunction
 from launch_ros.actions import LifecycleNode, Node
@@ -22,16 +31,7 @@ from widowx_bringup.arm import (
     is_simulated,
     text,
 )
-from widowx_bringup.launch_arguments import ArgumentError, LaunchArgument, check_arguments
 from widowx_bringup.rviz import rviz_actions
-from widowx_bringup.supervision import (
-    bring_up,
-    deactivate_and_end,
-    declare,
-    run,
-    run_to_end,
-    when_all,
-)
 
 ARGUMENTS = (
     *ARM_ARGUMENTS,

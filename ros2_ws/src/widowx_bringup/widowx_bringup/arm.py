@@ -11,12 +11,11 @@ from typing import Any
 
 import widowx_description
 from ament_index_python.packages import get_package_share_directory
+from graph_launch.launch_arguments import LaunchArgument
+from graph_launch.supervision import bring_up, run
 from launch import Action
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
-
-from widowx_bringup.launch_arguments import LaunchArgument
-from widowx_bringup.supervision import bring_up, run
 
 ARM_ARGUMENTS = (
     LaunchArgument(

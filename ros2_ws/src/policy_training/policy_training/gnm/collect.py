@@ -36,7 +36,7 @@ def world_kind(seed: int) -> str:
 
 def _collect_world(job: dict[str, Any]) -> list[dict[str, Any]]:
     """Drive all robots through one world; writes their shards and returns their descriptions."""
-    from gnm_nav.robot_config import load_robot
+    from base_drivers.robot_config import load_robot
     from policy_server.preprocessing import crop_bicubic
     from robot_sim.navigation import BaseSimulation, make_world
     from robot_sim.navigation.driving import drive

@@ -22,82 +22,30 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-from gnm_nav.map_building import BuilderConfig, MapBuilder
+from base_drivers.robot_config import MODEL_PERIOD_S, RobotConfig, load_robot
 from gnm_nav.navigation import NavigationConfig, NavigationCore, NavigationDecision, NavigationState
 from gnm_nav.path_follower import FollowerSettings, PathFollower
-from gnm_nav.robot_config import RobotConfig, load_robot
-from gnm_nav.topological_map import TopologicalMap
+from gnm_nav.simulated_courses import (
+    Pose,
+    build_map,
+    disturbed,
+    drive_way,
+    map_two_ways,
+    minimum_way_m,
+)
 from numpy.typing import NDArray
 from policy_server.navigation_model import NavigationModel, load_navigation_model
 from robot_sim.navigation.base_simulation import BaseSimulation
-from robot_sim.navigation.driving import RouteDriver
-from robot_sim.navigation.route import NoRoute, Route, RouteField, sample_route
-from robot_sim.navigation.world import FIRST_TEST_SEED, Opening, World, make_world
+from robot_sim.navigation.route import NoRoute
+from robot_sim.navigation.world import FIRST_TEST_SEED, World, make_world
 
 ROBOTS = ("locobot", "turtlebot4", "jackal", "rc_car", "go2", "quadrotor")
 TASKS = ("reach", "kidnapped", "blocked")
-PERIOD_S = 0.25
 CONTROL_S = 0.05
-HORIZON_STEPS = 20
-"""Distances that the networks tell apart."""
 GOAL_RADIUS_M = 0.75
 """A goal counts as reached when the robot says so within this distance of where it was mapped."""
 FOUND_RADIUS_M = 1.0
 FOUND_LIMIT_S = 30.0
-_MIN_HORIZONS = 5.0
-
-Pose = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Drive:
-    """A drive of the expert at 4 Hz: images (n, H, W, 3), poses, odometry (n, 3), stamps (n,)."""
-
-    images: list[NDArray[np.uint8]]
-    poses: NDArray[np.float64]
-    odometry: NDArray[np.float64]
-    stamps_s: NDArray[np.float64]
-
-
-def record_drive(sim: BaseSimulation, route: Route, start: Pose | None = None) -> Drive:
-    """Drive a route with the expert.
-
-    Args:
-        sim: world and robot.
-        route: line to drive.
-        start: where the robot is put; None: it goes on from where it stands.
-    """
-    if start is not None:
-        sim.reset(start)
-    driver = RouteDriver(sim.robot, route)
-    images, poses, odometry, stamps = [], [], [], []
-    limit_s = sim.time_s + 3.0 * route.length_m / sim.robot.nominal_speed_m_s + 20.0
-    while sim.time_s < limit_s:
-        images.append(sim.render())
-        poses.append(sim.pose)
-        odometry.append(sim.odometry.pose)
-        stamps.append(sim.time_s)
-        if driver.finished(sim.pose):
-            break
-        for _ in range(round(PERIOD_S / CONTROL_S)):
-            sim.step(*driver.command(sim.pose), CONTROL_S)
-    return Drive(images, np.array(poses), np.array(odometry), np.array(stamps))
-
-
-def build(
-    model: NavigationModel, drives: Sequence[Drive], config: BuilderConfig | None = None
-) -> tuple[TopologicalMap, NDArray[np.float64]]:
-    """A map of some drives, and the true pose of each node (N, 3)."""
-    builder = MapBuilder(model, config)
-    truth = []
-    for drive in drives:
-        for image, stamp_s, pose, odometry in zip(
-            drive.images, drive.stamps_s, drive.poses, drive.odometry, strict=True
-        ):
-            if builder.add(image, float(stamp_s), tuple(odometry.tolist())) is not None:
-                truth.append(pose)
-        builder.end_drive()
-    return builder.finish(), np.array(truth)
 
 
 class Pilot(Protocol):
@@ -180,9 +128,9 @@ class _Course:
         path = decision.waypoints_m
         if path is None and decision.turn_rate_rad_s is not None:
             path = np.zeros((5, 3))
-            path[:, 2] = decision.turn_rate_rad_s * PERIOD_S * np.arange(1, 6)
+            path[:, 2] = decision.turn_rate_rad_s * MODEL_PERIOD_S * np.arange(1, 6)
         self.follower.set_path(np.empty((0, 3)) if path is None else path, now_s, now_s, now_s)
-        for _ in range(round(PERIOD_S / CONTROL_S)):
+        for _ in range(round(MODEL_PERIOD_S / CONTROL_S)):
             self.follower.add_odometry(self.sim.time_s, *self.sim.odometry.pose)
             # The path counts as repeated all the time, as the navigator does.
             out = self.follower.update(self.sim.time_s, now_s, CONTROL_S)
@@ -211,19 +159,6 @@ def navigation_config(robot: RobotConfig, **changes: Any) -> NavigationConfig:
     )
 
 
-def _disturbed(world: World, robot: RobotConfig, pose: Pose, rng: np.random.Generator) -> Pose:
-    """A pose near another one: up to 0.3 m to the side where there is room, and 0.3 rad."""
-    x, y, yaw = pose
-    row, column = world.cell(np.array([x, y]))
-    room = max(0.0, float(world.clearance_m[row, column]) - robot.radius_m - 0.1)
-    shift = rng.uniform(-1.0, 1.0) * min(0.3, room)
-    return (
-        x - shift * math.sin(yaw),
-        y + shift * math.cos(yaw),
-        yaw + float(rng.uniform(-0.3, 0.3)),
-    )
-
-
 def _settle(sim: BaseSimulation, pose: Pose, light: int) -> None:
     sim.reset(pose)
     sim.set_light(light)
@@ -242,23 +177,19 @@ def run_reach(
         seed: of routes, starts and light.
     """
     rng = np.random.default_rng([seed, world.seed])
-    minimum_m = _MIN_HORIZONS * HORIZON_STEPS * robot.waypoint_spacing_m
     records = []
+    drive = drive_way(world, robot, seed)
+    if model is not None:
+        topological_map, truth = build_map(model, drive)
+    else:
+        chosen = np.arange(0, len(drive.images), 4)
+        truth = drive.poses[chosen]
+    arcs = drive.arcs_m
     with BaseSimulation(world, robot, seed) as sim:
-        start, _, route = sample_route(
-            world, seed, 1.15 * minimum_m, 2.5 * minimum_m, robot.radius_m + 0.1
-        )
-        drive = record_drive(sim, route, start)
-        if model is not None:
-            topological_map, truth = build(model, [drive])
-        else:
-            chosen = np.arange(0, len(drive.images), 4)
-            truth = drive.poses[chosen]
-        arcs = np.concatenate(([0.0], np.cumsum(np.hypot(*np.diff(drive.poses[:, :2], axis=0).T))))
         for trial in range(trials):
-            latest = max(0.0, arcs[-1] - minimum_m)
+            latest = max(0.0, arcs[-1] - minimum_way_m(robot))
             first = int(np.searchsorted(arcs, rng.uniform(0.0, latest)))
-            pose = _disturbed(world, robot, tuple(drive.poses[first].tolist()), rng)
+            pose = disturbed(world, robot, tuple(drive.poses[first].tolist()), rng)
             goal = truth[-1]
             _settle(sim, pose, int(rng.integers(2**31)))
             pilot: Pilot
@@ -310,14 +241,10 @@ def run_kidnapped(
 ) -> list[dict[str, Any]]:
     """Put the robot elsewhere on the map while it drives; does it notice, and find itself?"""
     rng = np.random.default_rng([seed, world.seed, 1])
-    minimum_m = _MIN_HORIZONS * HORIZON_STEPS * robot.waypoint_spacing_m
     records = []
+    drive = drive_way(world, robot, seed)
+    topological_map, truth = build_map(model, drive)
     with BaseSimulation(world, robot, seed) as sim:
-        start, _, route = sample_route(
-            world, seed, 1.15 * minimum_m, 2.5 * minimum_m, robot.radius_m + 0.1
-        )
-        drive = record_drive(sim, route, start)
-        topological_map, truth = build(model, [drive])
         for trial in range(trials):
             core = NavigationCore(
                 model, topological_map, robot.waypoint_spacing_m, navigation_config(robot)
@@ -340,7 +267,7 @@ def run_kidnapped(
             there = tuple(drive.poses[int(rng.choice(far))].tolist())
             driven_s = sim.time_s
             # A new run of the simulation's clock, as after lifting the robot.
-            _settle(sim, _disturbed(world, robot, there, rng), light)
+            _settle(sim, disturbed(world, robot, there, rng), light)
             core.forget_frames()
             course = _course(sim, course.pilot)
             found_s, noticed = math.nan, False
@@ -378,81 +305,32 @@ def run_blocked(
     rng = np.random.default_rng([seed, world.seed, 2])
     records: list[dict[str, Any]] = []
     for trial in range(trials):
-        found = _blocked_ways(world, robot, seed * 101 + trial)
-        if found is None:
+        try:
+            mapped = map_two_ways(model, world, robot, seed * 101 + trial)
+        except NoRoute:
             continue
-        opening, short, detour = found
-        drives = []
-        with BaseSimulation(world, robot, seed) as sim:
-            for index, way in enumerate((short, detour)):
-                pose = (*way.at(0.0).tolist(), float(way.heading(0.0)))
-                there = record_drive(sim, way, pose if index == 0 else None)
-                back = record_drive(sim, Route(way.points_m[::-1].copy()))
-                drives += [_joined(there, back)]
-        topological_map, truth = build(model, [_joined(*drives)])
-        goal_place = short.at(short.length_m)
-        heading = float(short.heading(short.length_m))
-        apart = np.hypot(*(truth[:, :2] - goal_place).T) + 0.3 * np.abs(
-            (truth[:, 2] - heading + math.pi) % (2 * math.pi) - math.pi
-        )
-        goal = int(apart.argmin())
-        closed = make_world(world.kind, world.seed, (opening.id,))
+        closed = make_world(world.kind, world.seed, (mapped.opening,))
         with BaseSimulation(closed, robot, seed) as sim:
-            pose = (*short.at(0.0).tolist(), float(short.heading(0.0)))
-            _settle(sim, _disturbed(closed, robot, pose, rng), int(rng.integers(2**31)))
+            start: Pose = tuple(mapped.poses[0].tolist())
+            _settle(sim, disturbed(closed, robot, start, rng), int(rng.integers(2**31)))
             core = NavigationCore(
-                model, topological_map, robot.waypoint_spacing_m, navigation_config(robot)
+                model, mapped.topological_map, robot.waypoint_spacing_m, navigation_config(robot)
             )
-            core.set_goal_node(goal)
-            way_m = 2.0 * short.length_m + detour.length_m
-            record = _drive_to_goal(_course(sim, MapPilot(core)), truth[goal], way_m)
+            core.set_goal_node(mapped.goal)
+            way_m = 2.0 * mapped.short_m + mapped.detour_m
+            goal = mapped.truth[mapped.goal]
+            record = _drive_to_goal(_course(sim, MapPilot(core)), goal, way_m)
         records.append(
             {
                 "trial": trial,
-                "opening": opening.id,
-                "short_m": round(short.length_m, 1),
-                "detour_m": round(detour.length_m, 1),
-                "nodes": len(truth),
-                "edges": Counter(topological_map.edges["kind"].tolist()),
+                "opening": mapped.opening,
+                "short_m": round(mapped.short_m, 1),
+                "detour_m": round(mapped.detour_m, 1),
+                "nodes": len(mapped.truth),
                 **record,
             }
         )
     return records
-
-
-def _joined(a: Drive, b: Drive) -> Drive:
-    """Two drives of one simulation run as one."""
-    return Drive(
-        a.images + b.images,
-        np.concatenate((a.poses, b.poses)),
-        np.concatenate((a.odometry, b.odometry)),
-        np.concatenate((a.stamps_s, b.stamps_s + 0.01)),
-    )
-
-
-def _blocked_ways(
-    world: World, robot: RobotConfig, seed: int
-) -> tuple[Opening, Route, Route] | None:
-    """An opening, the way through it, and the way around it when it is closed."""
-    rng = np.random.default_rng([seed, world.seed, 3])
-    radius_m = robot.radius_m + 0.1
-    for opening in rng.permutation(np.array(world.openings, dtype=object)):
-        closed = make_world(world.kind, world.seed, (opening.id,))
-        for _ in range(6):
-            try:
-                start, goal, short = sample_route(
-                    world, int(rng.integers(2**31)), 5.0, 14.0, radius_m
-                )
-                near = np.hypot(*(short.points_m - np.array(opening.centre_m)).T)
-                at = int(near.argmin())
-                if near[at] > 0.6 or not 40 < at < len(short.points_m) - 40:
-                    continue
-                detour = RouteField(closed, start[:2], radius_m).route_to(goal[:2])
-            except NoRoute:
-                continue
-            if 1.2 * short.length_m < detour.length_m < 30.0:
-                return opening, short, detour
-    return None
 
 
 def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
-from gnm_nav.robot_config import RobotConfig
+from base_drivers.robot_config import RobotConfig
 from numpy.typing import NDArray
 
 from robot_sim.navigation.world import World

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from gnm_nav.robot_config import MODEL_PERIOD_S, RobotConfig
+from base_drivers.robot_config import MODEL_PERIOD_S, RobotConfig
 from numpy.typing import NDArray
 
 from robot_sim.navigation.base_simulation import BaseSimulation

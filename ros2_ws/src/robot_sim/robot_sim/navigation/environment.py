@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gnm_nav.robot_config import MODEL_PERIOD_S, load_robot
+from base_drivers.robot_config import MODEL_PERIOD_S, load_robot
 from numpy.typing import NDArray
 
 from robot_sim.navigation.base_simulation import BaseSimulation

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from gnm_nav.robot_config import RobotConfig
+from base_drivers.robot_config import RobotConfig
 from numpy.typing import NDArray
 
 from robot_sim.navigation.base_simulation import BaseSimulation, Odometry

@@ -25,7 +25,7 @@ from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from lifecycle_msgs.msg import Transition
 
-from widowx_bringup.launch_arguments import LaunchArgument
+from graph_launch.launch_arguments import LaunchArgument
 
 _DEACTIVATION_TIMEOUT_S = 5.0
 

@@ -1,5 +1,5 @@
 import pytest
-from widowx_bringup.launch_arguments import ArgumentError, LaunchArgument, check_arguments
+from graph_launch.launch_arguments import ArgumentError, LaunchArgument, check_arguments
 
 ARGUMENTS = (
     LaunchArgument("episodes", "5", "", "integer", 1, 100),

@@ -106,7 +106,7 @@ def robot_directory() -> Path:
         return source
     from ament_index_python.packages import get_package_share_directory
 
-    return Path(get_package_share_directory("gnm_nav")) / "config" / "robots"
+    return Path(get_package_share_directory("base_drivers")) / "config" / "robots"
 
 
 def robot_names() -> tuple[str, ...]:

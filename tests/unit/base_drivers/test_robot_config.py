@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from gnm_nav.robot_config import RobotConfigError, load_robot, robot_directory, robot_names
+from base_drivers.robot_config import RobotConfigError, load_robot, robot_directory, robot_names
 
 
 def test_the_named_robots_ship():
