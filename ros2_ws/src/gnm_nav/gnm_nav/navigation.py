@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 _BEND_RAD = 0.3
 """A route that turns by less is straight."""
+_PASSED_STEPS = 2.0
+"""By so much the distance to a goal grows when it is passed."""
+_SLOWEST = 0.3
+"""Part of the usual speed at which a robot goes on that sees no node near."""
 _POSSIBLE = 0.02
 """Probability from which the robot may be at a node."""
 _DRIVEN_TURN_RAD = 0.6
@@ -447,6 +451,9 @@ class NavigationCore:
         )
         path = self._metres(samples)
         journey.last_lateral_m = float(path[-1, 1])
+        # Distance and direction become unsure together: a missed turn is best missed slowly.
+        sure = 2.0 * self._config.close_threshold_steps
+        path[:, :2] *= np.clip(sure / max(compared[chosen][1], 1e-6), _SLOWEST, 1.0)
         return replace(
             seen,
             state=NavigationState.DRIVING,
@@ -492,11 +499,16 @@ class NavigationCore:
         journey.reach_ticks = (
             journey.reach_ticks + 1 if distance <= config.reach_distance_steps else 0
         )
+        nearest = journey.nearest_goal_steps
         passed = (
-            journey.nearest_goal_steps <= config.passed_distance_steps
-            and distance > journey.nearest_goal_steps + 2.0
+            nearest <= config.passed_distance_steps and distance > nearest + _PASSED_STEPS
+        ) or (
+            # It was at the edge of the view, and has left it.
+            here.node == journey.goal
+            and nearest <= config.passed_distance_steps + _PASSED_STEPS
+            and distance > nearest + 2.0 * _PASSED_STEPS
         )
-        journey.nearest_goal_steps = min(journey.nearest_goal_steps, distance)
+        journey.nearest_goal_steps = min(nearest, distance)
         return journey.reach_ticks >= config.reach_ticks or passed
 
     def _way_steps(self, node: int) -> float:
