@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from policy_server.navigation_model import NavigationModel, ObservationCode
 
 _MIN_EDGE_STEPS = 0.5
+_LEAST_TURN_RAD = 1.2
+_TURN_SECTORS = 6
+_TURN_SECTOR_RAD = 2.0 * math.pi / _TURN_SECTORS
 
 
 @dataclass(frozen=True)
@@ -358,7 +362,8 @@ def turn_edges(
         period_s: of a model step.
 
     Returns:
-        For each node at most one edge to another view of its place, and the same back.
+        For each node at most one edge to another view of its place per direction of looking, and
+        the same back.
     """
     cell_m = max(config.turn_radius_m, 1e-3)
     cells: dict[tuple[int, int], list[int]] = {}
@@ -367,18 +372,21 @@ def turn_edges(
         cells.setdefault((column, row), []).append(node)
     edges: list[Edge] = []
     for node, (column, row) in enumerate(keys.tolist()):
-        near = [
-            other
-            for dx in (-1, 0, 1)
-            for dy in (-1, 0, 1)
-            for other in cells.get((column + dx, row + dy), ())
-            # At least half a quarter turn: views nearer in angle are on the same way.
-            if _is_turn(poses[node], poses[other], config)
-            and abs(math.remainder(poses[other, 2] - poses[node, 2], 2.0 * math.pi)) > 1.2
-        ]
-        if near:
-            best = min(near, key=lambda other: math.hypot(*(poses[other] - poses[node])[:2]))
-            steps = _turn_steps(poses[node], poses[best], config, period_s)
-            edges.append((node, best, steps, EdgeKind.TURN))
-            edges.append((best, node, steps, EdgeKind.TURN))
+        # Nearest view per sector: two drives through one place are else joined only by chance.
+        nearest: dict[int, tuple[float, int]] = {}
+        for dx, dy in itertools.product((-1, 0, 1), repeat=2):
+            for other in cells.get((column + dx, row + dy), ()):
+                turned = math.remainder(float(poses[other, 2] - poses[node, 2]), 2.0 * math.pi)
+                # Views nearer in angle are on the same way.
+                if abs(turned) <= _LEAST_TURN_RAD or not _is_turn(
+                    poses[node], poses[other], config
+                ):
+                    continue
+                sector = round(turned / _TURN_SECTOR_RAD) % _TURN_SECTORS
+                apart = math.hypot(*(poses[other] - poses[node])[:2])
+                nearest[sector] = min(nearest.get(sector, (math.inf, -1)), (apart, other))
+        for _, other in nearest.values():
+            steps = _turn_steps(poses[node], poses[other], config, period_s)
+            edges.append((node, other, steps, EdgeKind.TURN))
+            edges.append((other, node, steps, EdgeKind.TURN))
     return edges

@@ -535,11 +535,7 @@ class NavigationCore:
         """Try again a few times at a place, then plan around; None: go on driving."""
         assert self._localiser is not None and self._map is not None
         journey.progress_at_s = now_s
-        nearby = self._map.ahead(place, self._config.block_steps)
-        again = sum(
-            other in nearby or place in self._map.ahead(other, self._config.block_steps)
-            for other in journey.troubles
-        )
+        again = sum(self._near(place, other) for other in journey.troubles)
         journey.troubles.append(place)
         if again >= self._config.recoveries:
             journey.troubles.clear()
@@ -557,6 +553,17 @@ class NavigationCore:
             self._localiser.forget()
             return replace(seen, state=NavigationState.LOCALISING, node=None, message=trouble)
         return None
+
+    def _near(self, a: int, b: int) -> bool:
+        """Whether two nodes are of one place, whatever they look at."""
+        assert self._map is not None
+        reach = self._config.block_steps
+        if b in self._map.ahead(a, reach) or a in self._map.ahead(b, reach):
+            return True
+        poses = self._map.poses
+        return poses is not None and bool(
+            math.hypot(*(poses[a] - poses[b])[:2]) <= reach * self._spacing_m
+        )
 
     def _nudged(
         self, journey: Journey, nudge: Nudge, seen: NavigationDecision, now_s: float
@@ -628,7 +635,10 @@ class NavigationCore:
         if poses is not None and ahead:
             places = poses[sorted(ahead), :2]
             apart = np.linalg.norm(poses[:, None, :2] - places[None], axis=2).min(axis=1)
+            here = np.linalg.norm(poses[:, :2] - poses[node, :2], axis=1)
             twins |= set(np.flatnonzero(apart <= self._config.block_radius_m).tolist())
+            # Views from where the robot stands are free: it has to turn back there.
+            twins -= set(np.flatnonzero(here <= apart).tolist())
         return (ahead | twins) - {node, self._goal_node()}
 
     def _goal_node(self) -> int:
