@@ -619,10 +619,15 @@ class NavigationCore:
         """Nodes of the route ahead, and other views of the same way."""
         assert self._planner is not None and self._map is not None
         ahead: set[int] = set()
-        steps = self._planner.steps_to_goal(node)
-        for following in self._planner.route(node, 32)[1:]:
+        driven_from: float | None = None
+        for before, following in itertools.pairwise(self._planner.route(node, 32)):
+            # Turns on the spot lead to where the robot stands, and that is free.
+            if driven_from is None:
+                if self._turn_rad(before, following):
+                    continue
+                driven_from = self._planner.steps_to_goal(before)
             ahead.add(following)
-            if steps - self._planner.steps_to_goal(following) >= self._config.block_steps:
+            if driven_from - self._planner.steps_to_goal(following) >= self._config.block_steps:
                 break
         twins = {
             int(end)
