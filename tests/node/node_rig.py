@@ -37,6 +37,7 @@ class NodeRig:
         rclpy.init(context=self.context, domain_id=domain)
         self.around = around(self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
+        self._clients = {}
         self.executor.add_node(self.around)
         self.thread = threading.Thread(target=self._spin, daemon=True)
         self.thread.start()
@@ -57,11 +58,12 @@ class NodeRig:
             return
 
     def call(self, service_type, name, request, timeout_s=30.0):
-        client = self.around.create_client(service_type, name)
+        # One client for all calls: a server drops its answer to one that it does not know yet.
+        if name not in self._clients:
+            self._clients[name] = self.around.create_client(service_type, name)
+        client = self._clients[name]
         assert client.wait_for_service(30.0), f"no service {name}"
-        response = self.wait_for(client.call_async(request), timeout_s)
-        self.around.destroy_client(client)
-        return response
+        return self.wait_for(client.call_async(request), timeout_s)
 
     def wait_for(self, future, timeout_s=30.0):
         assert wait_until(future.done, timeout_s), "no answer"
