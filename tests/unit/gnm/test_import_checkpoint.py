@@ -10,6 +10,7 @@ from policy_training.gnm.import_checkpoint import import_checkpoint, main
 from published_weights import as_module, random_weights, save_with_foreign_classes
 
 TOLERANCE = 1e-4
+HEADING_TOLERANCE = 1e-3
 
 
 @pytest.fixture(scope="module", params=["gnm", "vint", "nomad"])
@@ -73,7 +74,12 @@ def test_distances_and_waypoints_equal_the_independent_network(imported, seed):
     )
     equal(match.distances, expected_distance[:, 0])
     for index in range(len(goals)):
-        equal(model.waypoints(match, index)[0], expected_waypoints[index])
+        waypoints = torch.from_numpy(model.waypoints(match, index)[0])
+        equal(waypoints[:, :2], expected_waypoints[index, :, :2])
+        # Directions of vectors that are short with random weights: float32 knows no more of them.
+        np.testing.assert_allclose(
+            waypoints[:, 2:], expected_waypoints[index, :, 2:], atol=HEADING_TOLERANCE
+        )
 
 
 def diffused(weights, context, seed):
