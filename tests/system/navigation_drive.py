@@ -1,12 +1,13 @@
 """A simulated robot that drives over a map, and what is seen of it from outside."""
 
+import contextlib
 import math
 import time
 
 from geometry_msgs.msg import Pose2D, Twist
 from launched import wait_until
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from policy_interfaces.action import NavigateToGoal
 from policy_interfaces.msg import BaseSimStatus
@@ -67,6 +68,11 @@ class BaseWatcher(Node):
         moving = [t for t, v, w in list(self.speeds) if abs(v) >= STANDS_M_S or abs(w) >= 0.1]
         return max(moving) - since_s
 
+    def commanded_s(self, since_s):
+        """From `since_s` until the base was told to drive for the last time; call it at rest."""
+        driving = [t for t, v in list(self.commands) if abs(v) >= STANDS_M_S]
+        return max(driving) - since_s
+
     def call(self, service_type, name, request):
         client = self.create_client(service_type, name)
         assert client.wait_for_service(timeout_sec=START_S), name
@@ -74,7 +80,20 @@ class BaseWatcher(Node):
         wait_until(future.done, START_S, f"{name} did not answer")
         return future.result()
 
+    def _wait_for_node(self, name):
+        """A killed node seems to offer its services for a while: wait until one answers."""
+        client = self.create_client(GetState, f"/{name}/get_state")
+        deadline_s = time.monotonic() + START_S
+        while time.monotonic() < deadline_s:
+            if client.wait_for_service(timeout_sec=1.0):
+                future = client.call_async(GetState.Request())
+                with contextlib.suppress(AssertionError):
+                    wait_until(future.done, 2.0, "no answer")
+                    return
+        raise AssertionError(f"{name} does not answer")
+
     def activate(self, name):
+        self._wait_for_node(name)
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
             request = ChangeState.Request(transition=Transition(id=transition))
             assert self.call(ChangeState, f"/{name}/change_state", request).success, name

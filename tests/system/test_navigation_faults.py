@@ -28,6 +28,9 @@ BUNDLE = Path(__file__).parents[2] / "models" / "gnm_sim"
 ROBOT = "locobot"
 SEED = 10_003
 STOPS_WITHIN_S = 0.3
+"""From a fault to the last command to drive; the simulated base notices silence itself in 0.3 s."""
+STANDS_WITHIN_S = STOPS_WITHIN_S + 0.4
+"""The simulated base needs another 0.25 s to brake from this speed."""
 CAMERA_GRACE_S = 1.0
 Reason = NavigateToGoal.Result
 
@@ -109,7 +112,8 @@ def test_the_base_stops_when_a_node_is_killed(graph, base, node, executable):
     drive(base)
     parts[node].node_process(executable).send_signal(signal.SIGKILL)
     killed_s = time.monotonic()
-    assert base.stop_time_s(killed_s) <= STOPS_WITHIN_S
+    assert base.stop_time_s(killed_s) <= STANDS_WITHIN_S
+    assert base.commanded_s(killed_s) <= STOPS_WITHIN_S
     for name, part in parts.items():
         assert name == node or part.process.poll() is None, part.output
 
@@ -131,10 +135,8 @@ def test_the_base_stops_when_the_camera_fails(graph, base, free_domain, monkeypa
         result = drive(base)
         os.kill(camera.pid, fault)
         failed_s = time.monotonic()
-        assert base.stop_time_s(failed_s) <= STOPS_WITHIN_S
-        if fault == signal.SIGUSR1:
-            # A robot that stands sees the same picture for good: the goal goes on when asked.
-            return
+        assert base.stop_time_s(failed_s) <= STANDS_WITHIN_S
+        assert base.commanded_s(failed_s) <= STOPS_WITHIN_S
         wait_until(result.done, START_S, "the goal did not end")
         assert result.result().result.reason == reason, result.result().result.message
     finally:

@@ -82,6 +82,7 @@ class CameraWatch:
         self._same_since_s = math.inf
         self._moving_since_s = math.inf
         self._picture: CameraFault | None = None
+        self._frozen: CameraFault | None = None
 
     def push(self, image: NDArray[np.uint8], stamp_s: float, steady_s: float) -> None:
         """Look at an image.
@@ -96,6 +97,7 @@ class CameraWatch:
             self._same_since_s = stamp_s
             self._sample = sample.copy()
             self._picture = self._examine(sample)
+            self._frozen = None
         self._stamp_s = stamp_s
         self._arrived_s = steady_s
 
@@ -156,9 +158,10 @@ class CameraWatch:
         if self._picture is not None:
             return self._picture
         same_s = self._stamp_s - max(self._same_since_s, self._moving_since_s)
-        if same_s >= limits.frozen_s:
-            return CameraFault(
+        if self._frozen is None and same_s >= limits.frozen_s:
+            self._frozen = CameraFault(
                 CameraProblem.FROZEN,
                 f"the picture has been the same for {same_s:.2f} s while the robot moves",
             )
-        return None
+        # Until another picture comes: the robot now stands, which alone would explain this one.
+        return self._frozen

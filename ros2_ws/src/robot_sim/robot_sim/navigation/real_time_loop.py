@@ -21,7 +21,7 @@ from robot_sim.navigation.base_simulation import BaseSimulation, Odometry
 from robot_sim.navigation.world import World
 
 CYCLE_S = 0.02
-COMMAND_TIMEOUT_S = 0.3
+COMMAND_TIMEOUT_S = 0.2
 """A command that is not repeated within this simulated time stops the base."""
 _MAX_LAG_S = 0.25
 
