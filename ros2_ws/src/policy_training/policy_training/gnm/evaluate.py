@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
 import sys
 import time
 from collections import Counter
@@ -452,6 +453,7 @@ def main() -> None:
         if model is None
         else {"name": model.spec.name, "fingerprint": model.spec.fingerprint}
     )
+    report["command"] = shlex.join(["python", "-m", "policy_training.gnm.evaluate", *sys.argv[1:]])
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
