@@ -474,11 +474,16 @@ class NavigationCore:
         yaw = np.arctan2(path[:, 3], path[:, 2])
         return np.column_stack((path[:, :2] * self._spacing_m, yaw))
 
+    def _edge(self, a: int, b: int) -> np.void:
+        assert self._map is not None
+        edges = self._map.out_edges(a)
+        edge: np.void = edges[edges["b"] == b][0]
+        return edge
+
     def _turn_rad(self, a: int, b: int) -> float:
         """Turn on the spot along an edge; 0: it is driven, as small turns are, too."""
         assert self._map is not None
-        edges = self._map.out_edges(a)
-        if int(edges["kind"][edges["b"] == b][0]) != EdgeKind.TURN:
+        if self._edge(a, b)["kind"] != EdgeKind.TURN:
             return 0.0
         poses = self._map.poses
         if poses is None:
@@ -513,14 +518,13 @@ class NavigationCore:
 
     def _way_steps(self, node: int) -> float:
         """Length of the route to the goal without its turns; infinite beyond the next few nodes."""
-        assert self._planner is not None and self._map is not None
+        assert self._planner is not None
         route = self._planner.route(node, self._config.lookahead_nodes + 1)
         if not route or route[-1] != self._goal_node():
             return math.inf
         steps = 0.0
         for a, b in itertools.pairwise(route):
-            edges = self._map.out_edges(a)
-            edge = edges[edges["b"] == b][0]
+            edge = self._edge(a, b)
             steps += 0.0 if edge["kind"] == EdgeKind.TURN else float(edge["steps"])
         return steps
 

@@ -44,7 +44,12 @@ from robot_sim.navigation.world import FIRST_TEST_SEED, KINDS, make_world
 
 from gnm_nav.map_directory import load_map, save_map
 from gnm_nav.simulated_courses import (
+    FOUND_LIMIT_S,
+    FOUND_RADIUS_M,
+    FOUND_TICKS,
+    GOAL_RADIUS_M,
     HORIZON_STEPS,
+    TASKS,
     MappedWorld,
     Pose,
     disturbed,
@@ -57,12 +62,6 @@ from gnm_nav.simulated_courses import (
 from gnm_nav.topological_map import MapError
 from gnm_nav.trial_report import TrialRecord, line, summary, write_report
 
-TASKS = ("reach", "kidnapped", "blocked")
-GOAL_RADIUS_M = 0.75
-"""The goal counts as reached within this distance of where it was mapped."""
-FOUND_RADIUS_M = 1.0
-_FOUND_TICKS = 4
-_FOUND_LIMIT_S = 30.0
 _KIDNAP_AFTER_S = (5.0, 10.0)
 _KIDNAP_FAR_M = 4.0
 _SERVICE_WAIT_S = 120.0
@@ -327,17 +326,17 @@ class NavigationTrials(Node):
                     <= FOUND_RADIUS_M
                 )
                 held = held + 1 if right else 0
-            return held >= _FOUND_TICKS
+            return held >= FOUND_TICKS
 
         self._until(
-            lambda: future.done() or found() or self._elapsed_s(begin) > _FOUND_LIMIT_S,
+            lambda: future.done() or found() or self._elapsed_s(begin) > FOUND_LIMIT_S,
             600.0,
             "relocalisation",
         )
         reached = (
             future.done() and future.result().result.reason == NavigateToGoal.Result.REASON_REACHED
         )
-        return self._elapsed_s(begin) if held >= _FOUND_TICKS or reached else math.nan
+        return self._elapsed_s(begin) if held >= FOUND_TICKS or reached else math.nan
 
     def _elapsed_s(self, since: BaseSimStatus) -> float:
         return _seconds(self._truth[-1]) - _seconds(since)

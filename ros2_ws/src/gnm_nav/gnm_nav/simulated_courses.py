@@ -21,6 +21,16 @@ from robot_sim.navigation.world import World, make_world
 from gnm_nav.map_building import BuilderConfig, MapBuilder
 from gnm_nav.topological_map import TopologicalMap
 
+TASKS = ("reach", "kidnapped", "blocked")
+"""What trials try: drive to a goal; the same after being put elsewhere; with a way closed."""
+GOAL_RADIUS_M = 0.75
+"""The goal counts as reached within this distance of where it was mapped."""
+FOUND_RADIUS_M = 1.0
+"""A kidnapped robot has found itself when the node it names is this near,"""
+FOUND_TICKS = 4
+"""for so many ticks on end,"""
+FOUND_LIMIT_S = 30.0
+"""within this time."""
 HORIZON_STEPS = 20
 """Distances that the networks tell apart."""
 MIN_HORIZONS = 5.0

@@ -13,15 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle, TensorSpec
-from policy_server.engine import EngineOptions, InferenceError, Pipeline
+from policy_server.engine import EngineOptions, Pipeline
 from policy_server.navigation_model import (
     Match,
     NavigationSpec,
     NotSupportedError,
     ObservationCode,
     camera_named,
+    check_context,
+    check_goals,
+    check_index,
     fit_image,
     navigation_spec,
+    require_free_batch,
+    require_roles,
     with_path_heading,
 )
 from policy_server.strict_yaml import BundleError
@@ -42,14 +47,7 @@ class GnmModel:
         self._spec = navigation_spec(bundle)
         deployment = bundle.deployment
         assert deployment.navigation is not None
-        for role in _ROLES:
-            if role not in deployment.stages:
-                raise BundleError(
-                    bundle.file,
-                    f"deployment.stages.{role}",
-                    sorted(deployment.stages),
-                    f"a stage with the role {role}",
-                )
+        require_roles(bundle, _ROLES)
         self._observe, self._match = (deployment.stages[role] for role in _ROLES)
         self._embed = deployment.stages.get("embed", "")
         self._context = camera_named(bundle, "context")
@@ -66,12 +64,7 @@ class GnmModel:
         if self._embed:
             self._places_tensor = camera_named(bundle, "places").tensors[0]
             batched.append(self._places_tensor)
-        for tensor in batched:
-            node, name = tensor.split("/")
-            if not self._pipeline.stages[node].symbolic_batch(name):
-                raise BundleError(
-                    bundle.file, f"models.{tensor}", "a fixed batch", "a free first axis"
-                )
+        require_free_batch(bundle, self._pipeline, batched)
         self._code_flow = {
             source: destinations
             for source, destinations in bundle.data_flow.items()
@@ -89,10 +82,7 @@ class GnmModel:
 
     def observe(self, frames: Sequence[NDArray[np.uint8]]) -> ObservationCode:
         """See `NavigationModel.observe`."""
-        if len(frames) != self._context.history:
-            raise ValueError(
-                f"found {len(frames)} images, expected {self._context.history}, oldest first"
-            )
+        check_context(self._context, frames)
         inputs = {self._context_tensor: np.stack(list(frames))}
         outputs = self._pipeline.run(inputs, (self._observe,))
         return ObservationCode(
@@ -105,8 +95,7 @@ class GnmModel:
 
     def match(self, observation: ObservationCode, goals: NDArray[np.uint8]) -> Match:
         """See `NavigationModel.match`."""
-        if not len(goals):
-            raise InferenceError("found no goal image, expected at least one")
+        check_goals(goals)
         inputs = {**observation.tensors, self._goals_tensor: np.ascontiguousarray(goals)}
         outputs = self._pipeline.run(inputs, (self._match,))
         return Match(outputs[self._distance][:, 0], {"waypoints": outputs[self._action]})
@@ -115,9 +104,8 @@ class GnmModel:
         self, match: Match, index: int, *, seed: int | None = None, num_samples: int = 1
     ) -> NDArray[np.float32]:
         """See `NavigationModel.waypoints`. Nothing is sampled: S is 1."""
+        check_index(match, index)
         trajectory: NDArray[np.float32] = match.tensors["waypoints"][index : index + 1]
-        if len(trajectory) != 1:
-            raise IndexError(f"found the index {index}, expected 0 to {len(match.distances) - 1}")
         return trajectory.copy() if self._spec.has_heading else with_path_heading(trajectory)
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle, load_bundle
 from policy_server.deployment import NAVIGATION_KINDS, CameraObservation
-from policy_server.engine import EngineOptions
+from policy_server.engine import EngineOptions, InferenceError, Pipeline
 from policy_server.preprocessing import crop_bicubic, squash
 from policy_server.strict_yaml import BundleError
 
@@ -210,6 +210,45 @@ def camera_named(bundle: Bundle, name: str) -> CameraObservation:
     raise BundleError(
         bundle.file, "deployment.observations", "no such camera", f"one with the name {name}"
     )
+
+
+def require_roles(bundle: Bundle, roles: Sequence[str]) -> None:
+    """Raise BundleError unless the bundle has a stage for every role."""
+    stages = bundle.deployment.stages
+    for role in roles:
+        if role not in stages:
+            raise BundleError(
+                bundle.file,
+                f"deployment.stages.{role}",
+                sorted(stages),
+                f"a stage with the role {role}",
+            )
+
+
+def require_free_batch(bundle: Bundle, pipeline: Pipeline, tensors: Sequence[str]) -> None:
+    """Raise BundleError unless the first axis of every input, "stage/name", is free."""
+    for tensor in tensors:
+        node, name = tensor.split("/")
+        if not pipeline.stages[node].symbolic_batch(name):
+            raise BundleError(bundle.file, f"models.{tensor}", "a fixed batch", "a free first axis")
+
+
+def check_context(context: CameraObservation, frames: Sequence[NDArray[np.uint8]]) -> None:
+    """Raise ValueError unless there are as many images as the network's context has."""
+    if len(frames) != context.history:
+        raise ValueError(f"found {len(frames)} images, expected {context.history}, oldest first")
+
+
+def check_goals(goals: NDArray[np.uint8]) -> None:
+    """Raise InferenceError unless there is a goal."""
+    if not len(goals):
+        raise InferenceError("found no goal image, expected at least one")
+
+
+def check_index(match: Match, index: int) -> None:
+    """Raise IndexError unless `index` names a goal of `match`."""
+    if not 0 <= index < len(match.distances):
+        raise IndexError(f"found the index {index}, expected 0 to {len(match.distances) - 1}")
 
 
 def fit_image(camera: CameraObservation, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -9,8 +9,13 @@ from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle
 from policy_server.engine import EngineOptions
-from policy_server.navigation_model import Match, ObservationCode, with_path_heading
-from policy_server.vint import TOKENS, VintModel, check_index
+from policy_server.navigation_model import (
+    Match,
+    ObservationCode,
+    check_index,
+    with_path_heading,
+)
+from policy_server.vint import TOKENS, VintModel
 
 
 class NomadModel(VintModel):

@@ -10,15 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle
-from policy_server.engine import EngineOptions, InferenceError, Pipeline
+from policy_server.engine import EngineOptions, Pipeline
 from policy_server.navigation_model import (
     Match,
     NavigationSpec,
     NotSupportedError,
     ObservationCode,
     camera_named,
+    check_context,
+    check_goals,
+    check_index,
     fit_image,
     navigation_spec,
+    require_free_batch,
+    require_roles,
 )
 from policy_server.strict_yaml import BundleError
 
@@ -43,14 +48,7 @@ class VintModel:
         self._spec = navigation_spec(bundle)
         deployment = bundle.deployment
         assert deployment.navigation is not None
-        for role in self.ROLES:
-            if role not in deployment.stages:
-                raise BundleError(
-                    bundle.file,
-                    f"deployment.stages.{role}",
-                    sorted(deployment.stages),
-                    f"a stage with the role {role}",
-                )
+        require_roles(bundle, self.ROLES)
         self._nodes = dict(deployment.stages)
         self._context = camera_named(bundle, "context")
         self._context_tensor = self._context.tensors[0]
@@ -64,12 +62,7 @@ class VintModel:
         self._pipeline = Pipeline(bundle, options)
         self._tokens = self._flow("observe", "match")
         self._goal_tokens = self._flow("goal", "match")
-        for tensor in (self._context_tensor, self._goals_tensor):
-            node, name = tensor.split("/")
-            if not self._pipeline.stages[node].symbolic_batch(name):
-                raise BundleError(
-                    bundle.file, f"models.{tensor}", "a fixed batch", "a free first axis"
-                )
+        require_free_batch(bundle, self._pipeline, (self._context_tensor, self._goals_tensor))
         self._frame_cache: dict[bytes, NDArray[np.float32]] = {}
         self._goal_cache: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
 
@@ -84,10 +77,7 @@ class VintModel:
 
     def observe(self, frames: Sequence[NDArray[np.uint8]]) -> ObservationCode:
         """See `NavigationModel.observe`."""
-        if len(frames) != self._context.history:
-            raise ValueError(
-                f"found {len(frames)} images, expected {self._context.history}, oldest first"
-            )
+        check_context(self._context, frames)
         keys = [frame.tobytes() for frame in frames]
         new = {
             key: frame
@@ -106,8 +96,7 @@ class VintModel:
 
     def match(self, observation: ObservationCode, goals: NDArray[np.uint8]) -> Match:
         """See `NavigationModel.match`."""
-        if not len(goals):
-            raise InferenceError("found no goal image, expected at least one")
+        check_goals(goals)
         goals = np.ascontiguousarray(goals)
         outputs = self._run(
             "match",
@@ -185,9 +174,3 @@ class VintModel:
                 "exactly one",
             )
         return found[0]
-
-
-def check_index(match: Match, index: int) -> None:
-    """Raise IndexError unless `index` names a goal of `match`."""
-    if not 0 <= index < len(match.distances):
-        raise IndexError(f"found the index {index}, expected 0 to {len(match.distances) - 1}")

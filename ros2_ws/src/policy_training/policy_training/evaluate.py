@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import multiprocessing
 import shlex
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from episode_tools.success_rate import wilson_interval
 from numpy.typing import NDArray
 
 from policy_training.checkpoint import CheckpointError, Policy, load_policy
@@ -28,27 +28,8 @@ from policy_training.collect import EVALUATION_SEED
 
 ENVIRONMENT = "coxswain/WidowXKitchen-v0"
 HORIZON = 40
-_Z_95 = 1.959963984540054
 
 Act = Callable[[NDArray[np.uint8], NDArray[np.float32], str], NDArray[np.float32]]
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson, 1927).
-
-    Args:
-        successes: Successful trials, 0 … trials.
-        trials: At least 1.
-
-    Returns:
-        Lower and upper end, inside [0, 1].
-    """
-    share = successes / trials
-    square = _Z_95**2
-    centre = (share + square / (2 * trials)) / (1 + square / trials)
-    spread = share * (1 - share) / trials + square / (4 * trials**2)
-    half = _Z_95 * math.sqrt(spread) / (1 + square / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def run_episodes(

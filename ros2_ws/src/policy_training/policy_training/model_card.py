@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
-from policy_training.evaluate import wilson_interval
+from episode_tools.success_rate import wilson_interval
 
 
 class ModelCardError(ValueError):

@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
+from episode_tools.success_rate import wilson_interval
 from numpy.typing import NDArray
 from widowx_control.arm_control import ArmControl
 from widowx_control.bridge_spaces import ACTION_HIGH, ACTION_LOW, state_from_pose
@@ -251,15 +252,6 @@ def demonstrate(
     return Demonstration(
         np.stack(images), np.stack(states), np.stack(actions), np.stack(executed), terminated
     )
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson, JASA 1927)."""
-    z = 1.959964
-    p, n = successes / trials, trials
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _measure(tasks: list[str], episodes: int, seed: int, noise: bool) -> bool:

@@ -558,7 +558,7 @@ class ArmControl:
             wanted = wanted + np.clip(self._measured_q - wanted, -step_rad, step_rad)
             self._interpolator = Interpolator(wanted, self._lower, self._upper)
             self._commanded_pose = self._kinematics.forward(wanted)
-            self._stopping, self._stopped_goals_rad = False, None
+            self._stopping = False
 
     def _bounded_target(self, delta: Array, limits: list[str]) -> Array:
         """Compose a (6,) delta and bound the pose; append the names of limits that acted."""

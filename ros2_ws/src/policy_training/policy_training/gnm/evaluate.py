@@ -24,9 +24,15 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 from base_drivers.robot_config import MODEL_PERIOD_S, RobotConfig, load_robot
+from episode_tools.success_rate import wilson_interval
 from gnm_nav.navigation import NavigationConfig, NavigationCore, NavigationDecision, NavigationState
 from gnm_nav.path_follower import FollowerSettings, PathFollower
 from gnm_nav.simulated_courses import (
+    FOUND_LIMIT_S,
+    FOUND_RADIUS_M,
+    FOUND_TICKS,
+    GOAL_RADIUS_M,
+    TASKS,
     Pose,
     build_map,
     disturbed,
@@ -41,12 +47,7 @@ from robot_sim.navigation.route import NoRoute
 from robot_sim.navigation.world import FIRST_TEST_SEED, World, make_world
 
 ROBOTS = ("locobot", "turtlebot4", "jackal", "rc_car", "go2", "quadrotor")
-TASKS = ("reach", "kidnapped", "blocked")
 CONTROL_S = 0.05
-GOAL_RADIUS_M = 0.75
-"""A goal counts as reached when the robot says so within this distance of where it was mapped."""
-FOUND_RADIUS_M = 1.0
-FOUND_LIMIT_S = 30.0
 
 
 class Pilot(Protocol):
@@ -281,13 +282,13 @@ def run_kidnapped(
                     <= FOUND_RADIUS_M
                 )
                 held = held + 1 if right else 0
-                if held >= 4 or decision.reached:
+                if held >= FOUND_TICKS or decision.reached:
                     found_s = sim.time_s
                     break
             records.append(
                 {
                     "trial": trial,
-                    "success": held >= 4,
+                    "success": held >= FOUND_TICKS,
                     "noticed": noticed,
                     "found_s": None if math.isnan(found_s) else round(found_s, 2),
                     "code": decision.code.value if decision.code else "",
@@ -336,9 +337,6 @@ def run_blocked(
 
 def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Success with its 95 % interval, collisions per kilometre, reasons of failure."""
-    # It brings torch along, which no trial needs.
-    from policy_training.evaluate import wilson_interval
-
     if not records:
         return {"trials": 0}
     successes = sum(record["success"] for record in records)

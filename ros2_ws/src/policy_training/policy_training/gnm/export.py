@@ -149,29 +149,13 @@ def export_gnm(network: Gnm, out: str, policy: Mapping[str, Any] | None = None) 
             frozenset({"images", "embedding"}),
         ),
     ]
-    names = ["x", "y", "cos", "sin"][: config.waypoint_size]
-    camera = {
-        "kind": "camera",
-        "camera": "main",
-        "size": list(config.image_size),
-        "channels": "rgb",
-        "resize": "crop_4_3",
-        "filter": "bicubic",
-    }
+    camera = camera_observation(config.image_size)
     deployment = {
         "schema_version": 1,
         "policy": {"kind": "gnm", "version": "1", "licence": "Apache-2.0", **(policy or {})},
         "control": {"rate_hz": RATE_HZ, "horizon": config.horizon},
         "robot": "any",
-        "action": {
-            "tensor": "match/waypoints",
-            "names": names,
-            "units": ["1"] * len(names),
-            "low": [-WAYPOINT_BOUND] * len(names),
-            "high": [WAYPOINT_BOUND] * len(names),
-            "frame": "base_link",
-            "space": "normalised_waypoints",
-        },
+        "action": waypoint_action("match/waypoints", config.waypoint_size),
         "observations": [
             {"name": "context", "tensor": "observe/context", **camera, "history": config.frames},
             {"name": "goals", "tensor": "match/goals", **camera, "history": 1},
@@ -187,6 +171,32 @@ def export_gnm(network: Gnm, out: str, policy: Mapping[str, Any] | None = None) 
     }
     data_flow = {"observe/encoding": ["match/encoding"], "observe/stem": ["match/stem"]}
     return write_bundle(out, stages, data_flow, deployment, examples, RATE_HZ)
+
+
+def camera_observation(image_size: tuple[int, int]) -> dict[str, Any]:
+    """What all images of a navigation network have in common in the deployment section."""
+    return {
+        "kind": "camera",
+        "camera": "main",
+        "size": list(image_size),
+        "channels": "rgb",
+        "resize": "crop_4_3",
+        "filter": "bicubic",
+    }
+
+
+def waypoint_action(tensor: str, size: int) -> dict[str, Any]:
+    """The action of the deployment section: waypoints of x, y and, for size 4, the heading."""
+    names = ["x", "y", "cos", "sin"][:size]
+    return {
+        "tensor": tensor,
+        "names": names,
+        "units": ["1"] * size,
+        "low": [-WAYPOINT_BOUND] * size,
+        "high": [WAYPOINT_BOUND] * size,
+        "frame": "base_link",
+        "space": "normalised_waypoints",
+    }
 
 
 def smooth_images(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:

@@ -19,8 +19,9 @@ from policy_training.gnm.export import (
     RATE_HZ,
     TOLERANCES,
     VALIDATION_PASSES,
-    WAYPOINT_BOUND,
+    camera_observation,
     smooth_images,
+    waypoint_action,
 )
 from policy_training.gnm.networks import normalise
 from policy_training.gnm.nomad import Nomad, Sampler
@@ -197,15 +198,7 @@ def _deployment(
 ) -> dict[str, Any]:
     config = network.config
     nomad = isinstance(network, Nomad)
-    names = ["x", "y"] if nomad else ["x", "y", "cos", "sin"]
-    camera = {
-        "kind": "camera",
-        "camera": "main",
-        "size": list(config.image_size),
-        "channels": "rgb",
-        "resize": "crop_4_3",
-        "filter": "bicubic",
-    }
+    camera = camera_observation(config.image_size)
     observations = [
         {"name": "context", "tensor": "observe/context", **camera, "history": config.frames},
         {"name": "goals", "tensor": "goal/goals", **camera, "history": 1},
@@ -223,15 +216,11 @@ def _deployment(
         },
         "control": {"rate_hz": RATE_HZ, "horizon": config.horizon},
         "robot": "any",
-        "action": {
-            "tensor": "denoise/waypoints" if nomad else "match/waypoints",
-            "names": names,
-            "units": ["1"] * len(names),
-            "low": [-WAYPOINT_BOUND] * len(names),
-            "high": [WAYPOINT_BOUND] * len(names),
-            "frame": "base_link",
-            "space": "normalised_waypoints",
-        },
+        "action": (
+            waypoint_action("denoise/waypoints", 2)
+            if nomad
+            else waypoint_action("match/waypoints", 4)
+        ),
         "observations": observations,
         "navigation": {
             "distance": "match/distance",

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from episode_tools.success_rate import wilson_interval
 
-from policy_training.evaluate import wilson_interval
 from policy_training.gnm.collect import TRAINING_ROBOTS
 
 FIGURES = {
