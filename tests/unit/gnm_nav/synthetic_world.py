@@ -234,7 +234,7 @@ class Robot:
         elif decision.waypoints_m is not None:
             target = decision.waypoints_m[2]
             turn = np.clip(math.atan2(target[1], max(target[0], 1e-3)), -0.3, 0.3)
-            step = min(SPACING_M, math.hypot(target[0], target[1])) * math.cos(turn)
+            step = min(SPACING_M, math.hypot(target[0], target[1]) / 3.0) * math.cos(turn)
             yaw = float(wrap(yaw + turn))
             moved = (x + step * math.cos(yaw), y + step * math.sin(yaw))
             self.pose[2] = yaw

@@ -170,15 +170,18 @@ def test_a_robot_off_the_map_says_that_it_is_lost(loop, seed):
     assert sum(decision.turn_rate_rad_s is not None for decision in decisions) > 40
 
 
-def test_a_robot_that_cannot_turn_does_not(loop):
+def test_a_robot_that_cannot_turn_drives_on_a_little_instead(loop):
     made, _ = loop
-    core = NavigationCore(
-        SyntheticModel(), made, SPACING_M, NavigationConfig(can_turn=False, lost_timeout_s=10.0)
-    )
+    config = NavigationConfig(can_turn=False, lost_timeout_s=20.0, creep_steps=6.0)
+    core = NavigationCore(SyntheticModel(), made, SPACING_M, config)
     core.set_goal_node(10)
-    decisions = navigate(core, Robot((-15.0, 12.0, 0.3)), 400)
-    assert decisions[-1].code == FailureCode.LOST and len(decisions) < 60
+    start = (-15.0, 12.0, 0.3)
+    robot = Robot(start)
+    decisions = navigate(core, robot, 400)
+    assert decisions[-1].code == FailureCode.LOST and len(decisions) < 100
     assert not any(decision.turn_rate_rad_s for decision in decisions)
+    driven_m = math.hypot(robot.pose[0] - start[0], robot.pose[1] - start[1])
+    assert 1.0 * SPACING_M < driven_m < 8.0 * SPACING_M
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -60,6 +60,8 @@ class Journey:
         searched_rad: how far it has turned to find itself or another way.
         looking_since_s: since when it looks at something near, None: it does not.
         looked_at_rad: `searched_rad` where it last did.
+        crept_steps: how far it has driven since it got lost.
+        looked_at_steps: `crept_steps` where it last looked at something near.
         last_node: where it last knew to be.
         last_lateral_m: sideways offset of the last waypoints then.
         turn: the turn that it is in.
@@ -79,6 +81,8 @@ class Journey:
     searched_rad: float = 0.0
     looking_since_s: float | None = None
     looked_at_rad: float = -math.inf
+    crept_steps: float = 0.0
+    looked_at_steps: float = 0.0
     last_node: int | None = None
     last_lateral_m: float = 0.0
     turn: Turn | None = None

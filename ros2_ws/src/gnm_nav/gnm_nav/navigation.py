@@ -38,6 +38,8 @@ _PASSED_STEPS = 2.0
 """By so much the distance to a goal grows when it is passed."""
 _SLOWEST = 0.3
 """Part of the usual speed at which a robot goes on that sees no node near."""
+_LOOK_APART_STEPS = 2.0
+"""Way between two looks of a lost robot that cannot turn."""
 _POSSIBLE = 0.02
 """Probability from which the robot may be at a node."""
 _DRIVEN_TURN_RAD = 0.6
@@ -333,6 +335,7 @@ class NavigationCore:
         elif journey.nudge is None:
             journey.searched_rad += turned_rad
         if here.lost:
+            journey.crept_steps += self._moved_steps(self._last, elapsed_s)
             return self._search(journey, seen, here, now_s)
         if journey.lost_since_s is not None:
             # Wherever it is now: progress counts from here.
@@ -443,13 +446,7 @@ class NavigationCore:
                 break
             chosen += 1
         subgoal = compared[chosen][0]
-        index = here.index(subgoal)
-        assert index is not None
-        self._seed += 1
-        samples = self._model.waypoints(
-            here.match, index, seed=self._seed, num_samples=self._config.num_samples
-        )
-        path = self._metres(samples)
+        path = self._path(here, subgoal)
         journey.last_lateral_m = float(path[-1, 1])
         # Distance and direction become unsure together: a missed turn is best missed slowly.
         sure = 2.0 * self._config.close_threshold_steps
@@ -461,6 +458,16 @@ class NavigationCore:
             subgoal=subgoal,
             waypoints_m=path,
         )
+
+    def _path(self, here: Localisation, subgoal: int) -> NDArray[np.float64]:
+        """The network's waypoints to a node that was compared: (T, 3) metres and radians."""
+        index = here.index(subgoal)
+        assert index is not None
+        self._seed += 1
+        samples = self._model.waypoints(
+            here.match, index, seed=self._seed, num_samples=self._config.num_samples
+        )
+        return self._metres(samples)
 
     def _metres(self, samples: NDArray[np.float32]) -> NDArray[np.float64]:
         """(S, T, 4) normalised samples → the medoid, (T, 3) metres and radians."""
@@ -657,10 +664,11 @@ class NavigationCore:
     def _search(
         self, journey: Journey, seen: NavigationDecision, here: Localisation, now_s: float
     ) -> NavigationDecision:
-        """Lost: look, then turn, then give up."""
+        """Lost: look, then turn, or drive on slowly where that cannot be; then give up."""
         assert self._planner is not None
         if journey.lost_since_s is None:
             journey.lost_since_s = now_s
+            journey.crept_steps = journey.looked_at_steps = 0.0
             journey.nudge = None
         lost_s = now_s - journey.lost_since_s
         turned_out = journey.searched_rad >= self._config.search_turns * 2.0 * math.pi
@@ -676,16 +684,31 @@ class NavigationCore:
                 f"not found on the map within {lost_s:.0f} s and "
                 f"{journey.searched_rad / (2 * math.pi):.1f} turns",
             )
-        if self._looks(journey, here, lost_s, now_s) or not self._config.can_turn:
+        creeps = not self._config.can_turn and journey.crept_steps < self._config.creep_steps
+        if self._looks(journey, here, lost_s, now_s) or not (creeps or self._config.can_turn):
             return replace(
                 seen, state=NavigationState.LOCALISING, node=None, message="lost: looking around"
             )
+        if creeps:
+            return self._creep(seen, here)
         return replace(
             seen,
             state=NavigationState.TURNING,
             node=None,
             message="lost: turning to see more",
             turn_rate_rad_s=self._search_side(journey) * self._config.turn_rate_rad_s,
+        )
+
+    def _creep(self, seen: NavigationDecision, here: Localisation) -> NavigationDecision:
+        """Instead of turning: on towards the most probable node, for another view."""
+        path = self._path(here, here.node)
+        path[:, :2] *= _SLOWEST
+        return replace(
+            seen,
+            state=NavigationState.LOCALISING,
+            node=None,
+            message="lost: driving on slowly to see more",
+            waypoints_m=path,
         )
 
     def _looks(self, journey: Journey, here: Localisation, lost_s: float, now_s: float) -> bool:
@@ -697,10 +720,14 @@ class NavigationCore:
                 return True
             journey.looking_since_s = None
         near = here.distance_steps <= self._config.localiser.found_distance_steps
-        new = journey.searched_rad - journey.looked_at_rad >= self._config.look_apart_rad
+        new = (
+            journey.searched_rad - journey.looked_at_rad >= self._config.look_apart_rad
+            or journey.crept_steps - journey.looked_at_steps >= _LOOK_APART_STEPS
+        )
         if near and new:
             journey.looking_since_s = now_s
             journey.looked_at_rad = journey.searched_rad
+            journey.looked_at_steps = journey.crept_steps
             return True
         return False
 

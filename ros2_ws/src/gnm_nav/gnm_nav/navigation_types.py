@@ -99,6 +99,8 @@ class NavigationConfig:
     """Time of driving straight on afterwards."""
     search_turns: float = 1.25
     """Turns on the spot after which the search is given up."""
+    creep_steps: float = 12.0
+    """So far a robot that cannot turn on the spot drives on to find itself [model steps]."""
     lost_timeout_s: float = 40.0
     """Time of being lost on end after which the goal is given up."""
     num_samples: int = 8
@@ -132,6 +134,7 @@ class NavigationConfig:
             "nudge_rad": (0.0, 3.0),
             "nudge_s": (0.0, 10.0),
             "search_turns": (0.1, 5.0),
+            "creep_steps": (0.0, 100.0),
             "lost_timeout_s": (1.0, 600.0),
             "num_samples": (1, 64),
             "seed": (0, 2**31 - 1),
