@@ -321,6 +321,37 @@ def test_goals_bring_sagging_servos_to_where_the_arm_is_wanted(pose):
     assert errors[False] < 0.004
 
 
+class TrailingArm(SaggingArm):
+    """Its servos also need a position error for their speed: they settle exponentially."""
+
+    TIME_CONSTANT_S = 0.045
+
+    def run(self, seconds):
+        for _ in range(round(seconds / DT_S)):
+            goals = self.control.update(DT_S, self.q, FINGER_M).arm_positions_rad
+            rest = goals - KINEMATICS.gravity_torques_nm(self.q) / STIFFNESS_NM_RAD
+            self.q = rest + (self.q - rest) * math.exp(-DT_S / self.TIME_CONSTANT_S)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_servos_that_trail_their_goals_arrive_within_the_period(axis):
+    away_m = {}
+    for gains in (None, GAINS):
+        control = controller()
+        control.use_servo_gains(gains)
+        arm = TrailingArm(control)
+        control.move_to(NAMED_POSES["start"], 1.0, open_gripper=False)
+        arm.run(2.0)
+        errors = []
+        for _ in range(3):
+            control.command(np.eye(7)[axis] * 0.04)
+            arm.run(0.2)
+            errors.append(KINEMATICS.forward(arm.q)[:3, 3] - control.commanded_pose[:3, 3])
+        away_m[gains is None] = np.abs(errors).max()
+    assert away_m[True] > 0.008
+    assert away_m[False] < 0.004
+
+
 def test_taking_over_a_sagging_arm_does_not_let_it_down():
     control = controller()
     control.use_servo_gains(GAINS)

@@ -28,7 +28,11 @@ from widowx_control.gripper import GripperConfig, GripperController, opening_fro
 from widowx_control.interpolation import Interpolator
 from widowx_control.kinematics import JOINT_NAMES, JOINT_VELOCITY_RAD_S, ArmKinematics
 from widowx_control.rotations import limit_rotation
-from widowx_control.servo_stiffness import full_load_error_rad, servo_stiffness_nm_rad
+from widowx_control.servo_stiffness import (
+    full_load_error_rad,
+    servo_lag_s,
+    servo_stiffness_nm_rad,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -186,6 +190,7 @@ class ArmControl:
         self._interpolator = Interpolator(self._measured_q, self._lower, self._upper)
         self._stiffness_nm_rad: Array | None = None
         self._lead_rad: Array = np.zeros(len(JOINT_NAMES))
+        self._lag_s: Array = np.zeros(len(JOINT_NAMES))
         self._after_lift: tuple[Array, float] | None = None
         self._stopping = False
         self._stopped_goals_rad: Array | None = None
@@ -228,7 +233,8 @@ class ArmControl:
             goals = self._stopped_goals_rad
         else:
             sag = self._kinematics.gravity_torques_nm(wanted) / self._stiffness_nm_rad
-            goals = wanted + np.clip(sag, -_MAX_SAG_RAD, _MAX_SAG_RAD)
+            lead = self._interpolator.velocity * self._lag_s
+            goals = wanted + np.clip(sag, -_MAX_SAG_RAD, _MAX_SAG_RAD) + lead
             goals = np.clip(goals, np.minimum(self._lower, wanted), np.maximum(self._upper, wanted))
         pressed = np.clip(
             goals, self._measured_q - self._lead_rad, self._measured_q + self._lead_rad
@@ -240,8 +246,9 @@ class ArmControl:
     def use_servo_gains(self, position_p_gains: Sequence[int] | None) -> None:
         """Aim where the servos' P gain takes the arm to, instead of at where it is wanted.
 
-        Goals then make up for what the servos give way under the arm's weight, and never ask a
-        servo for more than `max_servo_load` of its stall torque, however the arm is blocked.
+        Goals then make up for what the servos give way under the arm's weight and trail while they
+        move, and never ask a servo for more than `max_servo_load` of its stall torque, however the
+        arm is blocked.
 
         Args:
             position_p_gains: register Position_P_Gain of the joints; None: goals as wanted.
@@ -254,6 +261,7 @@ class ArmControl:
             return
         self._lead_rad = self.config.max_servo_load * full_load_error_rad(position_p_gains)
         self._stiffness_nm_rad = servo_stiffness_nm_rad(position_p_gains)
+        self._lag_s = servo_lag_s(position_p_gains)
 
     @property
     def state(self) -> Array:
@@ -492,6 +500,7 @@ class ArmControl:
         lag = float(np.abs(self._interpolator.position - self._measured_q).max())
         if self._mode is ArmMode.MOVING and lag > self.config.max_joint_error_rad:
             self.counters["motion_waits_for_arm"] += 1
+            self._interpolator.wait()
         elif self._interpolator.advance(dt_s, self.config.max_joint_speed_rad_s):
             self.counters["limited_joint_speed"] += 1
         pwm = self._gripper.pwm(self._finger_m, dt_s)

@@ -113,8 +113,9 @@ PARAMETERS: Final[dict[str, ParameterSpec]] = {
     ),
     "sag_compensation": ParameterSpec(
         False,
-        "Goals make up for what the servos' P gain gives way under the arm's weight, within "
-        "max_servo_load; not for servos with an I gain or for the simulated arm",
+        "Goals make up for what the servos' P gain gives way under the arm's weight and trails "
+        "while they move, within max_servo_load; not for servos with an I gain or for the "
+        "simulated arm",
     ),
     "max_servo_load": ParameterSpec(
         _CONTROL.max_servo_load,

@@ -67,6 +67,10 @@ class Interpolator:
         self.position = wanted
         return limited
 
+    def wait(self) -> None:
+        """Stay where it is for a period."""
+        self.velocity = np.zeros_like(self.position)
+
     def _sample(self) -> Array:
         if self._elapsed_s >= self._duration_s:
             return self.target.copy()

@@ -3,6 +3,7 @@
 A servo whose position controller has no I gain, as Interbotix leaves it, holds a load only by a
 position error: load / stiffness. At the zero pose that is some 0.05 rad in the shoulder. An error
 beyond `full_load_error_rad` asks for all the torque there is, which shuts the servo down soon.
+One that moves needs an error for its speed as well: it trails its goal by `servo_lag_s`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from widowx_control.xs_driver.control_table import (
 
 FACTORY_P_GAIN: Final = XM430_W350.registers["Position_P_Gain"].initial
 _PAIRS: Final = frozenset({"shoulder", "elbow"})
-_SMALL: Final = frozenset({"wrist_rotate"})
+_MODELS: Final = tuple(XL430_W250 if name == "wrist_rotate" else XM430_W350 for name in JOINT_NAMES)
 
 
 def servo_stiffness_nm_rad(position_p_gains: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -39,9 +40,8 @@ def servo_stiffness_nm_rad(position_p_gains: Sequence[int]) -> npt.NDArray[np.fl
         ValueError: they are not six numbers above 0.
     """
     stall_nm = [
-        (XL430_W250 if name in _SMALL else XM430_W350).stall_torque_nm
-        * (2 if name in _PAIRS else 1)
-        for name in JOINT_NAMES
+        model.stall_torque_nm * (2 if name in _PAIRS else 1)
+        for name, model in zip(JOINT_NAMES, _MODELS, strict=True)
     ]
     stiffness: npt.NDArray[np.float64] = np.array(stall_nm) / full_load_error_rad(position_p_gains)
     return stiffness
@@ -63,3 +63,18 @@ def full_load_error_rad(position_p_gains: Sequence[int]) -> npt.NDArray[np.float
         )
     error: npt.NDArray[np.float64] = FULL_PWM * RAD_PER_TICK * 128 / gains
     return error
+
+
+def servo_lag_s(position_p_gains: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Return by how much each arm joint that moves freely trails its goal at 12 V, shape (6,).
+
+    The voltage that a speed asks for grows to full PWM at the speed without load, and the P gain
+    makes it from an error. Source and arguments as for `servo_stiffness_nm_rad`; 0.045 s for an
+    XM430-W350 at the factory gain of 800.
+
+    Raises:
+        ValueError: the gains are not six numbers above 0.
+    """
+    speeds = np.array([model.no_load_speed_rad_s for model in _MODELS])
+    lag: npt.NDArray[np.float64] = full_load_error_rad(position_p_gains) / speeds
+    return lag
