@@ -61,6 +61,23 @@ def test_robots_out_of_training_are_marked_and_summed_apart(bundle, tmp_path):
     assert "2.5 MB" in card
 
 
+def test_recovery_counts_kidnapped_and_blocked_trials_apart(bundle, tmp_path):
+    records = [
+        _trial("go2", True) | {"task": "kidnapped", "replans": 0, "relocalised": True},
+        _trial("go2", False) | {"task": "kidnapped", "replans": 1, "relocalised": False},
+        # It was lost before it could be put elsewhere.
+        _trial("go2", False) | {"task": "kidnapped", "replans": 0, "relocalised": None},
+        _trial("locobot", True) | {"task": "blocked", "replans": 2, "relocalised": None},
+    ]
+    file = tmp_path / "hard.json"
+    file.write_text(json.dumps({"trials": records, "command": "drive"}))
+    card = model_card(bundle, [], {}, [], "", [read_trials("shipped", [file])])
+    half, none, one = "50 % (1/2; 9–91)", "–", "100 % (1/1; 21–100)"
+    assert f"| go2* | {half} | {half} | {none} | {none} |" in card
+    assert f"| locobot | {none} | {none} | {one} | {one} |" in card
+    assert f"| **all** | {half} | {half} | {one} | {one} |" in card
+
+
 def test_steps_logged_twice_by_a_continued_run_count_once(bundle, tmp_path):
     run = tmp_path / "run"
     run.mkdir()

@@ -7,7 +7,8 @@
 
 `--offline` takes reports of `policy_training.gnm.offline_metrics`; `--trials` those of
 `gnm_nav`'s navigation trials or of `policy_training.gnm.evaluate`. Several files of one name, given
-as NAME=FILE,FILE, are added up.
+as NAME=FILE,FILE, are added up. `--recovery` takes those of the navigation trials' tasks
+`kidnapped` and `blocked`.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ def model_card(
     offline: Mapping[str, Mapping[str, Any]],
     trials: Sequence[Trials],
     notes: str,
+    recovery: Sequence[Trials] = (),
 ) -> str:
     """The card as Markdown.
 
@@ -88,6 +90,7 @@ def model_card(
         offline: Name → report of `offline_metrics`.
         trials: Columns of the table of drives, the bundle's own first.
         notes: Markdown on what was tried.
+        recovery: Trials of the tasks `kidnapped` and `blocked`.
     """
     document = yaml.safe_load((bundle / f"{bundle.name}.yaml").read_text())
     deployment = document["deployment"]
@@ -115,6 +118,22 @@ def model_card(
             "Measured by:",
             "",
             *[f"- {item.name}: `{command}`" for item in trials for command in item.commands],
+            "",
+        ]
+    if recovery:
+        records = [record for item in recovery for record in item.records]
+        lines += [
+            "## Recovery",
+            "",
+            "Kidnapped: the driving robot is put elsewhere on the map and has to find itself "
+            "within 30 s. Blocked: the shorter of two mapped ways is closed by a barrier that the "
+            "map does not show. Through the ROS graph.",
+            "",
+            *_recovery_table(records),
+            "",
+            "Measured by:",
+            "",
+            *[f"- `{command}`" for item in recovery for command in item.commands],
             "",
         ]
     if offline:
@@ -184,15 +203,49 @@ def _trial_table(columns: Sequence[Trials]) -> list[str]:
     return rows
 
 
+def _recovery_table(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        "| robot | kidnapped: found itself | then reached the goal | blocked: planned again | "
+        "reached the goal |",
+        "|---|---|---|---|---|",
+    ]
+    robots = list(dict.fromkeys(str(record["robot"]) for record in records))
+    groups = [(robot + "*" * (robot not in TRAINING_ROBOTS), [robot]) for robot in robots]
+    for label, members in (*groups, ("**all**", robots)):
+        moved = [
+            record
+            for record in records
+            if record["robot"] in members and record.get("relocalised") is not None
+        ]
+        closed = [
+            record
+            for record in records
+            if record["robot"] in members and record["task"] == "blocked"
+        ]
+        cells = (
+            _share([record["relocalised"] for record in moved]),
+            _share([record["success"] for record in moved]),
+            _share([record["replans"] > 0 for record in closed]),
+            _share([record["success"] for record in closed]),
+        )
+        rows.append(f"| {label} | " + " | ".join(cells) + " |")
+    return rows
+
+
+def _share(outcomes: Sequence[bool]) -> str:
+    if not outcomes:
+        return "–"
+    wins, total = sum(outcomes), len(outcomes)
+    low, high = wilson_interval(wins, total)
+    return f"{100 * wins / total:.0f} % ({wins}/{total}; {100 * low:.0f}–{100 * high:.0f})"
+
+
 def _trial_cell(records: Sequence[Mapping[str, Any]]) -> str:
     if not records:
         return "–"
-    wins, total = sum(bool(record["success"]) for record in records), len(records)
-    low, high = wilson_interval(wins, total)
     driven_km = sum(record["driven_m"] for record in records) / 1e3
     collisions = sum(record["collisions"] for record in records) / max(driven_km, 1e-9)
-    share = f"{100 * wins / total:.0f} % ({wins}/{total}; {100 * low:.0f}–{100 * high:.0f})"
-    return f"{share}, {collisions:.0f}/km"
+    return f"{_share([bool(record['success']) for record in records])}, {collisions:.0f}/km"
 
 
 def _offline_table(offline: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -249,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", action="append", type=Path, default=[], help="run directory")
     parser.add_argument("--offline", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--trials", action="append", default=[], metavar="NAME=FILE[,FILE]")
+    parser.add_argument("--recovery", action="append", default=[], metavar="NAME=FILE[,FILE]")
     parser.add_argument("--notes", type=Path, help="Markdown: what was tried")
     parser.add_argument("--out", required=True, type=Path)
     options = parser.parse_args(arguments)
@@ -257,11 +311,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name: json.loads(files[-1].read_text())
             for name, files in _named(options.offline, "--offline").items()
         }
-        trials = [
-            read_trials(name, files) for name, files in _named(options.trials, "--trials").items()
-        ]
+        trials, recovery = (
+            [read_trials(name, files) for name, files in _named(items, option).items()]
+            for items, option in (
+                (options.trials, "--trials"),
+                (options.recovery, "--recovery"),
+            )
+        )
         notes = options.notes.read_text() if options.notes else ""
-        options.out.write_text(model_card(options.bundle, options.run, offline, trials, notes))
+        card = model_card(options.bundle, options.run, offline, trials, notes, recovery)
+        options.out.write_text(card)
     except (ModelCardError, FileNotFoundError) as error:
         print(f"policy_training.gnm.model_card: {error}", file=sys.stderr)
         return 1
