@@ -3,6 +3,7 @@
 The nodes are started one by one, without a launch that would tear down the rest.
 """
 
+import functools
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import rclpy
 from base_drivers.robot_config import load_robot
 from gnm_nav.map_directory import save_map
 from gnm_nav.simulated_courses import map_way
-from launched import wait_until
+from launched import Launched, wait_until
 from navigation_drive import START_S, BaseWatcher
 from policy_interfaces.action import NavigateToGoal
 from policy_server.navigation_model import load_navigation_model
@@ -45,12 +46,13 @@ def mapped(tmp_path_factory):
     return way, path
 
 
-@pytest.fixture
-def base(free_domain, monkeypatch):
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    context = Context()
-    rclpy.init(context=context, domain_id=free_domain)
-    node = BaseWatcher(context)
+@pytest.fixture(scope="module")
+def base(module_domain):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        context = Context()
+        rclpy.init(context=context, domain_id=module_domain)
+        node = BaseWatcher(context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     thread = threading.Thread(target=executor.spin)
@@ -61,38 +63,71 @@ def base(free_domain, monkeypatch):
     thread.join()
 
 
-@pytest.fixture
-def graph(start, base, mapped):
-    """Simulation, guard, path follower and navigator, each a process of its own."""
-    way, path = mapped
+class Graph:
+    """Simulation, guard, path follower and navigator, each a process of its own.
 
-    def bring_up(camera="/camera/image_raw"):
-        parts = {
-            "navigation_sim": start(
-                "run", "robot_sim", "navigation_sim_node", "--ros-args",
-                "-p", f"seed:={SEED}", "-p", f"robot:={ROBOT}",
+    They run on from test to test; what one killed is started again for the next one.
+    """
+
+    def __init__(self, base, domain):
+        self._base = base
+        self._environment = {
+            "ROS_DOMAIN_ID": str(domain),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.parts = {}
+
+    def bring_up(self, way, path, camera="/camera/image_raw"):
+        """Put the robot at the start of a way, with a navigator that has the map and no goal."""
+        self.stop("navigator")
+        commands = {
+            "navigation_sim": (
+                "robot_sim", "navigation_sim_node", "-p", f"seed:={SEED}", "-p", f"robot:={ROBOT}",
             ),
-            "cmd_vel_guard": start(
-                "run", "base_drivers", "cmd_vel_guard", "--ros-args",
+            "cmd_vel_guard": (
+                "base_drivers", "cmd_vel_guard",
                 "-p", "command_timeout_s:=0.12", "-p", "contacts_required:=true",
             ),
-            "path_follower": start(
-                "run", "gnm_nav", "path_follower_node", "--ros-args", "-p", f"robot:={ROBOT}",
-            ),
-            "navigator": start(
-                "run", "gnm_nav", "navigator_node", "--ros-args",
-                "-p", f"robot:={ROBOT}", "-p", f"bundle:={BUNDLE}",
-                "-p", f"camera_grace_s:={CAMERA_GRACE_S}",
-                "-r", f"camera/image_raw:={camera}",
+            "path_follower": ("gnm_nav", "path_follower_node", "-p", f"robot:={ROBOT}"),
+            "navigator": (
+                "gnm_nav", "navigator_node", "-p", f"robot:={ROBOT}", "-p", f"bundle:={BUNDLE}",
+                "-p", f"camera_grace_s:={CAMERA_GRACE_S}", "-r", f"camera/image_raw:={camera}",
             ),
         }  # fmt: skip
-        for name in ("cmd_vel_guard", "path_follower", "navigator"):
-            base.activate(name)
-        base.put(way, 4)
-        base.load(path)
-        return parts
+        started = []
+        for name, (package, executable, *arguments) in commands.items():
+            if name not in self.parts or self.parts[name].process.poll() is not None:
+                self.start(name, package, executable, *arguments)
+                started.append(name)
+        for name in started:
+            if name != "navigation_sim":
+                self._base.activate(name)
+        self._base.put(way, 4)
+        self._base.load(path)
+        return self.parts
 
-    return bring_up
+    def start(self, name, package, executable, *arguments):
+        command = ["ros2", "run", package, executable, "--ros-args", *arguments]
+        self.parts[name] = Launched(command, self._environment)
+
+    def stop(self, name):
+        if name in self.parts:
+            self.parts.pop(name).stop()
+
+
+@pytest.fixture(scope="module")
+def started(base, module_domain):
+    graph = Graph(base, module_domain)
+    yield graph
+    for name in list(graph.parts):
+        graph.stop(name)
+
+
+@pytest.fixture
+def graph(started, mapped):
+    """Bring the graph up on the mapped way; the camera's topic may be another one."""
+    return functools.partial(started.bring_up, *mapped)
 
 
 def drive(base):
@@ -127,8 +162,10 @@ def test_the_base_stops_when_a_node_is_killed(graph, base, node, executable):
     ],
     ids=["dead", "frozen", "black"],
 )
-def test_the_base_stops_when_the_camera_fails(graph, base, free_domain, monkeypatch, fault, reason):
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain))
+def test_the_base_stops_when_the_camera_fails(
+    graph, base, module_domain, monkeypatch, fault, reason
+):
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(module_domain))
     camera = subprocess.Popen([sys.executable, Path(__file__).with_name("faulty_camera.py")])
     try:
         graph(camera="/faulty/image_raw")
@@ -155,14 +192,14 @@ def test_a_goal_without_a_way_ends_by_code(graph, base, mapped):
     assert base.stop_time_s(time.monotonic()) < 1.0
 
 
-def test_a_killed_navigator_can_be_started_again_and_finds_itself(graph, base, mapped, start):
+def test_a_killed_navigator_can_be_started_again_and_finds_itself(graph, started, base, mapped):
     way, path = mapped
     parts = graph()
     drive(base)
     parts["navigator"].node_process("navigator_node").send_signal(signal.SIGKILL)
     parts["navigator"].wait(10.0)
-    start(
-        "run", "gnm_nav", "navigator_node", "--ros-args",
+    started.start(
+        "navigator", "gnm_nav", "navigator_node",
         "-p", f"robot:={ROBOT}", "-p", f"bundle:={BUNDLE}", "-p", f"map:={path}",
     )  # fmt: skip
     base.activate("navigator")
