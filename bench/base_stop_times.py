@@ -171,7 +171,8 @@ def spinning(kind: str) -> Iterator[Chain]:
 
 
 def bad_command(chain: Chain) -> None:
-    """What a broken controller sends."""
+    """What a broken controller sends, and no more: the next good command would drive again."""
+    chain.kill("controller")
     message = Twist()
     message.linear.x = float("nan")
     chain.commands.publish(message)
@@ -199,7 +200,7 @@ def common_faults(driver: str, arguments: list[str]) -> list[Fault]:
     """Faults of every base: name, what breaks, how it is mended."""
     return [
         ("emergency stop pressed", press, release),
-        ("command with NaN", bad_command, lambda chain: None),
+        ("command with NaN", bad_command, lambda chain: chain.start("controller")),
         (
             "kill -9 controller",
             lambda chain: chain.kill("controller"),
@@ -267,9 +268,8 @@ def kobuki(repeats: int, seed: int) -> dict[str, dict[str, list[float]]]:
 
                     told_s = wait_for(told, name, 5.0)
                     times[name]["told_ms"].append((told_s - broken_s) * 1e3)
-                    if name != "command with NaN":
-                        wait_for(lambda: abs(emulator.state()["speed_m_s"]) < REST_M_S, name, 5.0)
-                        times[name]["standing_ms"].append((time.monotonic() - broken_s) * 1e3)
+                    wait_for(lambda: abs(emulator.state()["speed_m_s"]) < REST_M_S, name, 5.0)
+                    times[name]["standing_ms"].append((time.monotonic() - broken_s) * 1e3)
                     mends(chain)
             return times
 
