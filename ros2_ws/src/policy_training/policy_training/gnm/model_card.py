@@ -212,16 +212,9 @@ def _recovery_table(records: Sequence[Mapping[str, Any]]) -> list[str]:
     robots = list(dict.fromkeys(str(record["robot"]) for record in records))
     groups = [(robot + "*" * (robot not in TRAINING_ROBOTS), [robot]) for robot in robots]
     for label, members in (*groups, ("**all**", robots)):
-        moved = [
-            record
-            for record in records
-            if record["robot"] in members and record.get("relocalised") is not None
-        ]
-        closed = [
-            record
-            for record in records
-            if record["robot"] in members and record["task"] == "blocked"
-        ]
+        own = [record for record in records if record["robot"] in members]
+        moved = [record for record in own if record.get("relocalised") is not None]
+        closed = [record for record in own if record["task"] == "blocked"]
         cells = (
             _share([record["relocalised"] for record in moved]),
             _share([record["success"] for record in moved]),
