@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gnm_nav.topological_map import EdgeKind, TopologicalMap
+from gnm_nav.topological_map import TopologicalMap
 
 if TYPE_CHECKING:
     from policy_server.navigation_model import Match, NavigationModel, ObservationCode
@@ -254,25 +254,17 @@ class Localiser:
                 moved[node] = moved.get(node, 0.0) + probability
 
         for node, probability in self._belief.items():
-            edges = [
-                (int(edge["b"]), float(edge["steps"]))
-                for edge in self._map.out_edges(node)
-                if (edge["kind"] == EdgeKind.TURN) == turning
-            ]
+            edges = [edge for edge in self._map.out_edges(node) if edge.is_turn == turning]
             left = probability
             if edges and (moved_steps > 0.0 or turning):
                 share = probability / len(edges)
-                for following, steps in edges:
+                for edge in edges:
                     advance = 1.0 if turning else moved_steps
-                    flow = share * min(1.0 - config.stay, advance / max(steps, 0.1))
-                    add(following, flow)
+                    flow = share * min(1.0 - config.stay, advance / max(edge.steps, 0.1))
+                    add(edge.b, flow)
                     left -= flow
             if moved_steps > 0.0:
-                before = [
-                    int(edge["a"])
-                    for edge in self._map.in_edges(node)
-                    if edge["kind"] == EdgeKind.CHAIN
-                ]
+                before = [edge.a for edge in self._map.in_edges(node) if edge.is_chain]
                 for previous in before:
                     add(previous, config.back * probability / len(before))
                 left -= config.back * probability if before else 0.0
@@ -322,34 +314,26 @@ class Localiser:
         nodes = candidates.tolist()
         log_posterior = np.empty(len(nodes))
         cap = 0.5 * config.outlier_sigmas**2
+        sigma_steps = config.distance_sigma_steps
+        seen_steps = distances.tolist()
         for index, node in enumerate(nodes):
             prior = belief.get(node, _MIN_BELIEF)
-            own = float(distances[index])
+            own = seen_steps[index]
             ahead = self._surroundings(node)
             # The robot is at most one edge before the node; the rest of the distance is an error.
-            edges = [float(e["steps"]) for e in self._map.in_edges(node)] or [0.0]
-            before = min(own, max(edges))
-            error = own / config.distance_sigma_steps
-            score = min(0.5 * error**2, 2.0 * cap)
-            others = [
-                min(
-                    0.5
-                    * (
-                        (
-                            float(distances[other])
-                            - min(ahead.get(nodes[other], math.inf) + before, self._max_steps)
-                        )
-                        / config.distance_sigma_steps
-                    )
-                    ** 2,
-                    cap,
-                )
-                for other in range(len(nodes))
-                if other != index and nodes[other] in ahead
+            longest = max((edge.steps for edge in self._map.in_edges(node)), default=0.0)
+            before = min(own, longest)
+            score = min(0.5 * (own / sigma_steps) ** 2, 2.0 * cap)
+            errors = [
+                (found - min(ahead[other] + before, self._max_steps)) / sigma_steps
+                for other, found in zip(nodes, seen_steps, strict=True)
+                if other != node and other in ahead
             ]
+            others = [min(0.5 * error**2, cap) for error in errors]
             # The mean: a hypothesis must not suffer from having more nodes to be tested on. One
             # without any counts as an average one.
-            agreement = 2.0 * config.agreement_weight * float(np.mean(others or [0.5]))
+            mean = sum(others) / len(others) if others else 0.5
+            agreement = 2.0 * config.agreement_weight * mean
             log_posterior[index] = math.log(max(prior, _MIN_BELIEF)) - score - agreement
         posterior = np.exp(log_posterior - log_posterior.max())
         posterior /= posterior.sum()
@@ -397,8 +381,8 @@ class Localiser:
         """A node and those one edge away, without turns."""
         return {
             node,
-            *(int(e["b"]) for e in self._map.out_edges(node) if e["kind"] != EdgeKind.TURN),
-            *(int(e["a"]) for e in self._map.in_edges(node) if e["kind"] != EdgeKind.TURN),
+            *(edge.b for edge in self._map.out_edges(node) if not edge.is_turn),
+            *(edge.a for edge in self._map.in_edges(node) if not edge.is_turn),
         }
 
     def _surroundings(self, node: int) -> dict[int, float]:

@@ -26,7 +26,7 @@ from gnm_nav.navigation_types import (
     NavigationState,
 )
 from gnm_nav.route_planner import RoutePlanner
-from gnm_nav.topological_map import EdgeKind, MapError, TopologicalMap
+from gnm_nav.topological_map import Edge, EdgeKind, MapError, TopologicalMap
 
 if TYPE_CHECKING:
     from policy_server.navigation_model import NavigationModel, ObservationCode
@@ -481,16 +481,14 @@ class NavigationCore:
         yaw = np.arctan2(path[:, 3], path[:, 2])
         return np.column_stack((path[:, :2] * self._spacing_m, yaw))
 
-    def _edge(self, a: int, b: int) -> np.void:
+    def _edge(self, a: int, b: int) -> Edge:
         assert self._map is not None
-        edges = self._map.out_edges(a)
-        edge: np.void = edges[edges["b"] == b][0]
-        return edge
+        return next(edge for edge in self._map.out_edges(a) if edge.b == b)
 
     def _turn_rad(self, a: int, b: int) -> float:
         """Turn on the spot along an edge; 0: it is driven, as small turns are, too."""
         assert self._map is not None
-        if self._edge(a, b)["kind"] != EdgeKind.TURN:
+        if not self._edge(a, b).is_turn:
             return 0.0
         poses = self._map.poses
         if poses is None:
@@ -532,7 +530,7 @@ class NavigationCore:
         steps = 0.0
         for a, b in itertools.pairwise(route):
             edge = self._edge(a, b)
-            steps += 0.0 if edge["kind"] == EdgeKind.TURN else float(edge["steps"])
+            steps += 0.0 if edge.is_turn else edge.steps
         return steps
 
     def _recover(
@@ -608,11 +606,7 @@ class NavigationCore:
         """Take what lies ahead off the map for this goal, and plan again."""
         assert self._planner is not None and self._map is not None
         blocked = self._blocked_nodes(place)
-        edges = [
-            (int(edge["a"]), int(edge["b"]))
-            for node in blocked
-            for edge in self._map.in_edges(node)
-        ]
+        edges = [(edge.a, edge.b) for node in blocked for edge in self._map.in_edges(node)]
         self._planner.block_all(edges)
         journey.replans += 1
         journey.best_steps = math.inf
@@ -641,11 +635,10 @@ class NavigationCore:
             if driven_from - self._planner.steps_to_goal(following) >= self._config.block_steps:
                 break
         twins = {
-            int(end)
+            edge.a if edge.b == place else edge.b
             for place in ahead
-            for edges, side in ((self._map.out_edges(place), "b"), (self._map.in_edges(place), "a"))
-            for edge, end in zip(edges, edges[side], strict=True)
-            if edge["kind"] == EdgeKind.CLOSURE and edge["steps"] <= 2.0
+            for edge in (*self._map.out_edges(place), *self._map.in_edges(place))
+            if edge.kind == EdgeKind.CLOSURE and edge.steps <= 2.0
         }
         poses = self._map.poses
         if poses is not None and ahead:
@@ -739,7 +732,7 @@ class NavigationCore:
         if poses is not None and journey.last_node is not None:
             route = self._planner.route(journey.last_node, self._config.lookahead_nodes)
             before = self._map.in_edges(journey.last_node)
-            start = int(before["a"][0]) if len(before) else journey.last_node
+            start = before[0].a if before else journey.last_node
             if route:
                 bend = math.remainder(poses[route[-1], 2] - poses[start, 2], 2.0 * math.pi)
                 turn = bend if abs(bend) > _BEND_RAD else turn

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import rustworkx as rx
@@ -99,6 +99,30 @@ class EdgeKind(IntEnum):
 
 EDGE_DTYPE = np.dtype([("a", "<i4"), ("b", "<i4"), ("steps", "<f4"), ("kind", "u1")])
 """One edge: from node a to node b, its length in model steps, an `EdgeKind`."""
+_CHAIN, _TURN = int(EdgeKind.CHAIN), int(EdgeKind.TURN)
+
+
+class Edge(NamedTuple):
+    """One edge by itself, with the fields of `EDGE_DTYPE`.
+
+    Plain numbers: a tick looks at tens of edges, and each field of an array's row costs more than
+    all that is done with it.
+    """
+
+    a: int
+    b: int
+    steps: float
+    kind: int
+
+    @property
+    def is_turn(self) -> bool:
+        """Whether it is a turn on the spot."""
+        return self.kind == _TURN
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether it was driven from one node to the next."""
+        return self.kind == _CHAIN
 
 
 def edge_array(edges: Sequence[tuple[int, int, float, int]]) -> NDArray[np.void]:
@@ -237,18 +261,19 @@ class TopologicalMap:
         order = np.argsort(self.edges["b"], kind="stable")
         return order, np.searchsorted(self.edges["b"][order], np.arange(len(self) + 1))
 
-    def out_edges(self, node: int) -> NDArray[np.void]:
-        """Edges that leave a node, (k,) `EDGE_DTYPE`."""
-        return self.edges[self.out_slice(node)]
+    def out_edges(self, node: int) -> list[Edge]:
+        """Edges that leave a node."""
+        return [Edge._make(edge) for edge in self.edges[self.out_slice(node)].tolist()]
 
     def out_slice(self, node: int) -> slice:
         """Where in `edges` those that leave a node are."""
         return slice(int(self._first_edge[node]), int(self._first_edge[node + 1]))
 
-    def in_edges(self, node: int) -> NDArray[np.void]:
-        """Edges that enter a node, (k,) `EDGE_DTYPE`."""
+    def in_edges(self, node: int) -> list[Edge]:
+        """Edges that enter a node."""
         order, first = self._incoming
-        return self.edges[order[first[node] : first[node + 1]]]
+        rows = order[first[node] : first[node + 1]]
+        return [Edge._make(edge) for edge in self.edges[rows].tolist()]
 
     def ahead(self, node: int, max_steps: float) -> dict[int, float]:
         """Nodes that can be driven to from a node within some steps, with their distance.
@@ -267,8 +292,8 @@ class TopologicalMap:
             so_far = open_nodes.pop(nearest)
             distances[nearest] = so_far
             for edge in self.out_edges(nearest):
-                following, steps = int(edge["b"]), so_far + float(edge["steps"])
-                if edge["kind"] == EdgeKind.TURN or following in distances or steps > max_steps:
+                following, steps = edge.b, so_far + edge.steps
+                if edge.is_turn or following in distances or steps > max_steps:
                     continue
                 if steps < open_nodes.get(following, np.inf):
                     open_nodes[following] = steps
