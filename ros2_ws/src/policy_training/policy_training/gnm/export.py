@@ -3,25 +3,22 @@
     python -m policy_training.gnm.export --checkpoint runs/gnm/checkpoint.pt --out models/gnm_sim
 
 `observe` runs once per tick, `match` once per tick on a batch of goals, `embed` once per image of a
-map and when the robot is lost. The goal encoder reads the context stacked with the goal, so nothing
-of it can be cached across ticks; but its first convolution is linear, and the context's share in it
-is the same for all goals. Batch normalisation is folded into the convolutions.
+map and when the robot is lost.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from policy_training.gnm.bundle_writer import ExportError, StageExport, write_bundle
 from policy_training.gnm.networks import Gnm, normalise
+from policy_training.gnm.stages import EmbedStage, MatchStage, ObserveStage, fold_batch_norm
 
 VALIDATION_PASSES = 5
 RATE_HZ = 4.0
@@ -29,77 +26,6 @@ MAX_DISTANCE_STEPS = 20.0
 WAYPOINT_BOUND = 100.0
 """Bound of each waypoint entry in units of the spacing; far outside what the horizon can reach."""
 TOLERANCES = {"distance": 1e-3, "waypoints": 1e-3}
-
-
-def fold_batch_norm(network: Gnm) -> Gnm:
-    """A copy in evaluation mode without batch normalisation, equal up to rounding."""
-    folded = copy.deepcopy(network).eval()
-    for module in list(folded.modules()):
-        if isinstance(module, nn.Sequential):
-            _fold_pairs(module)
-    return folded
-
-
-def _fold_pairs(layers: nn.Sequential) -> None:
-    for index in range(len(layers) - 1):
-        convolution, norm = layers[index], layers[index + 1]
-        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            weight, bias = fuse_conv_bn_weights(
-                convolution.weight,
-                convolution.bias,
-                norm.running_mean,
-                norm.running_var,
-                norm.eps,
-                norm.weight,
-                norm.bias,
-            )
-            convolution.weight, convolution.bias = weight, bias
-            layers[index + 1] = nn.Identity()
-
-
-class ObserveStage(nn.Module):
-    """Context → its encoding, and its share of the goal encoder's first convolution."""
-
-    def __init__(self, folded: Gnm) -> None:
-        super().__init__()
-        self.network = folded
-
-    def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (frames, H, W, 3) → (1, E), (1, S, H', W')."""
-        observation = normalise(context).flatten(0, 1)[None]
-        return (
-            self.network.encode_observation(observation),
-            self.network.observation_stem(observation),
-        )
-
-
-class MatchStage(nn.Module):
-    """The rest of the goal encoder and the heads, for K goals."""
-
-    def __init__(self, folded: Gnm) -> None:
-        super().__init__()
-        self.network = folded
-
-    def forward(self, encoding: Tensor, stem: Tensor, goals: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, E), (1, S, H', W'), uint8 (K, H, W, 3) → distance (K, 1), waypoints (K, T, 4)."""
-        distance, waypoints = self.network.match(
-            encoding, stem, self.network.goal_stem(normalise(goals))
-        )
-        return distance, waypoints
-
-
-class EmbedStage(nn.Module):
-    """Images → place descriptors."""
-
-    def __init__(self, folded: Gnm) -> None:
-        super().__init__()
-        self.network = folded
-
-    def forward(self, images: Tensor) -> Tensor:
-        """uint8 (N, H, W, 3) → unit vectors (N, D)."""
-        return self.network.embed(normalise(images))
 
 
 def export_gnm(network: Gnm, out: str, policy: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -130,7 +56,7 @@ def export_gnm(network: Gnm, out: str, policy: Mapping[str, Any] | None = None) 
         examples["observe"].append({"context": context})
         examples["match"].append({"encoding": encoding, "stem": stem, "goals": goals})
         examples["embed"].append({"images": goals})
-    _check_folding(network, folded, context, goals)
+    _check_split(network, observe, match, context, goals)
     stages = [
         StageExport("observe", observe, examples["observe"][0], ("encoding", "stem")),
         StageExport(
@@ -210,16 +136,18 @@ def smooth_images(count: int, size: tuple[int, int], generator: torch.Generator)
     return (fine * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def _check_folding(network: Gnm, folded: Gnm, context: Tensor, goals: Tensor) -> None:
+def _check_split(
+    network: Gnm, observe: ObserveStage, match: MatchStage, context: Tensor, goals: Tensor
+) -> None:
     observation = normalise(context).flatten(0, 1).expand(len(goals), -1, -1, -1)
     with torch.no_grad():
         whole = network.eval()(observation, normalise(goals))
-        split = folded(observation, normalise(goals))
+        split = match(*observe(context), goals)
     for name, expected, found in zip(("distance", "waypoints"), whole, split, strict=True):
         error = float((found - expected).abs().max())
         if not error <= TOLERANCES[name]:
             raise ExportError(
-                f"{name}: without batch normalisation found a difference of {error:.2e}, "
+                f"{name}: after splitting found a difference of {error:.2e} to the network, "
                 f"expected <= {TOLERANCES[name]:.0e}"
             )
 
