@@ -35,11 +35,20 @@ class Nudge:
 
 @dataclass
 class Turn:
-    """A turn on the spot that the route asks for; once begun it is finished."""
+    """A turn on the spot that the route asks for; once begun it is finished.
+
+    Attributes:
+        target: the node that it leads to.
+        rate_rad_s: its speed, counter-clockwise.
+        angle_rad: its size.
+        sure: whether the place was known for sure when it began.
+        turned_rad: how far it has gone.
+    """
 
     target: int
     rate_rad_s: float
     angle_rad: float
+    sure: bool
     turned_rad: float = 0.0
 
 

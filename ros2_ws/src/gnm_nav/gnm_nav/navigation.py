@@ -42,6 +42,8 @@ _LOOK_APART_STEPS = 2.0
 """Way between two looks of a lost robot that cannot turn."""
 _POSSIBLE = 0.02
 """Probability from which the robot may be at a node."""
+_SEEN_NODES = 12
+"""As far ahead along the route may lie what is seen to block it."""
 _DRIVEN_TURN_RAD = 0.6
 """The network steers through turns up to this one."""
 
@@ -330,8 +332,11 @@ class NavigationCore:
             journey.turn.turned_rad += turned_rad
             if not self._has_turned(journey.turn, here):
                 return self._keep_turning(journey.turn, seen)
-            seen, here = self._arrived(journey.turn, seen, here)
-            journey.turn = None
+            turn, journey.turn = journey.turn, None
+            if turn.sure and self._only_turns(turn.target):
+                # A goal is a place, and here that view of it may not be found again.
+                return self._end(journey, seen)
+            seen, here = self._arrived(turn, seen, here)
         elif journey.nudge is None:
             journey.searched_rad += turned_rad
         if here.lost:
@@ -364,15 +369,7 @@ class NavigationCore:
         if not math.isfinite(steps):
             return self._turn_to_other_route(journey, seen, here)
         if self._reached(journey, here):
-            self._journey = None
-            return replace(
-                seen,
-                state=NavigationState.IDLE,
-                message=f"reached node {journey.goal}",
-                route_steps=0.0,
-                progress=1.0,
-                reached=True,
-            )
+            return self._end(journey, seen)
         remaining = steps + min(here.distance_steps, self._model.spec.max_distance_steps)
         progress = journey.measure_progress(remaining, now_s, self._config)
         seen = replace(seen, route_steps=steps, progress=progress)
@@ -388,6 +385,21 @@ class NavigationCore:
             if nudged is not None:
                 return nudged
         return self._drive(journey, seen, here)
+
+    def _end(self, journey: Journey, seen: NavigationDecision) -> NavigationDecision:
+        self._journey = None
+        return replace(
+            seen,
+            state=NavigationState.IDLE,
+            message=f"reached node {journey.goal}",
+            route_steps=0.0,
+            progress=1.0,
+            reached=True,
+        )
+
+    def _only_turns(self, node: int) -> bool:
+        """Whether the goal is another view of a node's place."""
+        return self._way_steps(node) == 0.0
 
     def _place(self, here: Localisation) -> int:
         """The node to go on from: where no way leads on ahead, another view of the same place.
@@ -424,7 +436,8 @@ class NavigationCore:
         if not route:
             return self._turn_to_other_route(journey, seen, here)
         if len(route) > 1 and self._turn_rad(route[0], route[1]):
-            return self._turn_along_route(journey, seen, route[0], route[1])
+            known = here.distance_steps <= self._config.passed_distance_steps
+            return self._turn_along_route(journey, seen, route[0], route[1], known)
         straight = [route[0]]
         for a, b in itertools.pairwise(route):
             if self._turn_rad(a, b):
@@ -604,10 +617,7 @@ class NavigationCore:
         trouble: Trouble,
     ) -> NavigationDecision:
         """Take what lies ahead off the map for this goal, and plan again."""
-        assert self._planner is not None and self._map is not None
-        blocked = self._blocked_nodes(place)
-        edges = [(edge.a, edge.b) for node in blocked for edge in self._map.in_edges(node)]
-        self._planner.block_all(edges)
+        place, edges = self._blockade(place)
         journey.replans += 1
         journey.best_steps = math.inf
         journey.searched_rad = 0.0
@@ -619,6 +629,33 @@ class NavigationCore:
             replans=journey.replans,
             route_steps=math.nan,
         )
+
+    def _blockade(self, place: int) -> tuple[int, set[tuple[int, int]]]:
+        """Block a stretch of the route, and return the node before it and the edges.
+
+        What blocks the way may be seen from afar, with the other way beginning in between. So the
+        nearest stretch is blocked that leaves a way; the one right ahead if there is no such.
+        """
+        assert self._planner is not None
+        nearest: tuple[int, set[tuple[int, int]]] | None = None
+        for before in self._planner.route(place, _SEEN_NODES):
+            edges = self._edges_ahead(before) - self._planner.blocked
+            self._planner.block_all(edges)
+            if edges and math.isfinite(self._planner.steps_to_goal(place)):
+                return before, edges
+            self._planner.unblock(edges)
+            nearest = nearest or (before, edges)
+        place, edges = nearest or (place, set())
+        self._planner.block_all(edges)
+        return place, edges
+
+    def _edges_ahead(self, place: int) -> set[tuple[int, int]]:
+        assert self._map is not None
+        return {
+            (edge.a, edge.b)
+            for node in self._blocked_nodes(place)
+            for edge in self._map.in_edges(node)
+        }
 
     def _blocked_nodes(self, node: int) -> set[int]:
         """Nodes of the route ahead, and other views of the same way."""
@@ -762,7 +799,7 @@ class NavigationCore:
         )
 
     def _turn_along_route(
-        self, journey: Journey, seen: NavigationDecision, a: int, b: int
+        self, journey: Journey, seen: NavigationDecision, a: int, b: int, sure: bool
     ) -> NavigationDecision:
         """The route begins with a turn on the spot."""
         assert self._planner is not None
@@ -773,7 +810,7 @@ class NavigationCore:
             )
         angle = self._turn_rad(a, b)
         rate = math.copysign(self._config.turn_rate_rad_s, angle)
-        journey.turn = Turn(b, rate, abs(angle))
+        journey.turn = Turn(b, rate, abs(angle), sure)
         return self._keep_turning(journey.turn, seen)
 
     def _keep_turning(self, turn: Turn, seen: NavigationDecision) -> NavigationDecision:

@@ -79,9 +79,9 @@ class NavigationConfig:
     moved."""
     recoveries: int = 2
     """Attempts at one place before its edges count as blocked."""
-    block_steps: float = 8.0
+    block_steps: float = 4.0
     """How far ahead the route counts as blocked [model steps]."""
-    block_radius_m: float = 0.6
+    block_radius_m: float = 0.45
     """Nodes this near to blocked ones, where the map has poses, are blocked too."""
     doubt_ticks: int = 2
     """Ticks on end with everything far after which the robot stands, before it counts as lost."""
