@@ -135,6 +135,42 @@ def test_a_blocked_way_is_noticed_and_another_one_taken(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_a_block_seen_before_the_ways_part_leaves_the_other_way(seed):
+    """Both ways begin with one stretch; what is blocked lies behind the end of it."""
+    model = SyntheticModel(seed)
+    short = [(0, 0), (10, 0)]
+    long = [(0, 0), (4, 0), (4, 5), (8, 5), (8, 0.2), (10, 0.2)]
+    made, truth = build(
+        model, *(driven(way) for way in (short, short[::-1], long, long[::-1])), seed=seed
+    )
+    goal = int(np.flatnonzero((np.abs(truth[:, 0] - 9.5) < 0.4) & (truth[:, 2] < 1.0))[0])
+
+    def wall(x, y):
+        return abs(y) < 1.5 and 4.5 < x < 5.1
+
+    robot = Robot(truth[1], seed, walls=[wall])
+    core = NavigationCore(model, made, SPACING_M, NavigationConfig(stuck_change=9.0))
+    core.set_goal_node(goal)
+    decisions = navigate(core, robot, 2000)
+    assert decisions[-1].reached, decisions[-1].message
+    assert away(robot, truth[goal]) < 0.6
+
+
+def test_a_goal_that_only_turns_on_the_spot_away_is_reached_after_turning():
+    model = SyntheticModel()
+    made, truth = build(model, driven([(0, 0), (6, 0)]), driven([(6, 0), (0, 0)]))
+    goal = int(np.flatnonzero((np.abs(truth[:, 0] - 3.0) < 0.4) & (np.cos(truth[:, 2]) < 0))[0])
+    robot = Robot(truth[1])
+    core = NavigationCore(model, made, SPACING_M)
+    core.set_goal_node(goal)
+    decisions = navigate(core, robot, 600)
+    assert decisions[-1].reached, decisions[-1].message
+    # Views of one place may lie 0.4 m apart, and it turns from where it sees the other one near.
+    assert away(robot, truth[goal]) < 0.9
+    assert math.cos(robot.pose[2]) < 0.0
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_without_another_way_the_goal_is_unreachable(seed):
     model = SyntheticModel(seed)
     made, truth = build(model, driven([(0, 0), (10, 0)]), seed=seed)

@@ -333,10 +333,10 @@ class NavigationCore:
             if not self._has_turned(journey.turn, here):
                 return self._keep_turning(journey.turn, seen)
             turn, journey.turn = journey.turn, None
-            if turn.sure and self._only_turns(turn.target):
-                # A goal is a place, and here that view of it may not be found again.
-                return self._end(journey, seen)
             seen, here = self._arrived(turn, seen, here)
+            if turn.sure and self._at_goal_place(here):
+                # A goal is a place, and that view of it may not be found again from here.
+                return self._end(journey, seen)
         elif journey.nudge is None:
             journey.searched_rad += turned_rad
         if here.lost:
@@ -397,9 +397,10 @@ class NavigationCore:
             reached=True,
         )
 
-    def _only_turns(self, node: int) -> bool:
-        """Whether the goal is another view of a node's place."""
-        return self._way_steps(node) == 0.0
+    def _at_goal_place(self, here: Localisation) -> bool:
+        """Whether it sees a view of the place that the goal is a view of."""
+        near = here.distance_steps <= self._config.localiser.found_distance_steps
+        return near and not here.lost and self._way_steps(here.node) == 0.0
 
     def _place(self, here: Localisation) -> int:
         """The node to go on from: where no way leads on ahead, another view of the same place.
