@@ -618,7 +618,9 @@ class NavigationCore:
         trouble: Trouble,
     ) -> NavigationDecision:
         """Take what lies ahead off the map for this goal, and plan again."""
+        assert self._planner is not None
         place, edges = self._blockade(place)
+        self._planner.block_all(edges)
         journey.replans += 1
         journey.best_steps = math.inf
         journey.searched_rad = 0.0
@@ -632,31 +634,27 @@ class NavigationCore:
         )
 
     def _blockade(self, place: int) -> tuple[int, set[tuple[int, int]]]:
-        """Block a stretch of the route, and return the node before it and the edges.
+        """The stretch of the route to block: the node before it, and its edges.
 
         What blocks the way may be seen from afar, with the other way beginning in between. So the
         nearest stretch is blocked that leaves a way; the one right ahead if there is no such.
         """
         assert self._planner is not None
-        nearest: tuple[int, set[tuple[int, int]]] | None = None
         for before in self._planner.route(place, _SEEN_NODES):
-            edges = self._edges_ahead(before) - self._planner.blocked
-            self._planner.block_all(edges)
-            if edges and math.isfinite(self._planner.steps_to_goal(place)):
+            edges = self._edges_ahead(before)
+            if edges and self._planner.has_way(place, edges):
                 return before, edges
-            self._planner.unblock(edges)
-            nearest = nearest or (before, edges)
-        place, edges = nearest or (place, set())
-        self._planner.block_all(edges)
-        return place, edges
+        return place, self._edges_ahead(place)
 
     def _edges_ahead(self, place: int) -> set[tuple[int, int]]:
-        assert self._map is not None
-        return {
+        """Edges that something right ahead of a node blocks, and that are not blocked yet."""
+        assert self._map is not None and self._planner is not None
+        ahead = {
             (edge.a, edge.b)
             for node in self._blocked_nodes(place)
             for edge in self._map.in_edges(node)
         }
+        return ahead - self._planner.blocked
 
     def _blocked_nodes(self, node: int) -> set[int]:
         """Nodes of the route ahead, and other views of the same way."""

@@ -72,24 +72,24 @@ class RoutePlanner:
             self._reversed.remove_edges_from([(b, a) for a, b in new])
         self._plan()
 
-    def unblock(self, edges: Iterable[tuple[int, int]]) -> None:
-        """Use these edges again."""
-        again = self._blocked & set(edges)
-        if not again:
-            return
-        self._blocked -= again
-        if self._reversed is not None:
-            self._reversed.add_edges_from([(b, a, self._cost(a, b)) for a, b in again])
-        self._plan()
-
-    def _cost(self, a: int, b: int) -> float:
-        leaving = self._map.out_slice(a)
-        index = int(np.flatnonzero(self._map.edges["b"][leaving] == b)[0])
-        return float(self._costs[leaving][index])
+    def has_way(self, node: int, without: Iterable[tuple[int, int]]) -> bool:
+        """Whether a way from a node to the goal would be left if these edges were blocked too."""
+        graph = self._reversed
+        if self._goal is None or graph is None:
+            return False
+        gone = [(b, a, graph.get_edge_data(b, a)) for a, b in set(without) if graph.has_edge(b, a)]
+        graph.remove_edges_from([(b, a) for b, a, _ in gone])
+        try:
+            return node == self._goal or rx.has_path(graph, self._goal, node)
+        finally:
+            graph.add_edges_from(gone)
 
     def unblock_all(self) -> None:
         """Every edge can be used again."""
-        self.unblock(self._blocked)
+        if self._blocked:
+            self._blocked.clear()
+            self._reversed = None
+            self._plan()
 
     def steps_to_goal(self, node: int) -> float:
         """Length of the shortest way to the goal [model steps]; inf: there is none, or no goal."""

@@ -157,11 +157,8 @@ class Gnm(nn.Module):
         stem, *blocks = self.goal_mobilenet
         assert isinstance(stem, nn.Sequential)
         observations = encoding.shape[0]
-        if observations == 1:
-            x = observation_stem + goal_stem
-        else:
-            grouped = goal_stem.unflatten(0, (observations, -1))
-            x = (observation_stem[:, None] + grouped).flatten(0, 1)
+        grouped = goal_stem.unflatten(0, (observations, -1))
+        x = (observation_stem[:, None] + grouped).flatten(0, 1)
         x = stem[2](stem[1](x))
         for block in blocks:
             x = block(x)
@@ -192,11 +189,16 @@ class Gnm(nn.Module):
 
     @property
     def _stem(self) -> nn.Conv2d:
-        first = self.goal_mobilenet[0]
-        assert isinstance(first, nn.Sequential)
-        convolution = first[0]
-        assert isinstance(convolution, nn.Conv2d)
-        return convolution
+        return first_convolution(self.goal_mobilenet)
+
+
+def first_convolution(encoder: nn.Sequential) -> nn.Conv2d:
+    """The convolution of an image encoder that reads the pictures."""
+    stem = encoder[0]
+    assert isinstance(stem, nn.Sequential)
+    convolution = stem[0]
+    assert isinstance(convolution, nn.Conv2d)
+    return convolution
 
 
 def _image_encoder(config: GnmConfig, inputs: int) -> nn.Sequential:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from policy_training.gnm.networks import IMAGE_STD, Gnm, normalise
+from policy_training.gnm.networks import IMAGE_STD, Gnm, first_convolution, normalise
 
 
 def fold_batch_norm(network: Gnm) -> Gnm:
@@ -93,7 +93,8 @@ class ObserveStage(nn.Module):
     def __init__(self, folded: Gnm) -> None:
         super().__init__()
         frames, size = folded.config.frames, folded.config.image_size
-        own, goal = _stem(folded.obs_mobilenet), _stem(folded.goal_mobilenet)
+        own = first_convolution(folded.obs_mobilenet)
+        goal = first_convolution(folded.goal_mobilenet)
         assert own.bias is not None
         assert goal.bias is not None
         # One convolution: both read the same pictures.
@@ -124,7 +125,7 @@ class MatchStage(nn.Module):
     def __init__(self, folded: Gnm) -> None:
         super().__init__()
         config = folded.config
-        stem = _stem(folded.goal_mobilenet)
+        stem = first_convolution(folded.goal_mobilenet)
         self.stem = RawConvolution(stem, stem.weight[:, 3 * config.frames :], 1, config.image_size)
         self.encoder = _after_stem(folded.goal_mobilenet)
         self.compress = folded.compress_goal
@@ -143,14 +144,6 @@ class MatchStage(nn.Module):
         trunk = self.trunk(self.joint(goal) + encoding)
         waypoints = self.network.waypoints_from(self.network.action_predictor(trunk))
         return self.network.dist_predictor(trunk), waypoints
-
-
-def _stem(encoder: nn.Sequential) -> nn.Conv2d:
-    first = encoder[0]
-    assert isinstance(first, nn.Sequential)
-    convolution = first[0]
-    assert isinstance(convolution, nn.Conv2d)
-    return convolution
 
 
 def _after_stem(encoder: nn.Sequential) -> nn.Sequential:
