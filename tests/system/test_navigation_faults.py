@@ -16,6 +16,7 @@ import pytest
 import rclpy
 from base_drivers.robot_config import load_robot
 from gnm_nav.map_directory import save_map
+from gnm_nav.navigation_graph import COMMAND_TIMEOUT_S
 from gnm_nav.simulated_courses import map_way
 from launched import Launched, wait_until
 from navigation_drive import START_S, BaseWatcher
@@ -29,9 +30,9 @@ BUNDLE = Path(__file__).parents[2] / "models" / "gnm_sim"
 ROBOT = "locobot"
 SEED = 10_003
 STOPS_WITHIN_S = 0.3
-"""From a fault to the last command to drive; the simulated base notices silence itself in 0.3 s."""
-STANDS_WITHIN_S = STOPS_WITHIN_S + 0.4
-"""The simulated base needs another 0.25 s to brake from this speed."""
+"""From a fault to the last command to drive."""
+STANDS_WITHIN_S = STOPS_WITHIN_S + 0.25
+"""The simulated base brakes for 0.22 s from this speed."""
 CAMERA_GRACE_S = 1.0
 Reason = NavigateToGoal.Result
 
@@ -87,7 +88,7 @@ class Graph:
             ),
             "cmd_vel_guard": (
                 "base_drivers", "cmd_vel_guard",
-                "-p", "command_timeout_s:=0.12", "-p", "contacts_required:=true",
+                "-p", f"command_timeout_s:={COMMAND_TIMEOUT_S}", "-p", "contacts_required:=true",
             ),
             "path_follower": ("gnm_nav", "path_follower_node", "-p", f"robot:={ROBOT}"),
             "navigator": (

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from base_drivers.command_guard import (
     BUMPER,
+    COMMAND_LATE,
     COMMAND_OUT_OF_ORDER,
     COMMAND_SILENT,
     CONTACTS_SILENT,
@@ -55,12 +56,16 @@ class Drive:
         return self.decide()
 
 
-def test_silence_stops_then_goes_quiet():
+def test_silence_slows_and_stops_then_goes_quiet():
     drive = Drive()
     assert drive.decide().state is State.WAITING and drive.decide().output is None
     assert drive.cruise(0.4).output == Velocity(0.4)
-    assert drive.wait(0.19).output == Velocity(0.4)
-    stopped = drive.wait(0.02)
+    # A command that comes a little late changes nothing; from half its time on it fades.
+    assert drive.wait(0.09).output == Velocity(0.4)
+    slowed = drive.wait(0.06)
+    assert (slowed.state, slowed.finding.code) == (State.SLOWING, COMMAND_LATE)
+    assert slowed.output.x == pytest.approx(0.2)
+    stopped = drive.wait(0.06)
     assert (stopped.state, stopped.finding.code) == (State.HOLDING, COMMAND_SILENT)
     assert stopped.output == REST
     assert drive.wait(0.9).output == REST

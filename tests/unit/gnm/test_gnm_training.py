@@ -1,6 +1,7 @@
 """Batches from drives, and a training that learns, resumes and exports."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -144,8 +145,8 @@ def test_mirrored_samples_turn_the_other_way(drives):
     bent[:, 2] += 0.4
     turned = type(drives)(**{**drives.__dict__, "pose": bent})
     plain = BatchSource(turned, 6, SIZES, NO_AUGMENTATION, 3).batch(0)
-    everything = Augmentation(1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    mirrored = BatchSource(turned, 6, SIZES, everything, 3).batch(0)
+    always = replace(NO_AUGMENTATION, mirror=1.0)
+    mirrored = BatchSource(turned, 6, SIZES, always, 3).batch(0)
     np.testing.assert_array_equal(plain.context[:, :, ::-1], mirrored.context)
     np.testing.assert_array_equal(plain.goals[:, :, ::-1], mirrored.goals)
     np.testing.assert_array_equal(plain.distance, mirrored.distance)

@@ -18,9 +18,11 @@ from base_drivers.velocity import (
     VelocityLimits,
     limit_acceleration,
     limit_speed,
+    strength,
 )
 
 COMMAND_SILENT = "command_silent"
+COMMAND_LATE = "command_late"
 COMMAND_NOT_FINITE = "command_not_finite"
 COMMAND_FRAME = "command_frame"
 COMMAND_STALE = "command_stale"
@@ -95,7 +97,7 @@ class GuardConfig:
 
     Attributes:
         limits: what the base may do.
-        command_timeout_s: a command is in force for this long.
+        command_timeout_s: a command is in force for this long, from the half on less and less.
         zero_hold_s: zeros are sent for this long after the last command, then nothing.
         command_max_age_s: oldest stamp of a command.
         future_tolerance_s: how far a stamp may be ahead of the clock.
@@ -329,7 +331,14 @@ class CommandGuard:
         blind = self._blind(steady_s, node_s)
         if blind is not None:
             return Decision(State.HOLDING, blind, REST)
-        return self._restrict(self._command, node_s)
+        late = strength(silence_s, config.command_timeout_s)
+        decision = self._restrict(self._command.scaled(late), node_s)
+        if late == 1.0 or decision.state is not State.PASSING:
+            return decision
+        finding = Finding(
+            COMMAND_LATE, "the next command is late", silence_s, 0.5 * config.command_timeout_s, "s"
+        )
+        return Decision(State.SLOWING, finding, decision.output)
 
     def _emergency_stop_silent(self, steady_s: float) -> bool:
         timeout_s, heard_s = self.config.emergency_stop_timeout_s, self._pressed_heard_s

@@ -56,7 +56,12 @@ PARAMETERS: Final = (
     ),
     NodeParameter("rate_hz", 50.0, "rate of requests and odometry", 20.0, 200.0, structural=True),
     NodeParameter(
-        "command_timeout_s", 0.2, "a command is in force for this long", 0.05, 0.25, structural=True
+        "command_timeout_s",
+        0.08,
+        "a command is in force for this long, from the half on less and less",
+        0.05,
+        0.25,
+        structural=True,
     ),
     NodeParameter(
         "command_max_age_s", 0.3, "oldest stamp of a command", 0.02, 2.0, structural=True

@@ -21,7 +21,7 @@ from base_drivers.go2_messages import request_message
 from base_drivers.lifecycle_process import run_node
 
 PARAMETERS: Final = (
-    NodeParameter("timeout_s", 0.2, "a velocity is trusted for this long", 0.05, 1.0),
+    NodeParameter("timeout_s", 0.08, "a velocity is trusted for this long", 0.05, 1.0),
 )
 _CHECK_S: Final = 0.02
 _REPEATS: Final = 10

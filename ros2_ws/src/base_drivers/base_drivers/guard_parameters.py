@@ -19,8 +19,14 @@ PARAMETERS: Final = (
         "stamped_output", False, "cmd_vel is TwistStamped instead of Twist", structural=True
     ),
     NodeParameter("base_frame", "base_link", "frame of commands", structural=True),
-    NodeParameter("rate_hz", 30.0, "rate at which cmd_vel is sent", 20.0, 200.0, structural=True),
-    NodeParameter("command_timeout_s", 0.2, "a command is in force for this long", 0.05, 0.25),
+    NodeParameter("rate_hz", 50.0, "rate at which cmd_vel is sent", 20.0, 200.0, structural=True),
+    NodeParameter(
+        "command_timeout_s",
+        0.2,
+        "a command is in force for this long, from the half on less and less",
+        0.05,
+        0.25,
+    ),
     NodeParameter("zero_hold_s", 1.0, "zeros are sent this long after the last command", 0.3, 60.0),
     NodeParameter("command_max_age_s", 0.3, "oldest stamp of a command", 0.02, 2.0),
     NodeParameter("future_tolerance_s", 0.1, "how far a stamp may be ahead", 0.0, 0.5),

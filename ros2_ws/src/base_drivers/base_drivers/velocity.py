@@ -39,6 +39,22 @@ class Velocity:
 REST = Velocity()
 
 
+def strength(silence_s: float, timeout_s: float) -> float:
+    """The share of a command that is still in force: whole for half its time, then fading to none.
+
+    A base that begins to brake only when the time is over stands late by all its braking; one that
+    rests at once for every command that comes a little late jerks.
+
+    Args:
+        silence_s: since the command arrived.
+        timeout_s: its time.
+
+    Returns:
+        0 … 1.
+    """
+    return min(1.0, max(0.0, 2.0 * (1.0 - silence_s / timeout_s)))
+
+
 @dataclass(frozen=True)
 class VelocityLimits:
     """What a base may do.

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gnm_nav.topological_map import TopologicalMap
+from gnm_nav.topological_map import Edge, TopologicalMap
 
 if TYPE_CHECKING:
     from policy_server.navigation_model import Match, NavigationModel, ObservationCode
@@ -121,6 +121,24 @@ class Localisation:
         return None if index is None else float(self.match.distances[index])
 
 
+@dataclass(frozen=True)
+class _Surroundings:
+    """What the filter needs of the map around a node.
+
+    Attributes:
+        ahead: `TopologicalMap.ahead` within the network's range.
+        leaving, entering: the node's edges.
+        longest_entering_steps: 0.0 without any.
+        around: the node and those one edge away, without turns.
+    """
+
+    ahead: dict[int, float]
+    leaving: list[Edge]
+    entering: list[Edge]
+    longest_entering_steps: float
+    around: frozenset[int]
+
+
 def place_descriptors(model: NavigationModel, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Vectors whose product says how alike two views are.
 
@@ -162,7 +180,7 @@ class Localiser:
         self._map = topological_map
         self._config = config or LocaliserConfig()
         self._descriptors: NDArray[np.float32] | None = topological_map.embeddings
-        self._ahead: OrderedDict[int, dict[int, float]] = OrderedDict()
+        self._known: OrderedDict[int, _Surroundings] = OrderedDict()
         self._max_steps = float(model.spec.max_distance_steps)
         self.forget()
 
@@ -254,7 +272,8 @@ class Localiser:
                 moved[node] = moved.get(node, 0.0) + probability
 
         for node, probability in self._belief.items():
-            edges = [edge for edge in self._map.out_edges(node) if edge.is_turn == turning]
+            surroundings = self._surroundings(node)
+            edges = [edge for edge in surroundings.leaving if edge.is_turn == turning]
             left = probability
             if edges and (moved_steps > 0.0 or turning):
                 share = probability / len(edges)
@@ -264,7 +283,7 @@ class Localiser:
                     add(edge.b, flow)
                     left -= flow
             if moved_steps > 0.0:
-                before = [edge.a for edge in self._map.in_edges(node) if edge.is_chain]
+                before = [edge.a for edge in surroundings.entering if edge.is_chain]
                 for previous in before:
                     add(previous, config.back * probability / len(before))
                 left -= config.back * probability if before else 0.0
@@ -297,7 +316,7 @@ class Localiser:
         if not self._lost:
             # Fill up with what lies ahead, so that each hypothesis is tested on several nodes.
             for node in list(wanted):
-                for following in self._surroundings(node):
+                for following in self._surroundings(node).ahead:
                     if len(wanted) >= size:
                         break
                     wanted[following] = None
@@ -315,21 +334,20 @@ class Localiser:
         log_posterior = np.empty(len(nodes))
         cap = 0.5 * config.outlier_sigmas**2
         sigma_steps = config.distance_sigma_steps
-        seen_steps = distances.tolist()
-        for index, node in enumerate(nodes):
+        seen_steps = list(zip(nodes, distances.tolist(), strict=True))
+        for index, (node, own) in enumerate(seen_steps):
             prior = belief.get(node, _MIN_BELIEF)
-            own = seen_steps[index]
-            ahead = self._surroundings(node)
+            surroundings = self._surroundings(node)
+            ahead = surroundings.ahead
             # The robot is at most one edge before the node; the rest of the distance is an error.
-            longest = max((edge.steps for edge in self._map.in_edges(node)), default=0.0)
-            before = min(own, longest)
+            before = min(own, surroundings.longest_entering_steps)
             score = min(0.5 * (own / sigma_steps) ** 2, 2.0 * cap)
-            errors = [
-                (found - min(ahead[other] + before, self._max_steps)) / sigma_steps
-                for other, found in zip(nodes, seen_steps, strict=True)
-                if other != node and other in ahead
-            ]
-            others = [min(0.5 * error**2, cap) for error in errors]
+            others = []
+            for other, found in seen_steps:
+                way = ahead.get(other)
+                if way is not None and other != node:
+                    error = (found - min(way + before, self._max_steps)) / sigma_steps
+                    others.append(min(0.5 * error * error, cap))
             # The mean: a hypothesis must not suffer from having more nodes to be tested on. One
             # without any counts as an average one.
             mean = sum(others) / len(others) if others else 0.5
@@ -348,7 +366,7 @@ class Localiser:
     ) -> Localisation:
         config = self._config
         node = max(self._belief, key=self._belief.__getitem__)
-        around = self._around(node)
+        around = self._surroundings(node).around
         confidence = sum(self._belief.get(near, 0.0) for near in around)
         of_node = {int(c): float(d) for c, d in zip(candidates, distances, strict=True)}
         distance = of_node[node]
@@ -377,22 +395,28 @@ class Localiser:
             belief=dict(self._belief),
         )
 
-    def _around(self, node: int) -> set[int]:
-        """A node and those one edge away, without turns."""
-        return {
-            node,
-            *(edge.b for edge in self._map.out_edges(node) if not edge.is_turn),
-            *(edge.a for edge in self._map.in_edges(node) if not edge.is_turn),
-        }
-
-    def _surroundings(self, node: int) -> dict[int, float]:
-        """`TopologicalMap.ahead`, remembered."""
-        known = self._ahead.get(node)
+    def _surroundings(self, node: int) -> _Surroundings:
+        known = self._known.get(node)
         if known is None:
-            known = self._map.ahead(node, self._max_steps)
-            self._ahead[node] = known
-            if len(self._ahead) > _CACHED_NODES:
-                self._ahead.popitem(last=False)
+            known = self._known[node] = self._look_up(node)
+            if len(self._known) > _CACHED_NODES:
+                self._known.popitem(last=False)
         else:
-            self._ahead.move_to_end(node)
+            self._known.move_to_end(node)
         return known
+
+    def _look_up(self, node: int) -> _Surroundings:
+        leaving, entering = self._map.out_edges(node), self._map.in_edges(node)
+        return _Surroundings(
+            ahead=self._map.ahead(node, self._max_steps),
+            leaving=leaving,
+            entering=entering,
+            longest_entering_steps=max((edge.steps for edge in entering), default=0.0),
+            around=frozenset(
+                [
+                    node,
+                    *(edge.b for edge in leaving if not edge.is_turn),
+                    *(edge.a for edge in entering if not edge.is_turn),
+                ]
+            ),
+        )

@@ -68,7 +68,7 @@ from gnm_nav.node_main import run_node
 from gnm_nav.topological_map import MapError, MapModel, TopologicalMap
 
 ROBOT_FRAME = "base_link"
-BEAT_HZ = 20.0
+BEAT_HZ = 50.0
 _MOVING_M_S = 0.08
 _MOVING_RAD_S = 0.2
 """Faster than this, two pictures a tenth of a second apart must differ."""

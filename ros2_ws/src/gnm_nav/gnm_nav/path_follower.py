@@ -17,6 +17,7 @@ from enum import Enum
 
 import numpy as np
 from base_drivers.robot_config import CONTROLLERS, MODEL_PERIOD_S, RobotConfig
+from base_drivers.velocity import strength
 from numpy.typing import NDArray
 
 _TURN_FIRST_RAD = math.radians(70.0)
@@ -43,6 +44,12 @@ class Velocity:
     def is_zero(self) -> bool:
         """Whether nothing moves."""
         return self == ZERO
+
+    def scaled(self, factor: float) -> Velocity:
+        """The same path at another pace."""
+        return Velocity(
+            self.linear_m_s * factor, self.lateral_m_s * factor, self.angular_rad_s * factor
+        )
 
 
 ZERO = Velocity()
@@ -148,10 +155,10 @@ class FollowerSettings:
         waypoint_index: 0-based index of the waypoint that is driven to.
         angular_time_s: time in which the PD controller wants to look towards the waypoint.
         path_timeout_s: largest age of the image behind a path, by its stamp.
-        silence_timeout_s: largest time without a message, by the steady clock.
+        silence_timeout_s: largest time without a message, by the steady clock; from the half on the
+            robot is slowed down.
         future_tolerance_s: how far a stamp may lie ahead of the clock.
         odometry_timeout_s: largest age of odometry that is still used.
-        stop_ramp_s: time from full speed to zero after a time-out or a stop.
         zeros_s: how long zeros are sent after a stop, before the follower goes quiet.
         back_off_m: how far the robot drives back from what its bumper touches; 0: it stays there.
     """
@@ -160,10 +167,9 @@ class FollowerSettings:
     waypoint_index: int
     angular_time_s: float = 0.5
     path_timeout_s: float = 0.9
-    silence_timeout_s: float = 0.12
+    silence_timeout_s: float = 0.08
     future_tolerance_s: float = 0.1
     odometry_timeout_s: float = 0.3
-    stop_ramp_s: float = 0.06
     zeros_s: float = 1.0
     back_off_m: float = 0.1
 
@@ -183,7 +189,7 @@ class FollowerState(Enum):
     BACKING = "backing"
     """Drives a little back from what it touches."""
     STOPPING = "stopping"
-    """Ramps to zero, then sends zeros."""
+    """Sends zeros."""
 
 
 @dataclass(frozen=True)
@@ -304,10 +310,9 @@ class PathFollower:
         self._odometry.append((stamp_s, x_m, y_m, yaw_rad))
 
     def stop(self, reason: str, steady_s: float) -> None:
-        """Forget the path and ramp to zero."""
+        """Forget the path and stand."""
         if self._path is not None:
             self._stopped_at_s = steady_s
-            self._stop_from = self._velocity
         self._path = None
         self._reason = reason
 
@@ -337,21 +342,16 @@ class PathFollower:
         here, compensated = self._from_here(self._path, now_s)
         age_s = max(0.0, now_s - self._path.stamp_s) if compensated else 0.0
         wanted = within_limits(self._wanted(self._path.waypoints, here, age_s), self.robot)
-        self._velocity = self._accelerated(wanted, period_s)
+        late = strength(steady_s - self._received_s, self.settings.silence_timeout_s)
+        self._velocity = self._accelerated(wanted, period_s).scaled(late)
         return FollowerOutput(self._velocity, FollowerState.FOLLOWING, "", compensated)
 
     def _stopping(self, steady_s: float) -> FollowerOutput:
         since_s = steady_s - self._stopped_at_s
-        if since_s > self.settings.stop_ramp_s + self.settings.zeros_s:
-            self._velocity = ZERO
+        self._velocity = ZERO
+        if since_s > self.settings.zeros_s:
             return FollowerOutput(None, FollowerState.QUIET, self._reason, False)
-        # One update early: the ramp ends in time although updates are discrete.
-        factor = max(0.0, 1.0 - (since_s + 0.05) / self.settings.stop_ramp_s)
-        start = self._stop_from
-        self._velocity = Velocity(
-            start.linear_m_s * factor, start.lateral_m_s * factor, start.angular_rad_s * factor
-        )
-        return FollowerOutput(self._velocity, FollowerState.STOPPING, self._reason, False)
+        return FollowerOutput(ZERO, FollowerState.STOPPING, self._reason, False)
 
     def _wanted(
         self, predicted: NDArray[np.float64], here: NDArray[np.float64], age_s: float

@@ -37,9 +37,12 @@ from gnm_nav.path_follower import (
 )
 
 PATH_FRAME = "base_link"
-RATE_HZ = 20.0
+RATE_HZ = 50.0
 _STALLED_CLOCK_S = 0.2
-"""Real time without an update, because a simulated clock stands, after which zero is sent."""
+_CLOCK_STEP_S = 0.02
+"""Zero is sent when a simulated clock moves on by less than this in `_STALLED_CLOCK_S`."""
+_MAX_PERIOD_S = 0.1
+"""An update after a pause must not make up for all of it at once."""
 
 PARAMETERS = (
     NodeParameter(
@@ -88,8 +91,8 @@ PARAMETERS = (
     ),
     NodeParameter(
         "silence_timeout_s",
-        0.12,
-        "Largest time without a message on `waypoints`, in real time",
+        0.08,
+        "Largest real time without a message on `waypoints`; slower from the half on",
         0.05,
         2.0,
         structural=True,
@@ -129,7 +132,8 @@ class PathFollowerNode(LifecycleNode):
         self._output: FollowerOutput | None = None
         self._commands: Any = None
         self._entities: list[Any] = []
-        self._last_update: tuple[float, float] | None = None
+        self._last_update_s: float | None = None
+        self._clock_seen = (-math.inf, 0.0)
         self._clock_stands = False
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -190,14 +194,14 @@ class PathFollowerNode(LifecycleNode):
         self._follower.reset()
         self._refused.clear()
         self._said = FollowerState.QUIET
-        self._last_update = None
+        self._last_update_s = None
+        self._clock_seen = (-math.inf, 0.0)
         self._clock_stands = False
         result = super().on_activate(state)
         self._active = True
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._entities += [
-            self.create_timer(1.0 / RATE_HZ, self._update),
-            self.create_timer(1.0 / RATE_HZ, self._watch_clock, clock=steady),
+            self.create_timer(1.0 / RATE_HZ, self._update, clock=steady),
         ]
         self._report("")
         return result
@@ -205,9 +209,7 @@ class PathFollowerNode(LifecycleNode):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Send zero once; the guard behind sees silence then."""
         self.stop_driving()
-        for timer in self._entities[-2:]:
-            self.destroy_timer(timer)
-        del self._entities[-2:]
+        self.destroy_timer(self._entities.pop())
         result = super().on_deactivate(state)
         self._report("")
         return result
@@ -308,23 +310,16 @@ class PathFollowerNode(LifecycleNode):
         if self._follower is None or not self._active:
             return
         now_s, steady_s = self._now_s(), time.monotonic()
-        last = self._last_update
-        # An update after a pause must not make up for all of it at once.
-        period_s = min(max(now_s - last[0], 0.0), 2.0 / RATE_HZ) if last else 1.0 / RATE_HZ
-        self._last_update = (now_s, steady_s)
-        self._clock_stands = False
-        self._send(self._follower.update(now_s, steady_s, period_s))
-
-    def _watch_clock(self) -> None:
-        """Stop when a simulated clock stands, or runs so slowly that updates are too rare."""
-        last, follower = self._last_update, self._follower
-        if follower is None or last is None or not self._active:
-            return
-        steady_s = time.monotonic()
-        self._clock_stands = steady_s - last[1] > _STALLED_CLOCK_S
+        last_s = now_s if self._last_update_s is None else self._last_update_s
+        self._last_update_s = now_s
+        # A clock that creeps is as bad as one that stands: by it no path grows old.
+        if not 0.0 <= now_s - self._clock_seen[0] < _CLOCK_STEP_S:
+            self._clock_seen = (now_s, steady_s)
+        self._clock_stands = steady_s - self._clock_seen[1] > _STALLED_CLOCK_S
         if self._clock_stands:
-            follower.stop("the clock stands", steady_s)
-            self._send(follower.update(last[0], steady_s, 1.0 / RATE_HZ))
+            self._follower.stop("the clock stands", steady_s)
+        period_s = min(max(now_s - last_s, 0.0), _MAX_PERIOD_S)
+        self._send(self._follower.update(now_s, steady_s, period_s))
 
     def _send(self, output: FollowerOutput) -> None:
         self._output = output

@@ -17,7 +17,7 @@ from base_drivers.go2.sport_service import (
     mode_name,
     move,
 )
-from base_drivers.velocity import REST, Velocity
+from base_drivers.velocity import REST, Velocity, strength
 
 # A request may be lost on the way; the robot takes a repeated stop without harm.
 _STOP_REPEATS: Final = 5
@@ -51,7 +51,7 @@ class Go2Core:
         watchdog_stops: how often commands stopped while it walked.
 
     Args:
-        command_timeout_s: a command is in force for this long.
+        command_timeout_s: a command is in force for this long, from the half on less and less.
         state_timeout_s: without a state for this long the robot is stopped.
         posture_timeout_s: time for a change of posture.
     """
@@ -120,14 +120,15 @@ class Go2Core:
 
     def tick(self, now_s: float) -> list[SportRequest]:
         """Say what is asked for now; call at a steady rate."""
-        if self._command_s + self._command_timeout_s < now_s and not self._command.is_rest():
+        late = strength(now_s - self._command_s, self._command_timeout_s)
+        if late == 0.0 and not self._command.is_rest():
             self._command = REST
             self.watchdog_stops += 1
         requests = []
         ready = self.not_ready(now_s) is None
         if ready and not self._command.is_rest():
             self._walking, self._stops_left = True, 0
-            requests.append(move(self._command))
+            requests.append(move(self._command.scaled(late)))
         elif self._walking:
             self._walking, self._stops_left = False, _STOP_REPEATS
         if not ready:

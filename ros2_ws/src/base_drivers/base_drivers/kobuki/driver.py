@@ -18,12 +18,14 @@ from base_drivers.kobuki.framing import FrameParser, frame
 from base_drivers.kobuki.odometry import KobukiOdometry, Pose
 from base_drivers.kobuki.serial_line import LineLost, SerialLine
 from base_drivers.kobuki.stop_keeper import REALTIME_PRIORITY
-from base_drivers.velocity import REST, Velocity
+from base_drivers.velocity import REST, Velocity, strength
 
 COMPATIBLE_FIRMWARE: Final = 1
 _CYCLE_S: Final = 0.02
 _REQUEST_PERIOD_S: Final = 0.1
 _BLIND_S: Final = 0.2
+_KEEPER_TIMEOUT_S: Final = 0.06
+"""Three cycles of this driver that did not come."""
 _SILENCE_S: Final = 1.0
 _STOP_S: Final = 5.0
 
@@ -86,7 +88,7 @@ class KobukiDriver:
 
     Args:
         port: device file.
-        command_timeout_s: a command is in force for this long.
+        command_timeout_s: a command is in force for this long, from the half on less and less.
         reconnect_initial_s, reconnect_longest_s: waits between attempts to open the port.
         on_motion: called from the thread with each used reading: pose and contacts.
         on_change: called from the thread when the state or its reason changed.
@@ -160,7 +162,7 @@ class KobukiDriver:
         request_realtime(REALTIME_PRIORITY)
         while not self._stop.is_set():
             try:
-                with SerialLine(self._port, self._command_timeout_s) as line:
+                with SerialLine(self._port, _KEEPER_TIMEOUT_S) as line:
                     try:
                         self._serve(line)
                     finally:
@@ -223,12 +225,12 @@ class KobukiDriver:
     def _velocity(self, now_s: float, heard_s: float) -> Velocity:
         """The velocity to send now: the watchdog is here, beside the line."""
         with self._lock:
-            silent = now_s - self._command_s > self._command_timeout_s
-            if silent and not self._command.is_rest():
+            late = strength(now_s - self._command_s, self._command_timeout_s)
+            if late == 0.0 and not self._command.is_rest():
                 self._command = REST
                 self._status = replace(self._status, watchdog_stops=self._status.watchdog_stops + 1)
             driving = self._status.state is LinkState.DRIVING and now_s - heard_s < _BLIND_S
-            velocity = self._command if driving else REST
+            velocity = self._command.scaled(late) if driving else REST
             self._status = replace(self._status, command=velocity)
             return velocity
 

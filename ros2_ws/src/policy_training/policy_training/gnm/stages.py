@@ -24,6 +24,9 @@ def fold_batch_norm(network: Gnm) -> Gnm:
     for module in list(folded.modules()):
         if isinstance(module, nn.Sequential):
             _fold_pairs(module)
+        elif isinstance(module, nn.ReLU | nn.ReLU6):
+            # In place on a part of a tensor, an export scatters the result back into the whole.
+            module.inplace = False
     return folded
 
 

@@ -15,14 +15,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from base_drivers.robot_config import RobotConfig
+from base_drivers.velocity import strength
 from numpy.typing import NDArray
 
 from robot_sim.navigation.base_simulation import BaseSimulation, Odometry
 from robot_sim.navigation.world import World
 
 CYCLE_S = 0.02
-COMMAND_TIMEOUT_S = 0.2
-"""A command that is not repeated within this simulated time stops the base."""
+COMMAND_TIMEOUT_S = 0.08
+"""A command that is not repeated within this real time stops the base, as the driver of a real base
+does."""
 _MAX_LAG_S = 0.25
 
 
@@ -123,7 +125,7 @@ class RealTimeLoop:
         """Forward and left speed [m/s] and yaw rate [rad/s], until the time-out."""
         with self._lock:
             self._command = (v, vy, w)
-            self._command_s = self._time_s
+            self._command_s = time.monotonic()
 
     def reset(
         self, pose: tuple[float, float, float], simulation: BaseSimulation | None = None
@@ -174,8 +176,9 @@ class RealTimeLoop:
         cycles, next_frame_s = 0, 0.0
         while not self._stop.is_set():
             with self._lock:
-                fresh = self._time_s - self._command_s <= COMMAND_TIMEOUT_S
-                self._simulation.step(*(self._command if fresh else (0.0, 0.0, 0.0)), CYCLE_S)
+                late = strength(time.monotonic() - self._command_s, COMMAND_TIMEOUT_S)
+                forward, left, turn = self._command
+                self._simulation.step(late * forward, late * left, late * turn, CYCLE_S)
                 self._time_s += CYCLE_S
                 state = self._state()
             if state.time_s >= next_frame_s - 1e-9:
