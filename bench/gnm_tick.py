@@ -10,7 +10,9 @@ is resized again, the batch of stacked inputs goes through torch with gradients 
 nearest candidate gives the waypoint.
 
 ours: the navigation core from the camera image on: resize the one new image, encode it once with
-ONNX Runtime, localise over as many candidates, plan, choose the subgoal, take its waypoints.
+ONNX Runtime, localise over as many candidates, plan, choose the subgoal, take its waypoints. Where
+OpenVINO is installed (`./run setup openvino`), also with `provider:=openvino_bfloat16`, which is
+faster on CPUs with bfloat16 instructions and rounds to three digits.
 
 Each runs in a process of its own, in alternating rounds: idle threads of one library disturb the
 other. The sizes of the map are measured with the shipped network. Prints a table and, as its last
@@ -34,6 +36,7 @@ from typing import Any
 import numpy as np
 import psutil
 from numpy.typing import NDArray
+from policy_server import openvino_session
 
 ROOT = Path(__file__).resolve().parents[1]
 CAMERA = (120, 160, 3)
@@ -132,7 +135,13 @@ def run_original(weights: Path, candidates: int, ticks: int, threads: int) -> di
 
 
 def run_ours(
-    bundle: Path, candidates: int, ticks: int, threads: int, nodes: int, check: bool
+    bundle: Path,
+    candidates: int,
+    ticks: int,
+    threads: int,
+    nodes: int,
+    check: bool,
+    provider: str = "cpu",
 ) -> dict[str, Any]:
     """The navigation core on a map of `nodes` nodes; see the module's description."""
     from gnm_nav.localiser import LocaliserConfig
@@ -140,7 +149,7 @@ def run_ours(
     from policy_server.navigation_model import load_navigation_model
 
     process = psutil.Process()
-    model = load_navigation_model(bundle, threads)
+    model = load_navigation_model(bundle, threads, provider)
     frames = camera_images(CONTEXT_FRAMES, 2)
     distances: list[float] = []
     if check:
@@ -248,6 +257,11 @@ def _best(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     return min(rounds, key=lambda item: item["wall_ms"])
 
 
+def _difference(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> float:
+    """Largest difference of the distances that two methods find [steps]."""
+    return float(np.abs(np.subtract(a[0]["distances"], b[0]["distances"])).max())
+
+
 def main() -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -260,6 +274,7 @@ def main() -> int:
     parser.add_argument("--role", choices=["network", "original", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--provider", default="cpu", help=argparse.SUPPRESS)
     options = parser.parse_args()
     measured = (options.candidates, options.ticks, options.threads)
     if options.role == "network":
@@ -270,11 +285,12 @@ def main() -> int:
         print(json.dumps(run_original(options.path / "weights.pt", *measured)))
         return 0
     if options.role == "ours":
-        print(json.dumps(run_ours(options.path, *measured, options.nodes[0], options.check)))
+        found = run_ours(options.path, *measured, options.nodes[0], options.check, options.provider)
+        print(json.dumps(found))
         return 0
     shared = ["--candidates", str(options.candidates), "--ticks", str(options.ticks)]
     shared += ["--threads", str(options.threads)]
-    original, ours = [], []
+    original, ours, ours_bfloat16 = [], [], []
     sizes: dict[int, list[dict[str, Any]]] = {nodes: [] for nodes in options.nodes}
     with tempfile.TemporaryDirectory() as scratch:
         _child("--role", "network", "--path", scratch)
@@ -283,11 +299,17 @@ def main() -> int:
             original.append(_child("--role", "original", "--path", scratch, *shared))
             arguments = ["--role", "ours", "--path", full, "--nodes", "100", "--check"]
             ours.append(_child(*arguments, *shared))
+            if openvino_session.is_available():
+                arguments += ["--provider", "openvino_bfloat16"]
+                ours_bfloat16.append(_child(*arguments, *shared))
             for nodes in options.nodes:
                 arguments = ["--role", "ours", "--path", str(options.bundle)]
                 sizes[nodes].append(_child(*arguments, "--nodes", str(nodes), *shared))
-    difference = float(np.abs(np.subtract(original[0]["distances"], ours[0]["distances"])).max())
+    difference = _difference(original, ours)
     best_original, best_ours = _best(original), _best(ours)
+    rows = {"original, published layout": best_original, "ours": best_ours}
+    if ours_bfloat16:
+        rows["ours in bfloat16"] = _best(ours_bfloat16)
     best_sizes = {nodes: _best(rounds) for nodes, rounds in sizes.items()}
     ratio = best_original["wall_ms"] / best_ours["wall_ms"]
     cpu_ratio = best_original["cpu_ms"] / best_ours["cpu_ms"]
@@ -295,7 +317,7 @@ def main() -> int:
     growth = max(item["wall_ms"] for item in best_sizes.values()) / first["wall_ms"]
     print(f"\n{options.candidates} candidates, {options.threads} threads, median of a tick [ms]")
     print(f"{'method':34} {'wall':>8} {'p90':>8} {'CPU':>8}")
-    for label, row in (("original, published layout", best_original), ("ours", best_ours)):
+    for label, row in rows.items():
         print(f"{label:34} {row['wall_ms']:8.2f} {row['wall_p90_ms']:8.2f} {row['cpu_ms']:8.2f}")
     print(f"\n{'nodes':>8} {'tick':>8} {'lost':>8} {'memory B/node':>14} {'disk B/node':>12}")
     for nodes, row in best_sizes.items():
@@ -308,6 +330,7 @@ def main() -> int:
         "threads": options.threads,
         "original": original,
         "ours": ours,
+        "ours_bfloat16": ours_bfloat16,
         "sizes": {str(nodes): rounds for nodes, rounds in sizes.items()},
         "largest_distance_difference_steps": difference,
         "ratio": ratio,
@@ -329,6 +352,13 @@ def main() -> int:
         "memory_bytes_per_node": f"{last['memory_bytes_per_node']:.0f}",
         "distance_difference_steps": f"{difference:.1e}",
     }
+    if ours_bfloat16:
+        best = _best(ours_bfloat16)
+        shown |= {
+            "ratio_bfloat16": f"{best_original['wall_ms'] / best['wall_ms']:.1f}",
+            "ours_bfloat16_ms": f"{best['wall_ms']:.2f}",
+            "distance_difference_bfloat16_steps": f"{_difference(original, ours_bfloat16):.1e}",
+        }
     print(" ".join(f"{key}={value}" for key, value in shown.items()))
     return 0 if math.isfinite(ratio) and difference < 1e-2 else 1
 

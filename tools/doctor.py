@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
 import platform
@@ -53,6 +54,33 @@ def _providers() -> str:
     return f"{onnxruntime.__version__}: {', '.join(onnxruntime.get_available_providers())}"
 
 
+def _openvino() -> str:
+    openvino = importlib.import_module("openvino")
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return f"{_version('openvino')}, {'' if 'BF16' in capabilities else 'no '}bfloat16 on this CPU"
+
+
+def fast_dds_segments(folder: Path = Path("/dev/shm")) -> str:
+    """Shared memory of nodes that were killed. With much of it, Fast DDS loses matches."""
+    left = [lock for lock in folder.glob("fastdds_*_el") if _is_free(lock)]
+    segments = [Path(str(lock).removesuffix("_el")) for lock in left]
+    size_mb = sum(path.stat().st_size for path in segments if path.exists()) / 1e6
+    found = f"{len(left)} segments of killed nodes, {size_mb:.0f} MB"
+    if len(left) > MANY_SEGMENTS:
+        found += "; with all nodes stopped, run: rm /dev/shm/fastdds_* /dev/shm/sem.fastdds_*"
+    return found
+
+
+def _is_free(lock: Path) -> bool:
+    """Whether no process holds the lock file of a segment."""
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
+
+
 def _torch() -> str:
     return _version("torch")
 
@@ -68,6 +96,9 @@ def _display() -> str:
     return os.environ.get("DISPLAY") or "none: viewer:=window needs one, viewer:=web does not"
 
 
+MANY_SEGMENTS = 200
+
+
 REQUIRED: dict[str, Callable[[], str]] = {
     "ROS 2": _ros,
     "RMW": _rmw,
@@ -79,6 +110,8 @@ REQUIRED: dict[str, Callable[[], str]] = {
 }
 OPTIONAL: dict[str, Callable[[], str]] = {
     "torch (training)": _torch,
+    "OpenVINO": _openvino,
+    "shared memory": fast_dds_segments,
     "GPU": _gpu,
     "display": _display,
 }

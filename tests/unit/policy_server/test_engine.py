@@ -1,5 +1,7 @@
 """LEAPP's run rules on models whose outputs are known in closed form."""
 
+from dataclasses import replace
+
 import bundle_builder
 import numpy as np
 import pytest
@@ -16,11 +18,19 @@ from policy_server.engine import (
 CPU = EngineOptions("cpu", 1)
 
 
+@pytest.fixture(params=["cpu", "openvino"])
+def engine(request):
+    """Options of each engine that is installed."""
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    return EngineOptions(request.param, 1)
+
+
 @pytest.mark.parametrize("io_binding", [False, True])
-def test_feedback_takes_effect_in_the_next_tick_and_reset_restores_it(tmp_path, io_binding):
+def test_feedback_takes_effect_in_the_next_tick_and_reset_restores_it(tmp_path, engine, io_binding):
     start = np.arange(7, dtype=np.float32)[None] * 100
     file = bundle_builder.write_recurrent_bundle(tmp_path / "sum", {"add/total_in": start})
-    pipeline = Pipeline(load_bundle(file), EngineOptions("cpu", 1, io_binding))
+    pipeline = Pipeline(load_bundle(file), replace(engine, io_binding=io_binding))
     states = np.random.default_rng(3).normal(size=(6, 1, 7)).astype(np.float32)
     for _ in range(2):
         for index, state in enumerate(states):
@@ -39,8 +49,9 @@ def test_feedback_without_stored_values_starts_at_zero(tmp_path):
     np.testing.assert_array_equal(outputs["add/total_out"], state)
 
 
-def test_a_tick_with_bad_inputs_fails_and_leaves_the_memory_alone(tmp_path):
-    pipeline = Pipeline(load_bundle(bundle_builder.write_recurrent_bundle(tmp_path / "sum")), CPU)
+def test_a_tick_with_bad_inputs_fails_and_leaves_the_memory_alone(tmp_path, engine):
+    file = bundle_builder.write_recurrent_bundle(tmp_path / "sum")
+    pipeline = Pipeline(load_bundle(file), engine)
     state = np.ones((1, 7), np.float32)
     pipeline.run({"add/state": state})
     for bad, part in [
@@ -85,6 +96,20 @@ def test_a_provider_that_is_not_installed_is_replaced_with_a_warning(ptr_file, m
     with pytest.warns(ProviderWarning, match=r'"tensorrt" cannot be used .*running on the CPU'):
         pipeline = Pipeline(load_bundle(ptr_file), EngineOptions("tensorrt", 1))
     assert pipeline.provider == "CPUExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("provider", "tolerance"), [("openvino", 1e-6), ("openvino_bfloat16", 0.01)]
+)
+def test_openvino_computes_what_onnx_runtime_does(ptr_file, provider, tolerance):
+    pytest.importorskip("openvino")
+    pipeline = Pipeline(load_bundle(ptr_file), EngineOptions(provider, 1))
+    assert pipeline.provider == "OpenVINO"
+    size = bundle_builder.IMAGE_SIZE
+    image = np.full((1, size, size, 3), 51, np.uint8)
+    outputs = pipeline.run({"encoder/image": image}, ("encoder",))
+    assert outputs["encoder/embedding"].dtype == np.float32
+    np.testing.assert_allclose(outputs["encoder/embedding"], 0.2, rtol=tolerance)
 
 
 def test_unknown_providers_and_thread_counts_are_refused():

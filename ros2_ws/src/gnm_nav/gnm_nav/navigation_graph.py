@@ -23,6 +23,7 @@ from policy_server.bundle import find_bundle, model_search_path
 NAVIGATION_ARGUMENTS = (
     LaunchArgument("robot", "locobot", "robot of config/robots, or the path of a YAML file"),
     LaunchArgument("bundle", "gnm_sim", "navigation model: a directory, or a name in models/"),
+    LaunchArgument("provider", "cpu", "computes the model: cpu, cuda, openvino_bfloat16, …"),
     LaunchArgument("camera_topic", "/camera/image_raw", "images to drive by"),
     LaunchArgument(
         "scan",
@@ -94,6 +95,7 @@ def navigator_node(
                 "bundle": text(str(bundle)),
                 "map": text(map_path),
                 "robot": text(values["robot"]),
+                "provider": text(values["provider"]),
                 **parameters,
                 **clock,
             }

@@ -20,7 +20,7 @@ from policy_interfaces.action import Explore, NavigateToGoal
 from policy_interfaces.msg import NavigationStatus
 from policy_interfaces.srv import LoadMap
 from policy_server.bundle import MODEL_PATH_VARIABLE, find_bundle, model_search_path
-from policy_server.engine import PROVIDERS, ProviderWarning
+from policy_server.engine import PROVIDER_NAMES, ProviderWarning
 from policy_server.episode import StopSignal
 from policy_server.image_conversion import ImageError
 from policy_server.navigation_model import NavigationModel, load_navigation_model
@@ -95,8 +95,8 @@ PARAMETERS = (
     NodeParameter(
         "provider",
         "cpu",
-        "ONNX Runtime execution provider; falls back to cpu with a warning",
-        choices=("auto", *PROVIDERS),
+        "ONNX Runtime execution provider, or openvino; falls back to cpu with a warning",
+        choices=PROVIDER_NAMES,
         structural=True,
     ),
     NodeParameter("threads", 1, "CPU threads per model stage", 1, 64, structural=True),

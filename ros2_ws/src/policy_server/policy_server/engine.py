@@ -1,4 +1,4 @@
-"""Running a bundle's models with ONNX Runtime.
+"""Running a bundle's models with ONNX Runtime, or with OpenVINO.
 
 `Pipeline` implements LEAPP's run rules: models in order, outputs copied along the data flow in the
 same tick and along the feedback flow into the next one, fed-back inputs restored on reset.
@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from policy_server import openvino_session
 from policy_server.bundle import Bundle, ModelSpec, TensorSpec
 from policy_server.strict_yaml import BundleError, did_you_mean
 
@@ -25,10 +26,13 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
     "migraphx": "MIGraphXExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
     "directml": "DmlExecutionProvider",
 }
+# Computed by OpenVINO itself, beside whichever ONNX Runtime is installed: key → in bfloat16.
+_OPENVINO = {"openvino": False, "openvino_bfloat16": True}
+PROVIDER_NAMES = ("auto", *PROVIDERS, *_OPENVINO)
+"""What `EngineOptions.provider` may be."""
 # TensorRT is not tried by itself: it builds its engines for minutes on the first run.
 _AUTO_ORDER = ("cuda", "cpu")
 _DEVICE_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
@@ -62,10 +66,12 @@ class EngineOptions:
     """How models are run.
 
     Attributes:
-        provider: "auto" or a key of `PROVIDERS`.
+        provider: one of `PROVIDER_NAMES`. "openvino_bfloat16" computes in bfloat16 where the CPU
+            can: faster, with three digits.
         threads: CPU threads per model; 0 chooses half of the cores, at least 1 and at most 4, so
             that camera, controller and simulator keep some.
-        io_binding: keep tensors between models on the device; None: exactly on GPUs.
+        io_binding: keep tensors between models on the device; None: exactly on GPUs. ONNX Runtime
+            only.
         fuse: let ONNX Runtime fuse layers and choose memory layouts, which is faster for
             convolutions and differs from the exporter's arithmetic by rounding.
     """
@@ -76,11 +82,10 @@ class EngineOptions:
     fuse: bool = False
 
     def __post_init__(self) -> None:
-        known = ["auto", *PROVIDERS]
-        if self.provider not in known:
+        if self.provider not in PROVIDER_NAMES:
             raise ValueError(
-                f"found the provider {self.provider!r}, expected one of {known}"
-                f"{did_you_mean(self.provider, known)}"
+                f"found the provider {self.provider!r}, expected one of {list(PROVIDER_NAMES)}"
+                f"{did_you_mean(self.provider, PROVIDER_NAMES)}"
             )
         if not 0 <= self.threads <= 64:
             raise ValueError(f"found {self.threads} threads, expected 0 (automatic) to 64")
@@ -92,10 +97,15 @@ class EngineOptions:
 
 
 def choose_provider(wanted: str) -> str:
-    """Return ONNX Runtime's name of the provider to use.
+    """Return the name of the provider to use: ONNX Runtime's, or OpenVINO's.
 
     A provider that is not installed is replaced by the CPU, with a `ProviderWarning`.
     """
+    if wanted in _OPENVINO:
+        if openvino_session.is_available():
+            return openvino_session.PROVIDER
+        _warn_cpu(wanted, "openvino is not installed: ./run setup openvino")
+        return PROVIDERS["cpu"]
     available = onnxruntime.get_available_providers()
     if wanted == "auto":
         return next(PROVIDERS[name] for name in _AUTO_ORDER if PROVIDERS[name] in available)
@@ -128,6 +138,30 @@ def session_options(options: EngineOptions) -> onnxruntime.SessionOptions:
     return settings
 
 
+def make_session(
+    content: bytes, external: Mapping[str, bytes], provider: str, options: EngineOptions
+) -> Any:
+    """Load a model; the session has the methods of `onnxruntime.InferenceSession` used here.
+
+    Args:
+        content: the ONNX file.
+        external: file name → content, of tensors that are kept beside it.
+        provider: see `choose_provider`.
+        options: threads, and how to compute.
+    """
+    if provider == openvino_session.PROVIDER:
+        return openvino_session.OpenVinoSession(
+            content, external, options.thread_count, _OPENVINO[options.provider]
+        )
+    settings = session_options(options)
+    if external:
+        settings.add_external_initializers_from_files_in_memory(
+            list(external), list(external.values()), [len(data) for data in external.values()]
+        )
+    providers = list(dict.fromkeys((provider, PROVIDERS["cpu"])))
+    return onnxruntime.InferenceSession(content, settings, providers)
+
+
 class Stage:
     """One model, loaded and checked against its specification."""
 
@@ -135,21 +169,13 @@ class Stage:
         self.name = model.name
         self.spec = model
         self.last_run_s = float("nan")
-        settings = session_options(options)
-        if bundle.external_data:
-            settings.add_external_initializers_from_files_in_memory(
-                list(bundle.external_data),
-                list(bundle.external_data.values()),
-                [len(data) for data in bundle.external_data.values()],
-            )
-        providers = list(dict.fromkeys((provider, PROVIDERS["cpu"])))
         self._file = bundle.file.parent / model.file
         try:
             # From bytes, not from the path: these are the bytes whose hash was checked.
-            self.session = onnxruntime.InferenceSession(model.content, settings, providers)
+            self.session = make_session(model.content, bundle.external_data, provider, options)
         except Exception as error:
             first_line = str(error).splitlines()[0]
-            raise BundleError(self._file, "", first_line, "a model ONNX Runtime loads") from None
+            raise BundleError(self._file, "", first_line, "a model that can be loaded") from None
         inputs = self._match("inputs", self.session.get_inputs(), model.inputs)
         outputs = self._match("outputs", self.session.get_outputs(), model.outputs)
         self.input_names = {tensor: f"{model.name}/{name}" for name, tensor in inputs.items()}
@@ -227,7 +253,8 @@ class Pipeline:
             # ONNX Runtime itself falls back in silence when a device or library is missing.
             _warn_cpu(wanted, "its device or one of its libraries is missing")
         device = self.provider in _DEVICE_PROVIDERS
-        self._io_binding = device if options.io_binding is None else options.io_binding
+        bound = device if options.io_binding is None else options.io_binding
+        self._io_binding = bound and self.provider != openvino_session.PROVIDER
         self._device = "cuda" if device else "cpu"
         self._state: dict[str, NDArray[Any]] = {}
         self._plans: dict[tuple[str, ...] | None, list[Stage]] = {None: list(self.stages.values())}

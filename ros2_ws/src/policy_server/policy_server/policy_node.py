@@ -100,7 +100,7 @@ PARAMETERS = (
     NodeParameter(
         "provider",
         "auto",
-        "ONNX Runtime execution provider; falls back to cpu with a warning",
+        "ONNX Runtime execution provider, or openvino; falls back to cpu with a warning",
         choices=("auto", *PROVIDERS),
         structural=True,
     ),

@@ -430,12 +430,13 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=3, help="per world")
     parser.add_argument("--seed", type=int, default=FIRST_TEST_SEED, help="of the first world")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--provider", default="auto", help="what computes the network")
     parser.add_argument("--out", type=Path, help="JSON report")
     arguments = parser.parse_args()
     model = (
         None
         if arguments.baseline
-        else load_navigation_model(arguments.bundle, threads=arguments.threads)
+        else load_navigation_model(arguments.bundle, arguments.threads, arguments.provider)
     )
     report = evaluate(
         model,
