@@ -38,7 +38,7 @@ from base_drivers.go2_messages import request_message, state_from_message
 from base_drivers.lifecycle_process import run_node
 from base_drivers.odometry_messages import odometry_message, transform_message
 from base_drivers.velocity import VelocityLimits, limit_speed
-from base_drivers.velocity_messages import subscribe_commands
+from base_drivers.velocity_messages import DRIVER_COMMAND_PARAMETERS, subscribe_commands
 
 PARAMETERS: Final = (
     NodeParameter("stamped", False, "cmd_vel is TwistStamped instead of Twist", structural=True),
@@ -55,17 +55,7 @@ PARAMETERS: Final = (
         structural=True,
     ),
     NodeParameter("rate_hz", 50.0, "rate of requests and odometry", 20.0, 200.0, structural=True),
-    NodeParameter(
-        "command_timeout_s",
-        0.08,
-        "a command is in force for this long, from the half on less and less",
-        0.05,
-        0.25,
-        structural=True,
-    ),
-    NodeParameter(
-        "command_max_age_s", 0.3, "oldest stamp of a command", 0.02, 2.0, structural=True
-    ),
+    *DRIVER_COMMAND_PARAMETERS,
     NodeParameter(
         "state_timeout_s", 0.2, "silence of the state that stops", 0.05, 2.0, structural=True
     ),

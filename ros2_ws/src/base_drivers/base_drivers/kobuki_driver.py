@@ -39,7 +39,7 @@ from base_drivers.odometry_messages import (
     transform_message,
 )
 from base_drivers.velocity import Velocity, VelocityLimits, limit_speed
-from base_drivers.velocity_messages import subscribe_commands
+from base_drivers.velocity_messages import DRIVER_COMMAND_PARAMETERS, subscribe_commands
 
 PARAMETERS: Final = (
     NodeParameter("port", "/dev/kobuki", "serial port", structural=True),
@@ -47,17 +47,7 @@ PARAMETERS: Final = (
     NodeParameter("odom_frame", "odom", "frame of the odometry", structural=True),
     NodeParameter("base_frame", "base_link", "frame of the base", structural=True),
     NodeParameter("publish_tf", True, "publish odom_frame → base_frame", structural=True),
-    NodeParameter(
-        "command_timeout_s",
-        0.08,
-        "a command is in force for this long, from the half on less and less",
-        0.05,
-        0.25,
-        structural=True,
-    ),
-    NodeParameter(
-        "command_max_age_s", 0.3, "oldest stamp of a command", 0.02, 2.0, structural=True
-    ),
+    *DRIVER_COMMAND_PARAMETERS,
     NodeParameter(
         "reconnect_initial_s", 0.2, "first wait for a lost port", 0.05, 60.0, structural=True
     ),

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Twist, TwistStamped
+from policy_server.node_parameters import NodeParameter
 from rclpy.lifecycle import LifecycleNode
 
 from base_drivers.command_guard import Command
 from base_drivers.velocity import Velocity
+
+DRIVER_COMMAND_PARAMETERS: Final = (
+    NodeParameter(
+        "command_timeout_s",
+        0.08,
+        "a command is in force for this long, from the half on less and less",
+        0.05,
+        0.25,
+        structural=True,
+    ),
+    NodeParameter(
+        "command_max_age_s", 0.3, "oldest stamp of a command", 0.02, 2.0, structural=True
+    ),
+)
+"""How long drivers take a command; the guard sends to them at 50 Hz."""
 
 
 def stamp_seconds(stamp: Time) -> float:
