@@ -1,5 +1,6 @@
 """LEAPP's run rules on models whose outputs are known in closed form."""
 
+import importlib
 from dataclasses import replace
 
 import bundle_builder
@@ -8,6 +9,7 @@ import pytest
 import yaml
 from policy_server.bundle import load_bundle
 from policy_server.engine import (
+    PROVIDER_NAMES,
     EngineOptions,
     InferenceError,
     Pipeline,
@@ -110,6 +112,13 @@ def test_openvino_computes_what_onnx_runtime_does(ptr_file, provider, tolerance)
     outputs = pipeline.run({"encoder/image": image}, ("encoder",))
     assert outputs["encoder/embedding"].dtype == np.float32
     np.testing.assert_allclose(outputs["encoder/embedding"], 0.2, rtol=tolerance)
+
+
+@pytest.mark.parametrize("node", ["policy_server.policy_node", "gnm_nav.navigator_node"])
+def test_the_nodes_take_every_provider(node):
+    parameters = importlib.import_module(node).PARAMETERS
+    (provider,) = [entry for entry in parameters if entry.name == "provider"]
+    assert provider.choices == PROVIDER_NAMES
 
 
 def test_unknown_providers_and_thread_counts_are_refused():

@@ -42,7 +42,7 @@ from policy_server.bundle import (
     load_bundle,
     model_search_path,
 )
-from policy_server.engine import PROVIDERS, EngineOptions, ProviderWarning
+from policy_server.engine import PROVIDER_NAMES, EngineOptions, ProviderWarning
 from policy_server.episode import (
     Episode,
     EpisodeOutcome,
@@ -101,7 +101,7 @@ PARAMETERS = (
         "provider",
         "auto",
         "ONNX Runtime execution provider, or openvino; falls back to cpu with a warning",
-        choices=("auto", *PROVIDERS),
+        choices=PROVIDER_NAMES,
         structural=True,
     ),
     NodeParameter(
