@@ -34,8 +34,8 @@ import numpy as np
 import rclpy
 from base_drivers.go2.sport_service import Api
 from base_drivers.kobuki_emulator.remote import RemoteKobuki
+from base_drivers.velocity import STREAM_TIMEOUT_S
 from geometry_msgs.msg import Twist
-from gnm_nav.navigation_graph import COMMAND_TIMEOUT_S
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
@@ -63,7 +63,7 @@ while True:
     commands.publish(message)
     time.sleep(0.02)
 """
-GUARD = ("--ros-args", "-p", f"command_timeout_s:={COMMAND_TIMEOUT_S}")
+GUARD = ("--ros-args", "-p", f"command_timeout_s:={STREAM_TIMEOUT_S}")
 
 
 class Chain(Node):

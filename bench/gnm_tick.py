@@ -353,7 +353,7 @@ def main() -> int:
         "distance_difference_steps": f"{difference:.1e}",
     }
     if ours_bfloat16:
-        best = _best(ours_bfloat16)
+        best = rows["ours in bfloat16"]
         shown |= {
             "ratio_bfloat16": f"{best_original['wall_ms'] / best['wall_ms']:.1f}",
             "ours_bfloat16_ms": f"{best['wall_ms']:.2f}",

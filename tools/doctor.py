@@ -13,6 +13,8 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+MANY_SEGMENTS = 200
+
 
 def _version(distribution: str) -> str:
     return metadata.version(distribution)
@@ -94,9 +96,6 @@ def _gpu() -> str:
 
 def _display() -> str:
     return os.environ.get("DISPLAY") or "none: viewer:=window needs one, viewer:=web does not"
-
-
-MANY_SEGMENTS = 200
 
 
 REQUIRED: dict[str, Callable[[], str]] = {

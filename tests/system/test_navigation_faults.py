@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import rclpy
 from base_drivers.robot_config import load_robot
+from base_drivers.velocity import STREAM_TIMEOUT_S
 from gnm_nav.map_directory import save_map
-from gnm_nav.navigation_graph import COMMAND_TIMEOUT_S
 from gnm_nav.simulated_courses import map_way
 from launched import Launched, wait_until
 from navigation_drive import START_S, BaseWatcher
@@ -88,7 +88,7 @@ class Graph:
             ),
             "cmd_vel_guard": (
                 "base_drivers", "cmd_vel_guard",
-                "-p", f"command_timeout_s:={COMMAND_TIMEOUT_S}", "-p", "contacts_required:=true",
+                "-p", f"command_timeout_s:={STREAM_TIMEOUT_S}", "-p", "contacts_required:=true",
             ),
             "path_follower": ("gnm_nav", "path_follower_node", "-p", f"robot:={ROBOT}"),
             "navigator": (

@@ -331,9 +331,9 @@ class CommandGuard:
         blind = self._blind(steady_s, node_s)
         if blind is not None:
             return Decision(State.HOLDING, blind, REST)
-        late = strength(silence_s, config.command_timeout_s)
-        decision = self._restrict(self._command.scaled(late), node_s)
-        if late == 1.0 or decision.state is not State.PASSING:
+        share = strength(silence_s, config.command_timeout_s)
+        decision = self._restrict(self._command.scaled(share), node_s)
+        if share == 1.0 or decision.state is not State.PASSING:
             return decision
         finding = Finding(
             COMMAND_LATE, "the next command is late", silence_s, 0.5 * config.command_timeout_s, "s"

@@ -19,9 +19,10 @@ from unitree_api.msg import Request
 from base_drivers.go2.sport_service import STOP_MOVE, Api, velocity_from_parameter
 from base_drivers.go2_messages import request_message
 from base_drivers.lifecycle_process import run_node
+from base_drivers.velocity import STREAM_TIMEOUT_S
 
 PARAMETERS: Final = (
-    NodeParameter("timeout_s", 0.08, "a velocity is trusted for this long", 0.05, 1.0),
+    NodeParameter("timeout_s", STREAM_TIMEOUT_S, "a velocity is trusted for this long", 0.05, 1.0),
 )
 _CHECK_S: Final = 0.02
 _REPEATS: Final = 10

@@ -37,6 +37,9 @@ class Velocity:
 
 
 REST = Velocity()
+STREAM_TIMEOUT_S = 0.08
+"""Time-out of commands that are sent at 50 Hz. Two that did not come slow the base down, so that
+one which brakes within 0.2 s stands 0.3 s after its controller died."""
 
 
 def strength(silence_s: float, timeout_s: float) -> float:

@@ -12,12 +12,12 @@ from policy_server.node_parameters import NodeParameter
 from rclpy.lifecycle import LifecycleNode
 
 from base_drivers.command_guard import Command
-from base_drivers.velocity import Velocity
+from base_drivers.velocity import STREAM_TIMEOUT_S, Velocity
 
 DRIVER_COMMAND_PARAMETERS: Final = (
     NodeParameter(
         "command_timeout_s",
-        0.08,
+        STREAM_TIMEOUT_S,
         "a command is in force for this long, from the half on less and less",
         0.05,
         0.25,

@@ -13,6 +13,7 @@ from ament_index_python.packages import (
     get_package_share_directory,
 )
 from base_drivers.robot_config import RobotConfig
+from base_drivers.velocity import STREAM_TIMEOUT_S
 from graph_launch.launch_arguments import LaunchArgument
 from launch import Action
 from launch.actions import LogInfo
@@ -38,9 +39,6 @@ NAVIGATION_ARGUMENTS = (
 """Arguments that each launch file of navigation has."""
 
 NAVIGATOR = "navigator"
-COMMAND_TIMEOUT_S = 0.08
-"""The path follower sends at 50 Hz. After two commands that did not come the guard slows down, so
-that a base which brakes within 0.2 s stands 0.3 s after its controller died."""
 
 
 def text(value: str) -> ParameterValue:
@@ -130,7 +128,7 @@ def guard_node(
         namespace="",
         parameters=[
             {
-                "command_timeout_s": COMMAND_TIMEOUT_S,
+                "command_timeout_s": STREAM_TIMEOUT_S,
                 "stamped_input": robot.stamped,
                 "stamped_output": robot.stamped,
                 "max_linear_m_s": robot.max_linear_m_s,

@@ -17,7 +17,7 @@ from enum import Enum
 
 import numpy as np
 from base_drivers.robot_config import CONTROLLERS, MODEL_PERIOD_S, RobotConfig
-from base_drivers.velocity import strength
+from base_drivers.velocity import STREAM_TIMEOUT_S, strength
 from numpy.typing import NDArray
 
 _TURN_FIRST_RAD = math.radians(70.0)
@@ -167,7 +167,7 @@ class FollowerSettings:
     waypoint_index: int
     angular_time_s: float = 0.5
     path_timeout_s: float = 0.9
-    silence_timeout_s: float = 0.08
+    silence_timeout_s: float = STREAM_TIMEOUT_S
     future_tolerance_s: float = 0.1
     odometry_timeout_s: float = 0.3
     zeros_s: float = 1.0
@@ -342,8 +342,8 @@ class PathFollower:
         here, compensated = self._from_here(self._path, now_s)
         age_s = max(0.0, now_s - self._path.stamp_s) if compensated else 0.0
         wanted = within_limits(self._wanted(self._path.waypoints, here, age_s), self.robot)
-        late = strength(steady_s - self._received_s, self.settings.silence_timeout_s)
-        self._velocity = self._accelerated(wanted, period_s).scaled(late)
+        share = strength(steady_s - self._received_s, self.settings.silence_timeout_s)
+        self._velocity = self._accelerated(wanted, period_s).scaled(share)
         return FollowerOutput(self._velocity, FollowerState.FOLLOWING, "", compensated)
 
     def _stopping(self, steady_s: float) -> FollowerOutput:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from base_drivers.robot_config import CONTROLLERS, RobotConfigError, load_robot, robot_names
+from base_drivers.velocity import STREAM_TIMEOUT_S
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Quaternion, Twist, TwistStamped
 from nav_msgs.msg import Odometry, Path
@@ -91,7 +92,7 @@ PARAMETERS = (
     ),
     NodeParameter(
         "silence_timeout_s",
-        0.08,
+        STREAM_TIMEOUT_S,
         "Largest real time without a message on `waypoints`; slower from the half on",
         0.05,
         2.0,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from base_drivers.robot_config import RobotConfigError, load_robot
+from base_drivers.velocity import STREAM_TIMEOUT_S
 from builtin_interfaces.msg import Time as TimeMessage
 from geometry_msgs.msg import Pose, Quaternion, TransformStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
@@ -33,7 +34,7 @@ from sensor_msgs.msg import CameraInfo, Image, LaserScan
 from tf2_msgs.msg import TFMessage
 
 from robot_sim.navigation.base_simulation import BaseSimulation
-from robot_sim.navigation.real_time_loop import COMMAND_TIMEOUT_S, BaseState, RealTimeLoop
+from robot_sim.navigation.real_time_loop import BaseState, RealTimeLoop
 from robot_sim.navigation.route import NoRoute, free_pose
 from robot_sim.navigation.world import KINDS, World, WorldError, make_world
 
@@ -138,10 +139,10 @@ class NavigationSim(Node):
 
     def _on_stamped(self, message: TwistStamped) -> None:
         age_s = (self.get_clock().now() - Time.from_msg(message.header.stamp)).nanoseconds * 1e-9
-        if not self._simulated_clock and abs(age_s) > COMMAND_TIMEOUT_S:
+        if not self._simulated_clock and abs(age_s) > STREAM_TIMEOUT_S:
             self.get_logger().warning(
                 f"cmd_vel ignored: its stamp is {age_s:.2f} s old, expected less than "
-                f"{COMMAND_TIMEOUT_S} s",
+                f"{STREAM_TIMEOUT_S} s",
                 throttle_duration_sec=1.0,
             )
             return

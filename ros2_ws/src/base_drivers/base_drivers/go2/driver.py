@@ -120,15 +120,15 @@ class Go2Core:
 
     def tick(self, now_s: float) -> list[SportRequest]:
         """Say what is asked for now; call at a steady rate."""
-        late = strength(now_s - self._command_s, self._command_timeout_s)
-        if late == 0.0 and not self._command.is_rest():
+        share = strength(now_s - self._command_s, self._command_timeout_s)
+        if share == 0.0 and not self._command.is_rest():
             self._command = REST
             self.watchdog_stops += 1
         requests = []
         ready = self.not_ready(now_s) is None
         if ready and not self._command.is_rest():
             self._walking, self._stops_left = True, 0
-            requests.append(move(self._command.scaled(late)))
+            requests.append(move(self._command.scaled(share)))
         elif self._walking:
             self._walking, self._stops_left = False, _STOP_REPEATS
         if not ready:

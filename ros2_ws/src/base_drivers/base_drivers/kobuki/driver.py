@@ -225,12 +225,12 @@ class KobukiDriver:
     def _velocity(self, now_s: float, heard_s: float) -> Velocity:
         """The velocity to send now: the watchdog is here, beside the line."""
         with self._lock:
-            late = strength(now_s - self._command_s, self._command_timeout_s)
-            if late == 0.0 and not self._command.is_rest():
+            share = strength(now_s - self._command_s, self._command_timeout_s)
+            if share == 0.0 and not self._command.is_rest():
                 self._command = REST
                 self._status = replace(self._status, watchdog_stops=self._status.watchdog_stops + 1)
             driving = self._status.state is LinkState.DRIVING and now_s - heard_s < _BLIND_S
-            velocity = self._command.scaled(late) if driving else REST
+            velocity = self._command.scaled(share) if driving else REST
             self._status = replace(self._status, command=velocity)
             return velocity
 

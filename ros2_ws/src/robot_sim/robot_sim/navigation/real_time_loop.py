@@ -15,16 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from base_drivers.robot_config import RobotConfig
-from base_drivers.velocity import strength
+from base_drivers.velocity import STREAM_TIMEOUT_S, strength
 from numpy.typing import NDArray
 
 from robot_sim.navigation.base_simulation import BaseSimulation, Odometry
 from robot_sim.navigation.world import World
 
 CYCLE_S = 0.02
-COMMAND_TIMEOUT_S = 0.08
-"""A command that is not repeated within this real time stops the base, as the driver of a real base
-does."""
 _MAX_LAG_S = 0.25
 
 
@@ -122,7 +119,8 @@ class RealTimeLoop:
                 thread.join(timeout=2.0)
 
     def command(self, v: float, vy: float, w: float) -> None:
-        """Forward and left speed [m/s] and yaw rate [rad/s], until the time-out."""
+        """Forward and left speed [m/s] and yaw rate [rad/s], in real time for as long as a driver
+        takes it."""
         with self._lock:
             self._command = (v, vy, w)
             self._command_s = time.monotonic()
@@ -176,9 +174,9 @@ class RealTimeLoop:
         cycles, next_frame_s = 0, 0.0
         while not self._stop.is_set():
             with self._lock:
-                late = strength(time.monotonic() - self._command_s, COMMAND_TIMEOUT_S)
+                share = strength(time.monotonic() - self._command_s, STREAM_TIMEOUT_S)
                 forward, left, turn = self._command
-                self._simulation.step(late * forward, late * left, late * turn, CYCLE_S)
+                self._simulation.step(share * forward, share * left, share * turn, CYCLE_S)
                 self._time_s += CYCLE_S
                 state = self._state()
             if state.time_s >= next_frame_s - 1e-9:
