@@ -15,10 +15,8 @@ from typing import Any
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from spun_nodes import SpunNodes
 
 START_S = 60.0
 BEST_EFFORT = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -56,8 +54,9 @@ class Watched:
 class Graph:
     """A test's own node, and processes beside it."""
 
-    def __init__(self, node: Node, domain: int) -> None:
-        self.node = node
+    def __init__(self, nodes: SpunNodes, domain: int) -> None:
+        self._nodes = nodes
+        self.node = nodes.add(rclpy.create_node("tester", context=nodes.context))
         self.environment = os.environ | {
             "ROS_DOMAIN_ID": str(domain),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
@@ -97,12 +96,7 @@ class Graph:
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
         """Call a service."""
-        client: Any = self.node.create_client(kind, name)
-        assert client.wait_for_service(START_S), f"{name} does not exist"
-        future = client.call_async(request)
-        wait_until(future.done, START_S, name)
-        self.node.destroy_client(client)
-        return future.result()
+        return self._nodes.call(kind, name, request, START_S)
 
     def watch(self, kind: Any, topic: str, qos: Any = BEST_EFFORT) -> Watched:
         """Keep the messages of a topic."""
@@ -145,19 +139,10 @@ class Graph:
 @contextmanager
 def isolated_graph(domain: int) -> Iterator[Graph]:
     """A node in a domain of its own, spun in a thread."""
-    context = Context()
-    rclpy.init(context=context, domain_id=domain)
-    node = rclpy.create_node("tester", context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    thread = threading.Thread(target=executor.spin)
-    thread.start()
-    graph = Graph(node, domain)
+    nodes = SpunNodes(domain)
+    graph = Graph(nodes, domain)
     try:
         yield graph
     finally:
         graph.end()
-        executor.shutdown()
-        thread.join()
-        node.destroy_node()
-        rclpy.try_shutdown(context=context)
+        nodes.close()

@@ -4,14 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
-import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
+from spun_nodes import SpunNodes
 
 CONFIGURE = Transition.TRANSITION_CONFIGURE
 ACTIVATE = Transition.TRANSITION_ACTIVATE
@@ -33,14 +30,8 @@ class NodeRig:
 
     def __init__(self, domain, module, name, around, **parameters):
         self.name = name
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.around = around(self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self._clients = {}
-        self.executor.add_node(self.around)
-        self.thread = threading.Thread(target=self._spin, daemon=True)
-        self.thread.start()
+        self._nodes = SpunNodes(domain)
+        self.around = self._nodes.add(around(self._nodes.context))
         arguments = [part for key in parameters for part in ("-p", f"{key}:={parameters[key]}")]
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, "--ros-args", *arguments],
@@ -50,20 +41,8 @@ class NodeRig:
             text=True,
         )
 
-    def _spin(self):
-        # The context ends before the executor does.
-        try:
-            self.executor.spin()
-        except rclpy.executors.ExternalShutdownException:
-            return
-
     def call(self, service_type, name, request, timeout_s=30.0):
-        # One client for all calls: a server drops its answer to one that it does not know yet.
-        if name not in self._clients:
-            self._clients[name] = self.around.create_client(service_type, name)
-        client = self._clients[name]
-        assert client.wait_for_service(30.0), f"no service {name}"
-        return self.wait_for(client.call_async(request), timeout_s)
+        return self._nodes.call(service_type, name, request, timeout_s)
 
     def wait_for(self, future, timeout_s=30.0):
         assert wait_until(future.done, timeout_s), "no answer"
@@ -87,10 +66,8 @@ class NodeRig:
         return self.process.communicate(timeout=20.0)[0]
 
     def close(self):
+        # Before the process is killed: that may leave their shared memory in disorder.
+        self._nodes.close()
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
-        self.executor.shutdown()
-        self.thread.join(5.0)
-        self.around.destroy_node()
-        rclpy.try_shutdown(context=self.context)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 
@@ -24,13 +23,12 @@ from policy_interfaces.msg import EndEffectorDelta, EndEffectorState
 from rclpy.action import ActionClient
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.client import Client
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
+from spun_nodes import SpunNodes
 from widowx_control.arm_controller_node import ArmController
 from widowx_control.bridge_spaces import ACTION_NAMES, pose_from_state
 from widowx_control.controller_parameters import ParameterError
@@ -45,7 +43,6 @@ from widowx_control.kinematics import (
 
 NAMESPACE = "/wx250s"
 RESULT = MoveToNamedPose.Result
-_domains = itertools.count(os.getpid() % 90 + 1)
 
 
 class StandInDriver(Node):
@@ -201,23 +198,14 @@ class Operator(Node):
         return wait_for(self.change_state.call_async(request), timeout_s=20.0).success
 
 
-class Graph:
+class Graph(SpunNodes):
     """A driver and an operator in a DDS domain of their own, and controllers on request."""
 
-    def __init__(self):
-        self.domain = next(_domains) % 100 + 1
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=self.domain)
-        self.spun = []
+    def __init__(self, domain):
+        super().__init__(domain)
+        self.domain = domain
         self.driver = self.add(StandInDriver(self.context))
         self.operator = self.add(Operator(self.context))
-
-    def add(self, node):
-        executor = SingleThreadedExecutor(context=self.context)
-        executor.add_node(node)
-        self.spun.append((node, executor))
-        threading.Thread(target=executor.spin, daemon=True).start()
-        return node
 
     def controller(self, **parameters):
         parameters = {"discovery_s": 0.3, "driver_timeout_s": 2.0, **parameters}
@@ -234,16 +222,10 @@ class Graph:
         # The operator's writer and the controller's reader must know each other.
         until(lambda: self.operator.count_subscribers("end_effector_delta") > 0)
 
-    def close(self):
-        for node, executor in self.spun:
-            executor.shutdown(timeout_sec=2.0)
-            node.destroy_node()
-        rclpy.shutdown(context=self.context)
-
 
 @pytest.fixture
-def graph():
-    graph = Graph()
+def graph(free_domain):
+    graph = Graph(free_domain)
     yield graph
     graph.close()
 
@@ -376,8 +358,8 @@ def test_bad_commands_are_refused_and_counted(graph_module, code, sent):
 
 
 @pytest.fixture(scope="module")
-def graph_module():
-    graph = Graph()
+def graph_module(module_domain):
+    graph = Graph(module_domain)
     graph.active_controller()
     yield graph
     graph.close()

@@ -9,12 +9,10 @@ import os
 import random
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
 import pytest
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand, JointTrajectoryCommand
 from interbotix_xs_msgs.srv import (
@@ -31,11 +29,10 @@ from policy_interfaces.action import MoveToNamedPose
 from policy_interfaces.msg import EndEffectorDelta
 from rclpy.action import ActionClient
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from servo_bus_emulator.remote import RemoteEmulator
+from spun_nodes import SpunNodes
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectoryPoint
@@ -333,25 +330,18 @@ class Fuzzer(Node):
         return {**self.any_name(), "reg": self.rng.choice(REGISTERS)}
 
 
-class Graph:
+class Graph(SpunNodes):
     """Emulated bus, processes of the nodes, operator and fuzzer."""
 
     def __init__(self, folder, domain, seed):
+        super().__init__(domain)
         self.folder = folder
         self.environment = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
         self.processes: dict[str, subprocess.Popen] = {}
         self.emulator = RemoteEmulator(folder, "--no-timing")
         self.emulator.start()
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.operator = Operator(self.context)
-        self.fuzzer = Fuzzer(self.context, self.operator, seed)
-        self.executors = []
-        for node in (self.operator, self.fuzzer):
-            executor = SingleThreadedExecutor(context=self.context)
-            executor.add_node(node)
-            self.executors.append(executor)
-            threading.Thread(target=executor.spin, daemon=True).start()
+        self.operator = self.add(Operator(self.context))
+        self.fuzzer = self.add(Fuzzer(self.context, self.operator, seed))
         self.start(
             "xs_driver",
             "widowx_control.xs_driver.node",
@@ -387,14 +377,10 @@ class Graph:
         self.report()
         for name in self.processes:
             print((self.folder / f"{name}.log").read_text(errors="replace")[-2000:])
+        super().close()
         for process in self.processes.values():
             process.kill()
             process.wait()
-        for executor in self.executors:
-            executor.shutdown(timeout_sec=10.0)
-        self.fuzzer.destroy_node()
-        self.operator.destroy_node()
-        rclpy.shutdown(context=self.context)
         self.emulator.stop()
 
 

@@ -7,13 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 
 import numpy as np
 import pytest
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
 from interbotix_xs_msgs.srv import RegisterValues, RobotInfo
@@ -23,12 +21,11 @@ from policy_interfaces.action import MoveToNamedPose
 from policy_interfaces.msg import GuardStatus
 from rclpy.action import ActionClient
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
+from spun_nodes import SpunNodes
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from widowx_control.gripper import finger_distance_m
@@ -240,25 +237,15 @@ class Controller(Node):
         self.wait_passing()
 
 
-class Bench:
+class Bench(SpunNodes):
     """Arm and controller in a DDS domain of their own, and the guard's process on request."""
 
     def __init__(self, domain):
+        super().__init__(domain)
         self.environment = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.spun = []
         self.processes = []
         self.arm = self.add(Arm(self.context))
         self.controller = self.add(Controller(self.context, self.arm))
-
-    def add(self, node):
-        executor = SingleThreadedExecutor(context=self.context)
-        executor.add_node(node)
-        thread = threading.Thread(target=executor.spin, daemon=True)
-        thread.start()
-        self.spun.append((node, executor))
-        return node
 
     def start(self, module, *arguments, environment=None, **parameters):
         """Start a node's process."""
@@ -280,13 +267,10 @@ class Bench:
         return process
 
     def close(self):
+        super().close()
         for process in self.processes:
             process.kill()
             process.wait()
-        for node, executor in self.spun:
-            executor.shutdown(timeout_sec=2.0)
-            node.destroy_node()
-        rclpy.shutdown(context=self.context)
 
 
 @pytest.fixture

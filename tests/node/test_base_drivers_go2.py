@@ -3,14 +3,14 @@
 import math
 import os
 import signal
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from base_drivers.go2.sport_service import Api, velocity_from_parameter
+from base_drivers.velocity import Velocity
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist
+from lifecycle_process import isolated_graph, wait_until
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
@@ -18,10 +18,6 @@ from sensor_msgs.msg import BatteryState
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 from unitree_api.msg import Request
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from lifecycle_process import isolated_graph, wait_until
 
 STOP_WITHIN_S = 0.3
 
@@ -50,9 +46,9 @@ class Rig:
         return message
 
     def driving(self, *velocity):
-        """Context that sends a velocity at 20 Hz."""
+        """Context that sends a velocity at 50 Hz, as the guard does."""
         self.velocity = velocity
-        return self.graph.repeating(self.commands, self.twist, 20.0)
+        return self.graph.repeating(self.commands, self.twist, 50.0)
 
     def asked(self, since_s=0.0):
         return [Api(m.header.identity.api_id) for _, m in self.requests.since(since_s)]
@@ -115,8 +111,8 @@ def test_walking_measuring_and_ending(graph):
         assert (transform.header.frame_id, transform.child_frame_id) == ("odom", "base_link")
         moves = [m for _, m in rig.requests.messages if m.header.identity.api_id == Api.MOVE]
         assert all(m.header.policy.noreply for m in moves)
-        last = velocity_from_parameter(moves[-1].parameter)
-        assert (last.x, last.y, last.yaw) == (0.4, 0.2, 0.5)
+        # Any one of them may be weaker: a command fades when the next one comes late.
+        assert Velocity(0.4, 0.2, 0.5) in [velocity_from_parameter(m.parameter) for m in moves]
         ended_s = time.monotonic()
     assert rig.first_stop_after(ended_s - 0.05) - ended_s < STOP_WITHIN_S
     wait_until(lambda: rig.speed() < 0.01)

@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist, TwistStamped
 from lifecycle_msgs.msg import Transition
+from lifecycle_process import isolated_graph, wait_until
 from policy_interfaces.msg import BaseContacts, GuardStatus
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
@@ -20,10 +20,6 @@ from rclpy.time import Time
 from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from lifecycle_process import isolated_graph, wait_until
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 STOP_WITHIN_S = 0.3

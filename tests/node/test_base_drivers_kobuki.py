@@ -4,9 +4,7 @@ import itertools
 import math
 import os
 import signal
-import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -14,16 +12,13 @@ from base_drivers.kobuki_emulator.remote import RemoteKobuki
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist, TwistStamped
 from lifecycle_msgs.msg import Transition
+from lifecycle_process import isolated_graph, wait_until
 from nav_msgs.msg import Odometry
 from policy_interfaces.msg import BaseContacts
 from rclpy.time import Time
 from sensor_msgs.msg import BatteryState
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from lifecycle_process import isolated_graph, wait_until
 
 STOP_WITHIN_S = 0.3
 
@@ -60,9 +55,9 @@ class Rig:
         return message
 
     def driving(self, x, yaw=0.0, **stamp):
-        """Context that sends a velocity at 20 Hz."""
+        """Context that sends a velocity at 50 Hz, as the guard does."""
         self.velocity = (x, yaw)
-        return self.graph.repeating(self.commands, lambda: self.twist(**stamp), 20.0)
+        return self.graph.repeating(self.commands, lambda: self.twist(**stamp), 50.0)
 
     def value(self, key):
         if self.diagnostics.last is None:

@@ -19,23 +19,22 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from sensor_msgs.srv import SetCameraInfo
+from spun_nodes import SpunNodes
 
 OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-_domains = itertools.count()
 
 
 class Client:
     """Drives one camera_driver process and keeps what it publishes."""
 
-    def __init__(self, node, domain, ros_home):
-        self.node = node
+    def __init__(self, nodes, domain, ros_home):
+        self.nodes = nodes
+        self.node = node = nodes.add(rclpy.create_node("camera_test", context=nodes.context))
         self.environment = os.environ | {"ROS_DOMAIN_ID": str(domain), "ROS_HOME": str(ros_home)}
         self.process = None
         self.images: list[Image] = []
@@ -63,21 +62,15 @@ class Client:
             text=True,
         )
 
-    def call(self, kind, name, request, timeout_s=20.0):
-        client = self.node.create_client(kind, name)
-        assert client.wait_for_service(timeout_s), f"{name} does not exist"
-        future = client.call_async(request)
-        wait_until(future.done, timeout_s)
-        self.node.destroy_client(client)
-        return future.result()
-
     def change(self, transition):
         request = ChangeState.Request(transition=Transition(id=transition))
-        return self.call(ChangeState, "/camera/camera_driver/change_state", request).success
+        return self.nodes.call(ChangeState, "/camera/camera_driver/change_state", request).success
 
     def state(self):
         request = GetState.Request()
-        return self.call(GetState, "/camera/camera_driver/get_state", request).current_state.id
+        return self.nodes.call(
+            GetState, "/camera/camera_driver/get_state", request
+        ).current_state.id
 
     def bring_up(self, **parameters):
         self.start(**parameters)
@@ -87,7 +80,9 @@ class Client:
     def set(self, name, value):
         parameter = Parameter(name, value=value).to_parameter_msg()
         request = SetParameters.Request(parameters=[parameter])
-        return self.call(SetParameters, "/camera/camera_driver/set_parameters", request).results[0]
+        return self.nodes.call(
+            SetParameters, "/camera/camera_driver/set_parameters", request
+        ).results[0]
 
     def latest_condition(self):
         if not self.diagnostics:
@@ -115,23 +110,13 @@ def wait_until(condition, timeout_s=20.0):
 
 
 @pytest.fixture
-def client(monkeypatch, tmp_path):
+def client(free_domain, monkeypatch, tmp_path):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    domain = 1 + (os.getpid() * 13 + next(_domains)) % 200
-    context = Context()
-    rclpy.init(context=context, domain_id=domain)
-    node = rclpy.create_node("camera_test", context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    thread = threading.Thread(target=executor.spin)
-    thread.start()
-    client = Client(node, domain, tmp_path)
+    nodes = SpunNodes(free_domain)
+    client = Client(nodes, free_domain, tmp_path)
     yield client
     client.end()
-    executor.shutdown()
-    thread.join()
-    node.destroy_node()
-    rclpy.shutdown(context=context)
+    nodes.close()
 
 
 @pytest.fixture
@@ -322,7 +307,7 @@ def test_calibration_from_a_calibration_tool_is_stored_and_used(client, video, t
     info.p = [50.0, 0.0, 32.0, 0.0, 0.0, 51.0, 24.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     wrong = CameraInfo(width=640, height=480)
     for request, expected in ((wrong, False), (info, True)):
-        response = client.call(
+        response = client.nodes.call(
             SetCameraInfo,
             "/camera/set_camera_info",
             SetCameraInfo.Request(camera_info=request),

@@ -4,19 +4,17 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
-import rclpy
 from policy_interfaces.action import MoveToNamedPose, RunEpisode
 from policy_interfaces.msg import TaskStatus
 from policy_interfaces.srv import ResetScene, SetTask
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.context import Context
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
+from spun_nodes import SpunNodes
 from std_srvs.srv import SetBool
 
 TASKS = ["put_red_cube_in_pot", "open_drawer"]
@@ -114,23 +112,14 @@ class StandIns(Node):
 def graph(free_domain, monkeypatch):
     monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    context = Context()
-    rclpy.init(context=context, domain_id=free_domain)
-    executor = MultiThreadedExecutor(num_threads=4, context=context)
-    threads = []
+    nodes = SpunNodes(free_domain)
 
     def start(**options):
-        node = StandIns(context, **options)
-        executor.add_node(node)
-        threads.append(threading.Thread(target=executor.spin))
-        threads[-1].start()
-        return node
+        executor = MultiThreadedExecutor(num_threads=4, context=nodes.context)
+        return nodes.add(StandIns(nodes.context, **options), executor)
 
     yield start
-    executor.shutdown()
-    rclpy.try_shutdown(context=context)
-    for thread in threads:
-        thread.join()
+    nodes.close()
 
 
 def start_runner(**parameters):

@@ -61,7 +61,7 @@ def generate_launch_description():
 
 
 @pytest.fixture
-def launch(tmp_path):
+def launch(tmp_path, free_domain):
     """Function that runs the launch file in an installed package and returns status and output."""
     prefix = tmp_path / "install"
     share = prefix / "share" / "demo_robot"
@@ -88,7 +88,7 @@ def launch(tmp_path):
             env={
                 **os.environ,
                 "AMENT_PREFIX_PATH": prefixes,
-                "ROS_DOMAIN_ID": str(1 + (os.getpid() * 13 + 11) % 200),
+                "ROS_DOMAIN_ID": str(free_domain),
                 "ROS_LOG_DIR": str(tmp_path / "log"),
                 "TMPDIR": str(tmp_path),
             },

@@ -1,6 +1,5 @@
 """The map builder's node through its topics and services, in its own process."""
 
-import sys
 import time
 from pathlib import Path
 
@@ -11,14 +10,11 @@ from diagnostic_msgs.msg import DiagnosticArray
 from gnm_nav.camera_image import image_message
 from gnm_nav.map_directory import load_map
 from nav_msgs.msg import Odometry
+from node_rig import NodeRig, wait_until
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from node_rig import NodeRig, wait_until
 
 BUNDLE = Path(__file__).parents[2] / "models" / "gnm_sim"
 

@@ -1,14 +1,13 @@
 """The navigation simulator as a process of its own, through its topics and services only."""
 
 import math
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
+from node_rig import NodeRig, wait_until
 from policy_interfaces.msg import BaseContacts, BaseSimStatus
 from policy_interfaces.srv import ResetWorld
 from rclpy.node import Node
@@ -17,10 +16,6 @@ from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, LaserScan
 from tf2_msgs.msg import TFMessage
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from node_rig import NodeRig, wait_until
 
 START_S = 120.0
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -9,9 +9,7 @@ import math
 import os
 import shutil
 import signal
-import sys
 import time
-from pathlib import Path as FilePath
 
 import numpy as np
 import pytest
@@ -19,6 +17,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from gnm_nav.map_building import MapBuilder
 from gnm_nav.map_directory import save_map
 from nav_msgs.msg import Odometry, Path
+from navigation_bundle import STEPS, picture, write_navigation_bundle
+from node_rig import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, NodeRig, wait_until
 from policy_interfaces.action import Explore, NavigateToGoal
 from policy_interfaces.msg import NavigationStatus
 from policy_interfaces.srv import LoadMap
@@ -29,12 +29,6 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from visualization_msgs.msg import MarkerArray
-
-sys.path.insert(0, str(FilePath(__file__).parent))
-sys.path.insert(0, str(FilePath(__file__).parents[1]))
-
-from navigation_bundle import STEPS, picture, write_navigation_bundle
-from node_rig import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, NodeRig, wait_until
 
 SPACING_M = 0.1
 Reason = NavigateToGoal.Result

@@ -2,21 +2,16 @@
 
 import itertools
 import math
-import sys
 import time
-from pathlib import Path as FilePath
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry, Path
+from node_rig import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, NodeRig, wait_until
 from rclpy.clock import Clock
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMessage
-
-sys.path.insert(0, str(FilePath(__file__).parent))
-
-from node_rig import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, NodeRig, wait_until
 
 
 def make_path(stamp_ns, waypoints, frame="base_link"):

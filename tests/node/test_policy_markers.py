@@ -6,20 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
 import pytest
 import rclpy
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState, PolicyStatus
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
+from spun_nodes import SpunNodes
 from visualization_msgs.msg import Marker, MarkerArray
 
 LOW_M, HIGH_M = [0.1, -0.25, 0.0], [0.45, 0.25, 0.33]
 NAMES = ["dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"]
-_domains = itertools.count()
 
 
 class Graph:
@@ -54,30 +51,21 @@ class Graph:
 
 
 @pytest.fixture
-def graph(monkeypatch):
+def graph(free_domain, monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    domain = 1 + (os.getpid() * 13 + next(_domains)) % 200
-    context = Context()
-    rclpy.init(context=context, domain_id=domain)
-    controller = rclpy.create_node("arm_controller", context=context)
+    nodes = SpunNodes(free_domain)
+    controller = rclpy.create_node("arm_controller", context=nodes.context)
     controller.declare_parameter("base_frame", "wx250s/base_link")
     controller.declare_parameter("workspace_low_m", LOW_M)
     controller.declare_parameter("workspace_high_m", HIGH_M)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(controller)
-    graph = Graph(controller)
-    thread = threading.Thread(target=executor.spin)
-    thread.start()
+    graph = Graph(nodes.add(controller))
     command = [sys.executable, "-m", "episode_tools.policy_markers", "--ros-args"]
     command += ["-p", "rate_hz:=30.0", "-p", "arrow_scale:=2.0"]
-    process = subprocess.Popen(command, env=os.environ | {"ROS_DOMAIN_ID": str(domain)})
+    process = subprocess.Popen(command, env=os.environ | {"ROS_DOMAIN_ID": str(free_domain)})
     yield graph
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=15) == 0
-    executor.shutdown()
-    thread.join()
-    controller.destroy_node()
-    rclpy.shutdown(context=context)
+    nodes.close()
 
 
 def points(marker):

@@ -1,44 +1,25 @@
 """The policy node through its own topics, services, action and parameters, in its own process."""
 
 import array
-import itertools
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 import time
-from pathlib import Path
 
+import bundle_builder
 import pytest
-import rclpy
-from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
+from lifecycle_msgs.msg import State
+from node_rig import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, NodeRig, wait_until
 from policy_interfaces.action import RunEpisode
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState, PolicyStatus
 from policy_interfaces.srv import SetTask
 from policy_server.episode import STALE_TO_END_S
 from rclpy.action import ActionClient
 from rclpy.clock import Clock
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import bundle_builder
-
 PERIOD_S = 0.2
-_domains = itertools.count(20 + os.getpid() % 40)
-
-CONFIGURE = Transition.TRANSITION_CONFIGURE
-ACTIVATE = Transition.TRANSITION_ACTIVATE
-DEACTIVATE = Transition.TRANSITION_DEACTIVATE
-CLEANUP = Transition.TRANSITION_CLEANUP
 
 
 class Robot(Node):
@@ -102,63 +83,17 @@ class Robot(Node):
         self.commands.append((time.monotonic(), message))
 
 
-class Rig:
+class Rig(NodeRig):
     """The policy node's process and the robot around it."""
 
-    def __init__(self, model, simulated_rate=None, **parameters):
-        self.domain = next(_domains)
-        self.processes = []
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=self.domain)
-        self.robot = Robot(self.context, simulated_rate)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.robot)
-        self.thread = threading.Thread(target=self._spin, daemon=True)
-        self.thread.start()
-        self.process = self.start_node(model=model, **parameters)
+    def __init__(self, domain, simulated_rate=None, **parameters):
+        def robot(context):
+            return Robot(context, simulated_rate)
+
+        super().__init__(domain, "policy_server.policy_node", "policy_node", robot, **parameters)
+        self.robot = self.around
         self.episodes = ActionClient(self.robot, RunEpisode, "policy_node/run_episode")
         self.feedback = []
-
-    def _spin(self):
-        # The context ends before the executor does.
-        try:
-            self.executor.spin()
-        except rclpy.executors.ExternalShutdownException:
-            return
-
-    def start_node(self, **parameters):
-        arguments = [part for name in parameters for part in ("-p", f"{name}:={parameters[name]}")]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "policy_server.policy_node", "--ros-args", *arguments],
-            env={**os.environ, "ROS_DOMAIN_ID": str(self.domain)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.processes.append(process)
-        return process
-
-    def call(self, service_type, name, request):
-        client = self.robot.create_client(service_type, name)
-        assert client.wait_for_service(20.0), f"no service {name}"
-        response = self.wait_for(client.call_async(request))
-        self.robot.destroy_client(client)
-        return response
-
-    def wait_for(self, future, timeout_s=20.0):
-        assert wait_until(future.done, timeout_s)
-        return future.result()
-
-    def transition(self, transition):
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return self.call(ChangeState, "policy_node/change_state", request).success
-
-    def state(self):
-        return self.call(GetState, "policy_node/get_state", GetState.Request()).current_state.id
-
-    def activate(self):
-        assert self.transition(CONFIGURE)
-        assert self.transition(ACTIVATE)
 
     def start_episode(self, **goal):
         goal = {"task": "push_left", "max_steps": 5, "seed": 1, **goal}
@@ -175,30 +110,6 @@ class Rig:
         _, future = self.start_episode(**goal)
         return self.wait_for(future).result
 
-    def output(self):
-        """End the node; return what it printed."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.communicate(timeout=20.0)[0]
-
-    def close(self):
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-        self.executor.shutdown()
-        self.thread.join(5.0)
-        self.robot.destroy_node()
-        rclpy.try_shutdown(context=self.context)
-
-
-def wait_until(condition, timeout_s=20.0):
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.005)
-    return False
-
 
 @pytest.fixture
 def bundle(tmp_path):
@@ -206,12 +117,12 @@ def bundle(tmp_path):
 
 
 @pytest.fixture
-def make_rig(bundle, monkeypatch):
+def make_rig(bundle, free_domain, monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     rigs = []
 
     def make(**arguments):
-        rigs.append(Rig(**{"model": bundle, **arguments}))
+        rigs.append(Rig(free_domain, **{"model": bundle, **arguments}))
         return rigs[-1]
 
     yield make

@@ -1,7 +1,6 @@
 """The simulator node as a process of its own, through its topics and services only."""
 
 import importlib.util
-import itertools
 import json
 import os
 import signal
@@ -41,7 +40,6 @@ START = [0.0, 0.022, 0.1831, 0.0, 1.3657, 0.0]
 JOINTS = ["waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"]
 NAMES = [*JOINTS, "gripper", "left_finger", "right_finger"]
 TIMEOUT_S = 20.0
-_domains = itertools.count(os.getpid() % 90 + 100)
 
 
 def launch(domain, *parameters):
@@ -138,20 +136,15 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def domain():
-    return next(_domains)
-
-
-@pytest.fixture(scope="module")
-def process(domain):
-    started = launch(domain, "task:=open_drawer", "seed:=3")
+def process(module_domain):
+    started = launch(module_domain, "task:=open_drawer", "seed:=3")
     yield started
     assert finish(started) == 0
 
 
 @pytest.fixture(scope="module")
-def client(process, domain):
-    made = Client(domain)
+def client(process, module_domain):
+    made = Client(module_domain)
     made.ready()
     yield made
     made.close()
@@ -297,11 +290,11 @@ def test_reset_scene_changes_the_task_and_refuses_unknown_ones(client):
     client.until(lambda: client.status[-1].episode == status.episode, "a refused reset counted")
 
 
-def test_a_second_driver_in_the_namespace_refuses_to_start(client, domain):
+def test_a_second_driver_in_the_namespace_refuses_to_start(client, module_domain):
     # Of two that start together both may give way; the first is safe once it has stopped looking.
     first_s = time.monotonic()
     client.until(lambda: time.monotonic() > first_s + RIVAL_WATCH_S, "the clock stands still")
-    rival = launch(domain)
+    rival = launch(module_domain)
     _, errors = rival.communicate(timeout=TIMEOUT_S)
     assert rival.returncode == 1
     # The other's name may not have been discovered yet when its publisher has.
@@ -322,18 +315,17 @@ def test_a_second_driver_in_the_namespace_refuses_to_start(client, domain):
         ("servo_bus_control:=/no/bus", "no bus to control"),
     ],
 )
-def test_wrong_parameters_end_it_with_a_message(parameter, found):
-    process = launch(next(_domains), parameter)
+def test_wrong_parameters_end_it_with_a_message(free_domain, parameter, found):
+    process = launch(free_domain, parameter)
     _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 1
     assert found in errors
     assert "Traceback" not in errors
 
 
-def test_faster_than_real_time_publishes_the_clock_and_stamps_with_it():
-    domain = next(_domains)
-    process = launch(domain, "rtf:=3.0")
-    client = Client(domain)
+def test_faster_than_real_time_publishes_the_clock_and_stamps_with_it(free_domain):
+    process = launch(free_domain, "rtf:=3.0")
+    client = Client(free_domain)
     try:
         client.ready()
         client.until(lambda: client.clock and client.images, "no clock or no image")
@@ -348,11 +340,10 @@ def test_faster_than_real_time_publishes_the_clock_and_stamps_with_it():
         assert finish(process) == 0
 
 
-def test_behind_a_servo_bus_there_are_servos_instead_of_topics(tmp_path):
-    domain = next(_domains)
+def test_behind_a_servo_bus_there_are_servos_instead_of_topics(tmp_path, free_domain):
     link, control = tmp_path / "ttyDXL", tmp_path / "control"
-    process = launch(domain, f"servo_bus:={link}", f"servo_bus_control:={control}")
-    client = Client(domain)
+    process = launch(free_domain, f"servo_bus:={link}", f"servo_bus_control:={control}")
+    client = Client(free_domain)
     try:
         client.until(lambda: client.images and client.status, "no image or no task_status")
         laid = client.call(ResetScene, "/robot_sim/reset_scene", task="open_drawer", seed=5)
@@ -376,11 +367,10 @@ def test_behind_a_servo_bus_there_are_servos_instead_of_topics(tmp_path):
     assert not link.is_symlink() and not control.exists()
 
 
-def test_the_servos_do_not_outlive_a_killed_simulation(tmp_path):
-    domain = next(_domains)
+def test_the_servos_do_not_outlive_a_killed_simulation(tmp_path, free_domain):
     link, control = tmp_path / "ttyDXL", tmp_path / "control"
-    process = launch(domain, f"servo_bus:={link}", f"servo_bus_control:={control}")
-    client = Client(domain)
+    process = launch(free_domain, f"servo_bus:={link}", f"servo_bus_control:={control}")
+    client = Client(free_domain)
     try:
         client.until(lambda: client.images, "no image")
         process.kill()
@@ -395,7 +385,7 @@ def test_the_servos_do_not_outlive_a_killed_simulation(tmp_path):
     importlib.util.find_spec("interbotix_xs_modules") is None,
     reason="Interbotix's Python client is not installed",
 )
-def test_the_unmodified_interbotix_client_moves_the_arm(client, domain):
+def test_the_unmodified_interbotix_client_moves_the_arm(client, module_domain):
     script = """
 import time
 from interbotix_common_modules.common_robot.robot import robot_shutdown, robot_startup
@@ -418,5 +408,5 @@ until(lambda position: position[7] < 0.017)
 robot_shutdown()
 """
     client.ready()
-    environment = os.environ | {"ROS_DOMAIN_ID": str(domain)}
+    environment = os.environ | {"ROS_DOMAIN_ID": str(module_domain)}
     subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=90.0)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -14,24 +13,23 @@ import pytest
 import rclpy
 import widowx_description
 from rcl_interfaces.srv import SetParameters
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import JointState
+from spun_nodes import SpunNodes
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 
 ARM = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-_domains = itertools.count()
 
 
 class Graph:
     """One robot_state_publisher process, and the frames that it publishes."""
 
-    def __init__(self, node, domain):
-        self.node = node
+    def __init__(self, nodes, domain):
+        self.nodes = nodes
+        self.node = node = nodes.add(rclpy.create_node("frames_test", context=nodes.context))
         self.environment = os.environ | {"ROS_DOMAIN_ID": str(domain)}
         self.process = None
         self.moving = {}  # child frame: latest TransformStamped
@@ -93,12 +91,11 @@ class Graph:
         self.publisher.publish(message)
 
     def set(self, name, value):
-        client = self.node.create_client(SetParameters, "robot_state_publisher/set_parameters")
-        assert client.wait_for_service(20.0)
         parameter = Parameter(name, value=value).to_parameter_msg()
-        future = client.call_async(SetParameters.Request(parameters=[parameter]))
-        wait_until(future.done)
-        return future.result().results[0]
+        request = SetParameters.Request(parameters=[parameter])
+        return self.nodes.call(
+            SetParameters, "robot_state_publisher/set_parameters", request
+        ).results[0]
 
     def pose(self, frame, root):
         """4x4 pose of a frame in the root frame, from the published transforms."""
@@ -129,23 +126,13 @@ def wait_until(condition, timeout_s=20.0):
 
 
 @pytest.fixture
-def graph(monkeypatch):
+def graph(free_domain, monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    domain = 1 + (os.getpid() * 13 + next(_domains)) % 200
-    context = Context()
-    rclpy.init(context=context, domain_id=domain)
-    node = rclpy.create_node("frames_test", context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    thread = threading.Thread(target=executor.spin)
-    thread.start()
-    graph = Graph(node, domain)
+    nodes = SpunNodes(free_domain)
+    graph = Graph(nodes, free_domain)
     yield graph
     graph.end()
-    executor.shutdown()
-    thread.join()
-    node.destroy_node()
-    rclpy.shutdown(context=context)
+    nodes.close()
 
 
 def configuration(model, positions):

@@ -5,17 +5,13 @@ installed, it is run too.
 """
 
 import importlib.util
-import itertools
 import math
-import os
 import random
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand, JointTrajectoryCommand
 from interbotix_xs_msgs.srv import (
@@ -26,13 +22,13 @@ from interbotix_xs_msgs.srv import (
     RobotInfo,
     TorqueEnable,
 )
-from rclpy.context import Context
 from rclpy.duration import Duration
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from servo_bus_emulator.remote import RemoteEmulator
+from spun_nodes import SpunNodes
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectoryPoint
 
@@ -41,7 +37,6 @@ NAMES = [
     *("left_finger", "right_finger"),
 ]
 ARM = NAMES[:6]
-_domains = itertools.count(os.getpid() % 90 + 110)
 
 
 def wait_for(condition, timeout_s=15.0, what="the condition"):
@@ -56,8 +51,9 @@ def wait_for(condition, timeout_s=15.0, what="the condition"):
 class Client(Node):
     """Speaks as the Interbotix client does."""
 
-    def __init__(self, context):
-        super().__init__("client", context=context, namespace="/wx250s")
+    def __init__(self, nodes):
+        super().__init__("client", context=nodes.context, namespace="/wx250s")
+        self.nodes = nodes
         reliable = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         self.states = []
         self.diagnostics = {}
@@ -75,12 +71,8 @@ class Client(Node):
             values = {entry.key: entry.value for entry in status.values}
             self.diagnostics[name] = (status.level, status.message, values)
 
-    def call(self, kind, service, /, timeout_s=25.0, **fields):
-        client = self.create_client(kind, service)
-        assert client.wait_for_service(timeout_sec=15.0), f"no service {service}"
-        future = client.call_async(kind.Request(**fields))
-        wait_for(future.done, timeout_s, f"an answer of {service}")
-        return future.result()
+    def call(self, kind, service, /, **fields):
+        return self.nodes.call(kind, service, kind.Request(**fields))
 
     def position(self, name):
         return self.states[-1].position[NAMES.index(name)]
@@ -90,20 +82,16 @@ class Client(Node):
         wait_for(lambda: len(self.states) >= start + count, what="joint_states")
 
 
-class System:
-    def __init__(self, path, monkeypatch):
-        self.domain = next(_domains)
-        monkeypatch.setenv("ROS_DOMAIN_ID", str(self.domain))
+class System(SpunNodes):
+    def __init__(self, path, domain, monkeypatch):
+        super().__init__(domain)
+        self.domain = domain
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
         self.emulator = RemoteEmulator(path, "--no-timing")
         self.emulator.start()
         self.process = None
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=self.domain)
-        self.client = Client(self.context)
-        self.executor = MultiThreadedExecutor(num_threads=2, context=self.context)
-        self.executor.add_node(self.client)
-        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
-        self.thread.start()
+        executor = MultiThreadedExecutor(num_threads=2, context=self.context)
+        self.client = self.add(Client(self), executor)
 
     def start_node(self, *parameters):
         settings = ("reply_margin_ms:=20.0", "bus_watchdog_ms:=500", *parameters)
@@ -124,19 +112,16 @@ class System:
         return self.process.returncode, output
 
     def close(self):
+        super().close()
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.communicate()
-        self.executor.shutdown()
-        self.thread.join(timeout=5)
-        self.client.destroy_node()
-        self.context.try_shutdown()
         self.emulator.stop()
 
 
 @pytest.fixture
-def system(tmp_path, monkeypatch):
-    system = System(tmp_path, monkeypatch)
+def system(tmp_path, free_domain, monkeypatch):
+    system = System(tmp_path, free_domain, monkeypatch)
     yield system
     system.close()
 

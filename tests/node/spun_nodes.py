@@ -1,0 +1,61 @@
+"""The nodes of a test itself, spun in threads of their own in one DDS domain."""
+
+import threading
+import time
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+_END_S = 10.0
+
+
+class SpunNodes:
+    """Make nodes with `context`, `add` them, and `close` at the end."""
+
+    def __init__(self, domain):
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self._spun = []
+        self._clients = {}
+
+    def add(self, node, executor=None):
+        """Spin a node from now on, and return it."""
+        executor = executor or SingleThreadedExecutor(context=self.context)
+        executor.add_node(node)
+        thread = threading.Thread(target=_spin, args=(executor,), daemon=True)
+        thread.start()
+        self._spun.append((node, executor, thread))
+        return node
+
+    def call(self, kind, name, request, timeout_s=30.0):
+        """Call a service from the node that was added first; its answer."""
+        # One client for all calls: a server drops its answer to one that it does not know yet.
+        if name not in self._clients:
+            self._clients[name] = self._spun[0][0].create_client(kind, name)
+        client = self._clients[name]
+        assert client.wait_for_service(timeout_s), f"no service {name}"
+        future = client.call_async(request)
+        deadline_s = time.monotonic() + timeout_s
+        while not future.done():
+            assert time.monotonic() < deadline_s, f"no answer of {name} in {timeout_s:g} s"
+            time.sleep(0.005)
+        return future.result()
+
+    def close(self):
+        """End what spins, then the nodes: destroying one in its own callback kills Python."""
+        for _, executor, _ in self._spun:
+            executor.shutdown(timeout_sec=_END_S)
+        for node, _, thread in self._spun:
+            thread.join(_END_S)
+            assert not thread.is_alive(), f"a callback of {node.get_name()} does not return"
+            node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+
+
+def _spin(executor):
+    # A test may end the context before the executor.
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        return
