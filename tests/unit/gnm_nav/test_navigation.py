@@ -160,6 +160,24 @@ def test_without_another_way_the_goal_is_unreachable(seed):
     assert decisions[-1].waypoints_m is None and core.goal is None
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_only_way_is_tried_again_after_it_was_blocked(seed):
+    model = SyntheticModel(seed)
+    made, truth = build(model, driven([(0, 0), (10, 0)]), seed=seed)
+    robot = Robot(truth[1], seed, walls=[lambda x, y: x > 5.0])
+    core = NavigationCore(model, made, SPACING_M, NavigationConfig(stuck_change=9.0))
+    core.set_goal_node("last")
+    ticks = 0
+    while core.planner.blocked == frozenset():
+        assert ticks < 1000
+        navigate(core, robot, 1, started_s=0.25 * ticks)
+        ticks += 1
+    robot.walls.clear()
+    decisions = navigate(core, robot, 1000, started_s=0.25 * ticks)
+    assert decisions[-1].reached, decisions[-1].message
+    assert away(robot, truth[-1]) < 0.5
+
+
 def test_no_way_in_the_map_is_unreachable_too():
     model = SyntheticModel()
     made, truth = build(model, driven([(0, 0), (6, 0)]), driven([(-10, 0), (-10, 6)]))

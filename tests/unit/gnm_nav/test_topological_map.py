@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from gnm_nav.route_planner import CLOSURE_PENALTY_STEPS, RoutePlanner
+from gnm_nav.route_planner import CLOSURE_PENALTY_STEPS, DOUBTED_STEPS, RoutePlanner
 from gnm_nav.topological_map import (
     EdgeKind,
     MapCode,
@@ -70,6 +70,14 @@ def test_routes_are_shortest_also_after_blocking(data):
     fewer = lengths_by_relaxation(count, [e for e in left if (e[0], e[1]) not in without], goal)
     for start in range(count):
         assert planner.has_way(start, without) == math.isfinite(fewer[start])
+    assert [planner.steps_to_goal(start) for start in range(count)] == pytest.approx(expected)
+    doubted = planner.blocked
+    planner.doubt_blocked()
+    assert not planner.blocked
+    dearer = [
+        (a, b, steps + DOUBTED_STEPS * ((a, b) in doubted), kind) for a, b, steps, kind in edges
+    ]
+    expected = lengths_by_relaxation(count, dearer, goal)
     assert [planner.steps_to_goal(start) for start in range(count)] == pytest.approx(expected)
     planner.unblock_all()
     assert planner.steps_to_goal(0) == pytest.approx(lengths_by_relaxation(count, edges, goal)[0])

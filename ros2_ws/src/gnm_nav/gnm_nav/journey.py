@@ -64,9 +64,11 @@ class Journey:
         nearest_goal_steps: smallest distance to the goal since it came near.
         reach_ticks: ticks on end for which the goal was within reach.
         replans: times that edges were blocked.
+        second_tries: times that blocked edges were tried again.
         troubles: nodes at which something was in the way.
         lost_since_s: since when the robot is lost, None: it is not.
         searched_rad: how far it has turned to find itself or another way.
+        search_side: +1 or −1, the side to which it does so; None: not yet chosen.
         looking_since_s: since when it looks at something near, None: it does not.
         looked_at_rad: `searched_rad` where it last did.
         crept_steps: how far it has driven since it got lost.
@@ -85,9 +87,11 @@ class Journey:
     nearest_goal_steps: float = math.inf
     reach_ticks: int = 0
     replans: int = 0
+    second_tries: int = 0
     troubles: list[int] = field(default_factory=list)
     lost_since_s: float | None = None
     searched_rad: float = 0.0
+    search_side: float | None = None
     looking_since_s: float | None = None
     looked_at_rad: float = -math.inf
     crept_steps: float = 0.0
@@ -109,9 +113,14 @@ class Journey:
         if remaining_steps <= self.best_steps - config.progress_steps:
             self.best_steps = remaining_steps
             self.progress_at_s = now_s
-            self.searched_rad = 0.0
-            self.looked_at_rad = -math.inf
+            self.end_search()
         return float(np.clip(1.0 - remaining_steps / self.first_steps, 0.0, 1.0))
+
+    def end_search(self) -> None:
+        """The next search begins anew."""
+        self.searched_rad = 0.0
+        self.search_side = None
+        self.looked_at_rad = -math.inf
 
     def trouble(
         self,

@@ -351,7 +351,7 @@ class NavigationCore:
                 self._planner.steps_to_goal(here.node)
             ):
                 # Bounded all the same: getting lost here again and again blocks the way.
-                journey.searched_rad = 0.0
+                journey.end_search()
                 answer = self._recover(journey, seen, journey.last_node, Trouble.LOST, now_s)
                 if answer is not None:
                     return answer
@@ -623,7 +623,7 @@ class NavigationCore:
         self._planner.block_all(edges)
         journey.replans += 1
         journey.best_steps = math.inf
-        journey.searched_rad = 0.0
+        journey.end_search()
         message = f"{trouble}; {len(edges)} edges after node {place} are blocked, planning again"
         return replace(
             seen,
@@ -725,7 +725,7 @@ class NavigationCore:
             state=NavigationState.TURNING,
             node=None,
             message="lost: turning to see more",
-            turn_rate_rad_s=self._search_side(journey) * self._config.turn_rate_rad_s,
+            turn_rate_rad_s=self._search_rate(journey),
         )
 
     def _creep(self, seen: NavigationDecision, here: Localisation) -> NavigationDecision:
@@ -760,6 +760,12 @@ class NavigationCore:
             return True
         return False
 
+    def _search_rate(self, journey: Journey) -> float:
+        """To one side throughout a search, whatever it is for at the moment: else it never ends."""
+        if journey.search_side is None:
+            journey.search_side = self._search_side(journey)
+        return journey.search_side * self._config.turn_rate_rad_s
+
     def _search_side(self, journey: Journey) -> float:
         """+1 to turn left, −1 to turn right: to where the route goes on."""
         assert self._map is not None and self._planner is not None
@@ -785,10 +791,24 @@ class NavigationCore:
             seen,
             state=NavigationState.TURNING,
             message=f"no way from node {here.node}: turning to find another",
-            turn_rate_rad_s=self._config.turn_rate_rad_s,
+            turn_rate_rad_s=self._search_rate(journey),
         )
 
     def _no_way(self, journey: Journey, seen: NavigationDecision, node: int) -> NavigationDecision:
+        """No way is left. One that was blocked may be free by now, or was never in the way."""
+        assert self._planner is not None
+        if self._planner.blocked and journey.second_tries < self._config.second_tries:
+            journey.second_tries += 1
+            journey.end_search()
+            journey.troubles.clear()
+            journey.best_steps = math.inf
+            journey.lost_since_s = None
+            self._planner.doubt_blocked()
+            return replace(
+                seen,
+                state=NavigationState.LOCALISING,
+                message=f"no way from node {node} but blocked ones: trying them again",
+            )
         return self._give_up(
             journey,
             seen,

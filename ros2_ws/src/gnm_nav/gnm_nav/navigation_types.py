@@ -83,6 +83,8 @@ class NavigationConfig:
     """How far ahead the route counts as blocked [model steps]."""
     block_radius_m: float = 0.45
     """Nodes this near to blocked ones, where the map has poses, are blocked too."""
+    second_tries: int = 2
+    """Times that what was blocked is tried again when no other way is left."""
     doubt_ticks: int = 2
     """Ticks on end with everything far after which the robot stands, before it counts as lost."""
     look_s: float = 1.5
@@ -127,6 +129,7 @@ class NavigationConfig:
             "recoveries": (0, 10),
             "block_steps": (0.5, 100.0),
             "block_radius_m": (0.0, 10.0),
+            "second_tries": (0, 10),
             "doubt_ticks": (1, 1000),
             "look_s": (0.0, 30.0),
             "look_apart_rad": (0.0, 3.2),

@@ -13,6 +13,8 @@ from gnm_nav.topological_map import EdgeKind, TopologicalMap
 
 CLOSURE_PENALTY_STEPS = 1.0
 """Extra cost of a closure: a driven edge is surer, and routes must not weave between two drives."""
+DOUBTED_STEPS = 50.0
+"""Extra cost of an edge that was blocked once: used where no way without it is about as long."""
 
 
 class RoutePlanner:
@@ -29,7 +31,8 @@ class RoutePlanner:
         self._goal: int | None = None
         self._steps: NDArray[np.float64] = np.full(len(topological_map), math.inf)
         closure = topological_map.edges["kind"] == EdgeKind.CLOSURE
-        self._costs = topological_map.edges["steps"] + CLOSURE_PENALTY_STEPS * closure
+        self._sure_costs = topological_map.edges["steps"] + CLOSURE_PENALTY_STEPS * closure
+        self._costs = self._sure_costs
         self._reversed: rx.PyDiGraph | None = None
         self._blocked: set[tuple[int, int]] = set()
 
@@ -84,10 +87,23 @@ class RoutePlanner:
         finally:
             graph.add_edges_from(gone)
 
+    def doubt_blocked(self) -> None:
+        """Blocked edges can be used again, at an extra cost, which adds up."""
+        if not self._blocked:
+            return
+        self._costs = self._costs.copy()
+        for a, b in self._blocked:
+            leaving = self._map.out_slice(a)
+            self._costs[leaving][self._map.edges["b"][leaving] == b] += DOUBTED_STEPS
+        self._blocked.clear()
+        self._reversed = None
+        self._plan()
+
     def unblock_all(self) -> None:
-        """Every edge can be used again."""
-        if self._blocked:
+        """Every edge can be used again, at its own cost."""
+        if self._blocked or self._costs is not self._sure_costs:
             self._blocked.clear()
+            self._costs = self._sure_costs
             self._reversed = None
             self._plan()
 
