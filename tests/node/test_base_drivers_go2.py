@@ -136,6 +136,18 @@ def test_a_dead_or_hanging_driver_stops_the_robot(graph, number):
         assert rig.first_stop_after(killed_s) - killed_s < STOP_WITHIN_S
 
 
+def test_without_its_keeper_the_driver_does_not_drive(graph):
+    rig = Rig(graph)
+    with rig.driving(0.4, 0.0, 0.0):
+        wait_until(rig.walks, 20.0)
+        rig.keeper.kill()
+        rig.first_stop_after(time.monotonic())
+        wait_until(lambda: rig.speed() < 0.01)
+        wait_until(lambda: "keeper" in rig.message())
+        rig.keeper = graph.start("base_drivers.go2_stop_keeper")
+        wait_until(rig.walks, 20.0)
+
+
 def test_a_robot_that_tells_nothing_is_stopped(graph):
     rig = Rig(graph)
     with rig.driving(0.4, 0.0, 0.0):

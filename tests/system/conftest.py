@@ -1,22 +1,14 @@
 """One isolated ROS domain per test, and a watcher of the arm's command topics."""
 
 import itertools
-import sys
-import threading
 import time
-from pathlib import Path
 
 import pytest
-import rclpy
 from interbotix_xs_msgs.msg import JointGroupCommand
-from policy_interfaces.msg import EndEffectorDelta, TaskStatus
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from launched import Launched
+from policy_interfaces.msg import EndEffectorDelta, TaskStatus
+from rclpy.node import Node
+from spun_nodes import SpunNodes
 
 
 def pytest_collection_modifyitems(items):
@@ -64,17 +56,9 @@ class Watcher(Node):
 @pytest.fixture
 def watcher(free_domain, monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    context = Context()
-    rclpy.init(context=context, domain_id=free_domain)
-    node = Watcher(context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    thread = threading.Thread(target=executor.spin)
-    thread.start()
-    yield node
-    executor.shutdown()
-    rclpy.try_shutdown(context=context)
-    thread.join()
+    nodes = SpunNodes(free_domain)
+    yield nodes.add(Watcher(nodes.context))
+    nodes.close()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from policy_interfaces.srv import LoadMap, ResetWorld
 from rclpy.action import ActionClient
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from spun_nodes import call
 
 START_S = 90.0
 STANDS_M_S = 0.03
@@ -74,11 +75,7 @@ class BaseWatcher(Node):
         return max(driving) - since_s
 
     def call(self, service_type, name, request):
-        client = self.create_client(service_type, name)
-        assert client.wait_for_service(timeout_sec=START_S), name
-        future = client.call_async(request)
-        wait_until(future.done, START_S, f"{name} did not answer")
-        return future.result()
+        return call(self, service_type, name, request, START_S)
 
     def _wait_for_node(self, name):
         """A killed node seems to offer its services for a while: wait until one answers."""

@@ -13,19 +13,12 @@ from policy_interfaces.action import MoveToNamedPose
 from rclpy.action import ActionClient
 from sensor_msgs.msg import JointState
 from servo_bus_emulator.control_socket import tell
+from spun_nodes import call
 from std_srvs.srv import Trigger
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 90.0
 KILLS = 2
-
-
-def call(node, service_type, name, request):
-    client = node.create_client(service_type, name)
-    assert client.wait_for_service(timeout_sec=START_S), name
-    future = client.call_async(request)
-    wait_until(future.done, START_S, f"{name} did not answer")
-    return future.result()
 
 
 def test_an_episode_through_driver_and_bus(start, tmp_path):
@@ -75,7 +68,7 @@ def test_torque_off_goes_limp_and_a_lost_bus_waits_for_the_rearm(start, watcher,
 
     def torque(enable):
         request = TorqueEnable.Request(cmd_type="group", name="arm", enable=enable)
-        call(watcher, TorqueEnable, "/wx250s/torque_enable", request)
+        call(watcher, TorqueEnable, "/wx250s/torque_enable", request, START_S)
 
     torque(False)
     wait_until(lambda: abs(fresh(1).position[1] - held[1]) > 0.4, START_S, "the arm stays up")
@@ -90,7 +83,7 @@ def test_torque_off_goes_limp_and_a_lost_bus_waits_for_the_rearm(start, watcher,
     fresh()
     # Reconnected by itself, but it moves only when somebody says so.
     assert move()[0] != MoveToNamedPose.Result.CODE_REACHED
-    answer = call(watcher, Trigger, "/wx250s/xs_driver/rearm", Trigger.Request())
+    answer = call(watcher, Trigger, "/wx250s/xs_driver/rearm", Trigger.Request(), START_S)
     assert answer.success, answer.message
     fresh(50)
     code, message = move()

@@ -11,6 +11,7 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from policy_interfaces.action import MoveToNamedPose, RunEpisode
 from rclpy.action import ActionClient
+from spun_nodes import call
 
 BUNDLE = Path(__file__).parents[2] / "models" / "ptr_widowx_sim"
 START_S = 60.0
@@ -18,18 +19,10 @@ POLICY_PERIOD_S = 0.2
 HOLD_WITHIN_S = 0.3
 
 
-def call(node, service_type, name, request):
-    client = node.create_client(service_type, name)
-    assert client.wait_for_service(timeout_sec=START_S), name
-    future = client.call_async(request)
-    wait_until(future.done, START_S, f"{name} did not answer")
-    return future.result()
-
-
 def change_state(node, transition, goal):
     request = ChangeState.Request(transition=Transition(id=transition))
-    assert call(node, ChangeState, "/policy_node/change_state", request).success
-    state = call(node, GetState, "/policy_node/get_state", GetState.Request())
+    assert call(node, ChangeState, "/policy_node/change_state", request, START_S).success
+    state = call(node, GetState, "/policy_node/get_state", GetState.Request(), START_S)
     assert state.current_state.id == goal
 
 

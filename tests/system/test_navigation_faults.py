@@ -8,12 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
-import rclpy
 from base_drivers.robot_config import load_robot
 from base_drivers.velocity import STREAM_TIMEOUT_S
 from gnm_nav.map_directory import save_map
@@ -22,9 +20,8 @@ from launched import Launched, wait_until
 from navigation_drive import START_S, BaseWatcher
 from policy_interfaces.action import NavigateToGoal
 from policy_server.navigation_model import load_navigation_model
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from robot_sim.navigation.world import make_world
+from spun_nodes import SpunNodes
 
 BUNDLE = Path(__file__).parents[2] / "models" / "gnm_sim"
 ROBOT = "locobot"
@@ -51,17 +48,10 @@ def mapped(tmp_path_factory):
 def base(module_domain):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        context = Context()
-        rclpy.init(context=context, domain_id=module_domain)
-        node = BaseWatcher(context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    thread = threading.Thread(target=executor.spin)
-    thread.start()
+        nodes = SpunNodes(module_domain)
+        node = nodes.add(BaseWatcher(nodes.context))
     yield node
-    executor.shutdown()
-    rclpy.try_shutdown(context=context)
-    thread.join()
+    nodes.close()
 
 
 class Graph:

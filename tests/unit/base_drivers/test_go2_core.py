@@ -29,13 +29,18 @@ TICK_S = 0.02
 
 
 class Robot:
-    """The core and its clock; `mode` is told at every tick while `tells` is true."""
+    """The core and its clock; `mode` is told at every tick while `tells` is true.
+
+    Its stop keeper hears every request while `hears` is true.
+    """
 
     def __init__(self, mode=Mode.BALANCE_STAND):
-        self.core = Go2Core(0.2, 0.2, 5.0)
+        self.core = Go2Core(0.2, 0.2, 5.0, 0.3)
+        self.core.on_heard()
         self.now_s = 10.0
         self.state = replace(STANDING, mode=mode)
         self.tells = True
+        self.hears = True
 
     def run(self, duration_s, velocity=None):
         asked = []
@@ -45,7 +50,10 @@ class Robot:
                 self.core.on_state(self.state, self.now_s)
             if velocity is not None:
                 self.core.on_command(velocity, self.now_s)
-            asked += [request.api for request in self.core.tick(self.now_s)]
+            new = [request.api for request in self.core.tick(self.now_s)]
+            if new and self.hears:
+                self.core.on_heard()
+            asked += new
         return asked
 
 
@@ -69,6 +77,38 @@ def test_a_silent_robot_is_stopped_and_commands_are_refused():
     assert robot.core.refused["state_silent"] > 0
     robot.tells = True
     assert robot.run(0.1) == [], "an old command came back"
+
+
+def test_a_keeper_that_falls_silent_ends_the_walk_until_it_hears_again():
+    robot = Robot()
+    assert set(robot.run(1.0, Velocity(0.3))) == {Api.MOVE}
+    robot.hears = False
+    asked = robot.run(1.0, Velocity(0.3))
+    walked = asked.index(Api.STOP_MOVE)
+    assert walked * TICK_S <= 0.34
+    assert Api.MOVE not in asked[walked:]
+    assert robot.core.refused["keeper_silent"] > 10
+    # It goes on asking for what does no harm, to be heard.
+    assert set(robot.run(1.0)) == {Api.STOP_MOVE}
+    robot.hears = True
+    robot.run(0.2)
+    assert set(robot.run(0.5, Velocity(0.3))) == {Api.MOVE}
+
+
+def test_before_the_keeper_hears_nothing_moves():
+    core = Go2Core(0.2, 0.2, 5.0, 0.3)
+    core.on_state(STANDING, 10.0)
+    core.on_command(Velocity(0.3), 10.0)
+    assert core.not_ready(10.0)[0] == "keeper_silent"
+    assert [request.api for request in core.tick(10.0)] == [Api.STOP_MOVE]
+
+
+def test_without_a_keeper_it_drives_if_it_is_told_so():
+    core = Go2Core(0.2, 0.2, 5.0, 0.0)
+    core.on_state(STANDING, 10.0)
+    core.on_command(Velocity(0.3), 10.0)
+    assert [request.api for request in core.tick(10.0)] == [Api.MOVE]
+    assert core.not_ready(10.15) is None
 
 
 @pytest.mark.parametrize("mode", [Mode.LIE_DOWN, Mode.JOINT_LOCK, Mode.DAMPING, Mode.SIT, 12])

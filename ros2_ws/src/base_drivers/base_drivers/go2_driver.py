@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -28,13 +29,13 @@ from rclpy.task import Future
 from sensor_msgs.msg import BatteryState
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
-from unitree_api.msg import Request, Response
+from unitree_api.msg import Request, RequestIdentity, Response
 from unitree_go.msg import LowState, SportModeState
 
 from base_drivers.command_guard import Command
 from base_drivers.go2.driver import Go2Core, Outcome, Posture
 from base_drivers.go2.sport_service import SportState, mode_name
-from base_drivers.go2_messages import request_message, state_from_message
+from base_drivers.go2_messages import HEARD_TOPIC, request_message, state_from_message
 from base_drivers.lifecycle_process import run_node
 from base_drivers.odometry_messages import odometry_message, transform_message
 from base_drivers.velocity import VelocityLimits, limit_speed
@@ -62,6 +63,14 @@ PARAMETERS: Final = (
     NodeParameter(
         "posture_timeout_s", 8.0, "time to stand up or lie down", 1.0, 60.0, structural=True
     ),
+    NodeParameter(
+        "keeper_timeout_s",
+        0.3,
+        "the stop keeper must hear requests within this time; 0: drive without one",
+        0.0,
+        2.0,
+        structural=True,
+    ),
     NodeParameter("max_linear_m_s", 1.0, "forward and backward speed", 0.01, 2.5),
     NodeParameter("max_lateral_m_s", 0.4, "sideways speed", 0.0, 1.0),
     NodeParameter("max_angular_rad_s", 1.5, "yaw rate", 0.01, 4.0),
@@ -69,6 +78,7 @@ PARAMETERS: Final = (
 _DIAGNOSTICS_PERIOD_S: Final = 1.0
 _NO_LIMIT: Final = 1e9
 _VARIANCES: Final = (1e-2, 1e-2, 1e-2, 1e-2)
+_REMEMBERED_REQUESTS: Final = 64
 _RELIABLE: Final = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
@@ -95,6 +105,7 @@ class Go2Node(LifecycleNode):
         self._state: SportState | None = None
         self._unsound_states = 0
         self._failed_requests = 0
+        self._sent: deque[int] = deque(maxlen=_REMEMBERED_REQUESTS)
         self._waiting: Future | None = None
         self._topics: dict[str, Any] = {}
         self._subscriptions_held: list[Any] = []
@@ -125,6 +136,7 @@ class Go2Node(LifecycleNode):
         self._subscriptions_held = [
             subscribe_commands(self, "cmd_vel", values["stamped"], self._on_command),
             self.create_subscription(Response, "/api/sport/response", self._on_response, 10),
+            self.create_subscription(RequestIdentity, HEARD_TOPIC, self._on_heard, 1),
         ]
         self._polled = {
             "state": PolledSubscription(self, SportModeState, values["state_topic"]),
@@ -137,8 +149,12 @@ class Go2Node(LifecycleNode):
         """Begin to pass commands. The robot is not moved."""
         values = self._values
         self._core = Go2Core(
-            values["command_timeout_s"], values["state_timeout_s"], values["posture_timeout_s"]
+            values["command_timeout_s"],
+            values["state_timeout_s"],
+            values["posture_timeout_s"],
+            values["keeper_timeout_s"],
         )
+        self._sent.clear()
         self._state = None
         result = super().on_activate(state)
         self._active = True
@@ -230,9 +246,16 @@ class Go2Node(LifecycleNode):
             else:
                 self._unsound_states += 1
         for request in self._core.tick(now_s):
-            self._topics["requests"].publish(request_message(request))
+            message = request_message(request)
+            self._sent.append(message.header.identity.id)
+            self._topics["requests"].publish(message)
         if self._core.outcome is not None:
             self._answer(self._core.outcome)
+
+    def _on_heard(self, message: RequestIdentity) -> None:
+        # Others may ask the robot for something, too, and the keeper itself does.
+        if self._core is not None and message.id in self._sent:
+            self._core.on_heard()
 
     def _on_response(self, message: Response) -> None:
         if message.header.status.code != 0:
@@ -305,7 +328,7 @@ class Go2Node(LifecycleNode):
             not_ready = core.not_ready(time.monotonic())
             level = DiagnosticStatus.OK if not_ready is None else DiagnosticStatus.WARN
             text = "driving" if not_ready is None else not_ready[1]
-            if not_ready is not None and not_ready[0] == "state_silent":
+            if not_ready is not None and not_ready[0] in ("state_silent", "keeper_silent"):
                 level = DiagnosticStatus.ERROR
             if state is not None and state.error_code and not_ready is None:
                 level, text = DiagnosticStatus.WARN, f"the robot tells error {state.error_code}"

@@ -9,6 +9,9 @@ from unitree_go.msg import SportModeState
 
 from base_drivers.go2.sport_service import Api, SportRequest, SportState
 
+HEARD_TOPIC = "go2_stop_keeper/heard"
+"""On which the stop keeper says which request it heard last."""
+
 
 def request_message(request: SportRequest) -> Request:
     """Make a request, numbered by the steady time [ns]; what is repeated asks for no reply."""

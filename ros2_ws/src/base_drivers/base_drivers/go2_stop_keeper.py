@@ -2,7 +2,7 @@
 
 It listens to the requests that the robot gets. When the last of them asks for a velocity and
 nothing follows, it asks for a stop. It needs no word from the driver, so the driver cannot fail to
-say one.
+say one. It says what it has heard: a driver that it does not hear must not drive.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any, Final
 from policy_server.node_parameters import NodeParameter, declare_parameters, unknown_overrides
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from unitree_api.msg import Request
+from unitree_api.msg import Request, RequestIdentity
 
 from base_drivers.go2.sport_service import STOP_MOVE, Api, velocity_from_parameter
-from base_drivers.go2_messages import request_message
+from base_drivers.go2_messages import HEARD_TOPIC, request_message
 from base_drivers.lifecycle_process import run_node
 from base_drivers.velocity import STREAM_TIMEOUT_S
 
@@ -46,11 +46,13 @@ class Go2StopKeeper(Node):
         self._moved_s: float | None = None
         self._stops_left = 0
         self._requests = self.create_publisher(Request, "/api/sport/request", 10)
+        self._heard = self.create_publisher(RequestIdentity, HEARD_TOPIC, 1)
         # Only the newest: a queue would make an old velocity look fresh.
         self.create_subscription(Request, "/api/sport/request", self._on_request, 1)
         self.create_timer(_CHECK_S, self._check, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _on_request(self, message: Request) -> None:
+        self._heard.publish(message.header.identity)
         if message.header.identity.api_id != Api.MOVE:
             # Every other request ends a walk; this node's own stop, too.
             self._moved_s = None

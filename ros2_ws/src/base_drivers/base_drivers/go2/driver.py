@@ -23,6 +23,7 @@ from base_drivers.velocity import REST, Velocity, strength
 _STOP_REPEATS: Final = 5
 _RESTING_M_S: Final = 0.05
 _ASK_AGAIN_S: Final = 1.0
+_PROBE_PERIOD_S: Final = 0.1
 
 
 class Posture(enum.Enum):
@@ -54,16 +55,26 @@ class Go2Core:
         command_timeout_s: a command is in force for this long, from the half on less and less.
         state_timeout_s: without a state for this long the robot is stopped.
         posture_timeout_s: time for a change of posture.
+        keeper_timeout_s: the stop keeper must hear a request within this time, or the robot is not
+            driven; 0: there is no keeper.
     """
 
     def __init__(
-        self, command_timeout_s: float, state_timeout_s: float, posture_timeout_s: float
+        self,
+        command_timeout_s: float,
+        state_timeout_s: float,
+        posture_timeout_s: float,
+        keeper_timeout_s: float,
     ) -> None:
         self.refused: dict[str, int] = {}
         self.watchdog_stops = 0
         self._command_timeout_s = command_timeout_s
         self._state_timeout_s = state_timeout_s
         self._posture_timeout_s = posture_timeout_s
+        self._keeper_timeout_s = keeper_timeout_s
+        self._keeper_hears = keeper_timeout_s == 0.0
+        self._unheard_since_s = math.inf
+        self._probed_s = -math.inf
         self._command = REST
         self._command_s = -math.inf
         self._state: SportState | None = None
@@ -80,6 +91,11 @@ class Go2Core:
     def on_state(self, state: SportState, now_s: float) -> None:
         """Take a sound state."""
         self._state, self._state_s = state, now_s
+
+    def on_heard(self) -> None:
+        """The stop keeper has heard a request of this driver."""
+        self._keeper_hears = True
+        self._unheard_since_s = math.inf
 
     def on_command(self, velocity: Velocity, now_s: float) -> None:
         """Take a velocity, or refuse it."""
@@ -105,6 +121,8 @@ class Go2Core:
             return "posture_changing", f"the robot is asked to {self._posture.value}"
         if self._state.mode not in WALKING_MODES:
             return "not_standing", f"the robot does not stand: {mode_name(self._state.mode)}"
+        if not self._keeper_hears:
+            return "keeper_silent", "the stop keeper does not hear the driver; does it run?"
         return None
 
     def change_posture(self, posture: Posture, now_s: float) -> str:
@@ -125,7 +143,10 @@ class Go2Core:
             self._command = REST
             self.watchdog_stops += 1
         requests = []
-        ready = self.not_ready(now_s) is None
+        if now_s - self._unheard_since_s > self._keeper_timeout_s > 0.0:
+            self._keeper_hears = False
+        reason = self.not_ready(now_s)
+        ready = reason is None
         if ready and not self._command.is_rest():
             self._walking, self._stops_left = True, 0
             requests.append(move(self._command.scaled(share)))
@@ -136,6 +157,13 @@ class Go2Core:
         if self._stops_left > 0:
             self._stops_left -= 1
             requests.append(STOP_MOVE)
+        if reason is not None and reason[0] == "keeper_silent":
+            if not requests and now_s - self._probed_s >= _PROBE_PERIOD_S:
+                # What does a robot no harm that stands.
+                self._probed_s = now_s
+                requests.append(STOP_MOVE)
+        elif requests:
+            self._unheard_since_s = min(self._unheard_since_s, now_s)
         if self._posture is not None:
             requests += self._advance_posture(now_s)
         return requests

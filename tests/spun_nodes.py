@@ -2,12 +2,29 @@
 
 import threading
 import time
+import weakref
 
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 _END_S = 10.0
+_clients = weakref.WeakKeyDictionary()
+
+
+def call(node, kind, name, request, timeout_s=30.0):
+    """Call a service from a node that is spun; its answer."""
+    # One client for all calls: a server drops its answer to one that it does not know yet.
+    clients = _clients.setdefault(node, {})
+    if name not in clients:
+        clients[name] = node.create_client(kind, name)
+    assert clients[name].wait_for_service(timeout_s), f"no service {name}"
+    future = clients[name].call_async(request)
+    deadline_s = time.monotonic() + timeout_s
+    while not future.done():
+        assert time.monotonic() < deadline_s, f"no answer of {name} in {timeout_s:g} s"
+        time.sleep(0.005)
+    return future.result()
 
 
 class SpunNodes:
@@ -17,7 +34,6 @@ class SpunNodes:
         self.context = Context()
         rclpy.init(context=self.context, domain_id=domain)
         self._spun = []
-        self._clients = {}
 
     def add(self, node, executor=None):
         """Spin a node from now on, and return it."""
@@ -30,17 +46,7 @@ class SpunNodes:
 
     def call(self, kind, name, request, timeout_s=30.0):
         """Call a service from the node that was added first; its answer."""
-        # One client for all calls: a server drops its answer to one that it does not know yet.
-        if name not in self._clients:
-            self._clients[name] = self._spun[0][0].create_client(kind, name)
-        client = self._clients[name]
-        assert client.wait_for_service(timeout_s), f"no service {name}"
-        future = client.call_async(request)
-        deadline_s = time.monotonic() + timeout_s
-        while not future.done():
-            assert time.monotonic() < deadline_s, f"no answer of {name} in {timeout_s:g} s"
-            time.sleep(0.005)
-        return future.result()
+        return call(self._spun[0][0], kind, name, request, timeout_s)
 
     def close(self):
         """End what spins, then the nodes: destroying one in its own callback kills Python."""
