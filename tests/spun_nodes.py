@@ -5,11 +5,13 @@ import time
 import weakref
 
 import rclpy
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
 
 _END_S = 10.0
-_clients = weakref.WeakKeyDictionary()
+_clients: weakref.WeakKeyDictionary[Node, dict[str, Client]] = weakref.WeakKeyDictionary()
 
 
 def call(node, kind, name, request, timeout_s=30.0):

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 from base_drivers.robot_config import load_robot, robot_names
+from base_drivers.velocity import REST
 from gnm_nav.path_follower import (
-    ZERO,
     FollowerSettings,
     FollowerState,
     PathError,
@@ -29,7 +29,7 @@ ORIGINAL = {
 
 def original(x, y, cos=1.0, sin=0.0, **changes):
     velocity = pd_velocity(x, y, math.atan2(sin, cos), **{**ORIGINAL, **changes})
-    return velocity.linear_m_s, velocity.angular_rad_s
+    return velocity.x, velocity.yaw
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ def test_a_waypoint_without_distance_is_a_heading():
 def test_pure_pursuit_drives_through_its_point(bearing, distance, speed):
     x, y = distance * math.cos(bearing), distance * math.sin(bearing)
     velocity = pure_pursuit_velocity(x, y, speed, max_angular_rad_s=2.0)
-    assert abs(velocity.angular_rad_s) <= 2.0 + 1e-9
-    if abs(velocity.angular_rad_s) < 1e-6:
+    assert abs(velocity.yaw) <= 2.0 + 1e-9
+    if abs(velocity.yaw) < 1e-6:
         assert abs(y) < 1e-3
         return
-    radius = velocity.linear_m_s / velocity.angular_rad_s
+    radius = velocity.x / velocity.yaw
     assert math.hypot(x, y - radius) == pytest.approx(abs(radius), rel=1e-6)
 
 
@@ -114,9 +114,9 @@ def drive(core, path, duration_s, *, start_s=100.0, period_s=0.05, motion=None):
         yaw = pose[2]
         pose += period_s * np.array(
             [
-                velocity.linear_m_s * math.cos(yaw) - velocity.lateral_m_s * math.sin(yaw),
-                velocity.linear_m_s * math.sin(yaw) + velocity.lateral_m_s * math.cos(yaw),
-                velocity.angular_rad_s,
+                velocity.x * math.cos(yaw) - velocity.y * math.sin(yaw),
+                velocity.x * math.sin(yaw) + velocity.y * math.cos(yaw),
+                velocity.yaw,
             ]
         )
     return pose, outputs
@@ -140,7 +140,7 @@ def test_every_robot_reaches_a_line_beside_it(robot, controller):
     pose, outputs = drive(core, path, 15.0)
     assert pose[1] == pytest.approx(offset, abs=0.3 * spacing)
     assert abs(pose[2]) < 0.1
-    speed = np.mean([o.velocity.linear_m_s for o in outputs[-40:]])
+    speed = np.mean([o.velocity.x for o in outputs[-40:]])
     assert speed == pytest.approx(core.robot.nominal_speed_m_s, rel=0.1)
 
 
@@ -161,22 +161,22 @@ def test_every_robot_reaches_a_line_beside_it(robot, controller):
 )
 def test_limits_hold_whatever_the_path(robot, paths, controller, index):
     core = follower(robot, controller=controller, waypoint_index=index)
-    config, last = core.robot, ZERO
+    config, last = core.robot, REST
     now = 5.0
     for waypoints in paths:
         core.set_path(np.array(waypoints), now, now, now)
         for _ in range(3):
             velocity = core.update(now, now, 0.02).velocity
-            assert 0.0 <= velocity.linear_m_s <= config.max_linear_m_s
-            assert abs(velocity.lateral_m_s) <= config.max_lateral_m_s
-            assert abs(velocity.angular_rad_s) <= config.max_angular_rad_s
-            change = abs(velocity.linear_m_s - last.linear_m_s)
+            assert 0.0 <= velocity.x <= config.max_linear_m_s
+            assert abs(velocity.y) <= config.max_lateral_m_s
+            assert abs(velocity.yaw) <= config.max_angular_rad_s
+            change = abs(velocity.x - last.x)
             assert change <= config.max_linear_acceleration_m_s2 * 0.02 + 1e-9
             if config.min_turning_radius_m:
                 radius = config.min_turning_radius_m
-                assert abs(velocity.angular_rad_s) * radius <= velocity.linear_m_s + 1e-9
+                assert abs(velocity.yaw) * radius <= velocity.x + 1e-9
             else:
-                turn = abs(velocity.angular_rad_s - last.angular_rad_s)
+                turn = abs(velocity.yaw - last.yaw)
                 assert turn <= config.max_angular_acceleration_rad_s2 * 0.02 + 1e-9
             last = velocity
             now += 0.02
@@ -191,10 +191,10 @@ def test_odometry_moves_the_path_to_where_the_robot_is_now():
     # The robot has turned to the path meanwhile: nothing is left to turn.
     moved.add_odometry(10.04, 1.0, 2.0, 1.3)
     now = 10.04
-    assert still.update(now, now, 0.05).velocity.angular_rad_s > 0.1
+    assert still.update(now, now, 0.05).velocity.yaw > 0.1
     output = moved.update(now, now, 0.05)
     assert output.compensated
-    assert output.velocity.angular_rad_s == pytest.approx(0.0, abs=1e-9)
+    assert output.velocity.yaw == pytest.approx(0.0, abs=1e-9)
 
 
 def test_old_odometry_is_not_used():
@@ -209,7 +209,7 @@ def test_a_passed_waypoint_does_not_turn_the_robot_round():
     core.add_odometry(10.0, 0.0, 0.0, 0.0)
     core.set_path(straight(spacing=0.02), 10.0, 10.0, 10.0)
     core.add_odometry(10.1, 0.3, 0.01, 0.0)
-    assert core.update(10.1, 10.1, 0.05).velocity.is_zero
+    assert core.update(10.1, 10.1, 0.05).velocity == REST
 
 
 def test_headings_alone_turn_at_their_own_rate():
@@ -220,8 +220,8 @@ def test_headings_alone_turn_at_their_own_rate():
         lambda _pose, _now: np.array([[0.0, 0.0, turn_rate * 0.25 * k] for k in range(1, 6)]),
         1.0,
     )[1]
-    assert outputs[-1].velocity.linear_m_s == 0.0
-    assert outputs[-1].velocity.angular_rad_s == pytest.approx(turn_rate, rel=0.02)
+    assert outputs[-1].velocity.x == 0.0
+    assert outputs[-1].velocity.yaw == pytest.approx(turn_rate, rel=0.02)
 
 
 @pytest.mark.parametrize("robot", robot_names())
@@ -234,11 +234,11 @@ def test_stops_within_0_3_s_of_silence_and_then_goes_quiet(robot):
     for index in range(1, 60):
         now = last + 0.05 * index
         output = core.update(now, now, 0.05)
-        if zero_at is None and output.velocity.is_zero:
+        if zero_at is None and output.velocity == REST:
             zero_at = now - last
             assert "no path for" in output.reason
         elif zero_at is not None:
-            assert output.velocity is None or output.velocity.is_zero
+            assert output.velocity is None or output.velocity == REST
     assert zero_at <= 0.301
     assert output.state is FollowerState.QUIET
     assert output.velocity is None
@@ -264,8 +264,8 @@ def test_an_empty_path_stops_at_once_however_old():
     drive(core, lambda _pose, _now: straight(), 2.0)
     core.set_path(np.zeros((0, 3)), 0.0, 102.0, 102.0)
     velocities = [core.update(now, now, 0.05).velocity for now in (102.05, 102.1, 102.15)]
-    assert velocities[0].linear_m_s < 0.1
-    assert velocities[-1].is_zero
+    assert velocities[0].x < 0.1
+    assert velocities[-1] == REST
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_a_bad_path_is_refused_and_the_good_one_stays(path, stamp_s, code):
     with pytest.raises(PathError) as caught:
         core.set_path(path, stamp_s, 10.04, 10.04)
     assert caught.value.code == code
-    assert core.update(10.04, 10.04, 0.02).velocity.linear_m_s > before.linear_m_s
+    assert core.update(10.04, 10.04, 0.02).velocity.x > before.x
 
 
 def test_a_clock_set_back_stops_the_robot():
@@ -304,13 +304,13 @@ def test_backs_off_from_what_it_touches_by_a_bounded_distance():
         core.set_path(straight(), now, now, now)
         core.touch(index < 25, now)
         output = core.update(now, now, 0.05)
-        way -= min(0.0, output.velocity.linear_m_s) * 0.05
+        way -= min(0.0, output.velocity.x) * 0.05
     assert 0.05 < way <= 0.1 + 0.4 * 0.4 * 0.05
     # Without a path nothing is driven back from, and silence ends the way back, too.
     core.update(110.0, 110.0, 0.05)
     core.touch(True, 110.2)
-    assert core.update(110.2, 110.2, 0.05).velocity.is_zero
+    assert core.update(110.2, 110.2, 0.05).velocity == REST
     core.set_path(straight(), 111.0, 111.0, 111.0)
     core.touch(True, 111.0)
     assert core.update(111.0, 111.0, 0.05).state is FollowerState.BACKING
-    assert core.update(111.2, 111.2, 0.05).velocity.is_zero
+    assert core.update(111.2, 111.2, 0.05).velocity == REST

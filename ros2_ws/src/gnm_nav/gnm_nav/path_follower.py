@@ -12,12 +12,12 @@ import bisect
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 from base_drivers.robot_config import CONTROLLERS, MODEL_PERIOD_S, RobotConfig
-from base_drivers.velocity import STREAM_TIMEOUT_S, strength
+from base_drivers.velocity import REST, STREAM_TIMEOUT_S, Velocity, strength
 from numpy.typing import NDArray
 
 _TURN_FIRST_RAD = math.radians(70.0)
@@ -30,29 +30,6 @@ _BACK_REST_S = 1.0
 """Time between two drives back while something still touches."""
 _TOLERANCE_STEPS = 0.1
 """Waypoints nearer than this many waypoint spacings have no direction: their heading counts."""
-
-
-@dataclass(frozen=True)
-class Velocity:
-    """Of the robot's centre, in its own frame: forwards, to the left, counter-clockwise."""
-
-    linear_m_s: float = 0.0
-    lateral_m_s: float = 0.0
-    angular_rad_s: float = 0.0
-
-    @property
-    def is_zero(self) -> bool:
-        """Whether nothing moves."""
-        return self == ZERO
-
-    def scaled(self, factor: float) -> Velocity:
-        """The same path at another pace."""
-        return Velocity(
-            self.linear_m_s * factor, self.lateral_m_s * factor, self.angular_rad_s * factor
-        )
-
-
-ZERO = Velocity()
 
 
 class PathError(ValueError):
@@ -95,16 +72,14 @@ def pd_velocity(
         max_linear_m_s, max_angular_rad_s, max_lateral_m_s: limits.
     """
     if math.hypot(x_m, y_m) < tolerance_m:
-        return Velocity(
-            angular_rad_s=_limited(wrap_angle(yaw_rad) / angular_time_s, max_angular_rad_s)
-        )
+        return Velocity(yaw=_limited(wrap_angle(yaw_rad) / angular_time_s, max_angular_rad_s))
     angular = _limited(math.atan2(y_m, x_m) / angular_time_s, max_angular_rad_s)
     if x_m <= 0.0:
-        return Velocity(angular_rad_s=angular)
+        return Velocity(yaw=angular)
     return Velocity(
-        linear_m_s=min(x_m / linear_time_s, max_linear_m_s),
-        lateral_m_s=_limited(y_m / linear_time_s, max_lateral_m_s),
-        angular_rad_s=angular,
+        x=min(x_m / linear_time_s, max_linear_m_s),
+        y=_limited(y_m / linear_time_s, max_lateral_m_s),
+        yaw=angular,
     )
 
 
@@ -122,7 +97,7 @@ def pure_pursuit_velocity(
     """
     curvature = 2.0 * y_m / (x_m * x_m + y_m * y_m)
     speed = min(speed_m_s, max_angular_rad_s / abs(curvature)) if curvature else speed_m_s
-    return Velocity(linear_m_s=speed, angular_rad_s=speed * curvature)
+    return Velocity(x=speed, yaw=speed * curvature)
 
 
 def lookahead_point(points: NDArray[np.float64], distance_m: float) -> tuple[float, float]:
@@ -236,10 +211,10 @@ class PathFollower:
         self._path: _Path | None = None
         self._received_s = -math.inf
         self._odometry.clear()
-        self._velocity = ZERO
+        self._velocity = REST
         self._reason = "no path yet"
         self._stopped_at_s = -math.inf
-        self._stop_from = ZERO
+        self._stop_from = REST
         self._back_from_s = -math.inf
 
     def touch(self, touches: bool, steady_s: float) -> None:
@@ -336,8 +311,8 @@ class PathFollower:
         if self._path is None:
             return self._stopping(steady_s)
         if steady_s - self._back_from_s < self._back_s:
-            back = Velocity(linear_m_s=-_BACK_FACTOR * self.robot.nominal_speed_m_s)
-            self._velocity = ZERO
+            back = Velocity(x=-_BACK_FACTOR * self.robot.nominal_speed_m_s)
+            self._velocity = REST
             return FollowerOutput(back, FollowerState.BACKING, "something touches", False)
         here, compensated = self._from_here(self._path, now_s)
         age_s = max(0.0, now_s - self._path.stamp_s) if compensated else 0.0
@@ -348,10 +323,10 @@ class PathFollower:
 
     def _stopping(self, steady_s: float) -> FollowerOutput:
         since_s = steady_s - self._stopped_at_s
-        self._velocity = ZERO
+        self._velocity = REST
         if since_s > self.settings.zeros_s:
             return FollowerOutput(None, FollowerState.QUIET, self._reason, False)
-        return FollowerOutput(ZERO, FollowerState.STOPPING, self._reason, False)
+        return FollowerOutput(REST, FollowerState.STOPPING, self._reason, False)
 
     def _wanted(
         self, predicted: NDArray[np.float64], here: NDArray[np.float64], age_s: float
@@ -371,7 +346,7 @@ class PathFollower:
         # A waypoint ahead that the robot has passed by now must not make it turn round.
         ahead = (here[first:, 0] > tolerance_m) | (predicted[first:, 0] <= 0.0)
         if not ahead.any():
-            return ZERO
+            return REST
         index = first + int(np.argmax(ahead))
         x, y, yaw = (float(value) for value in here[index])
         bearing = math.atan2(y, x)
@@ -406,8 +381,8 @@ class PathFollower:
     def _turn(self, angle_rad: float, time_s: float) -> Velocity:
         angle_rad = wrap_angle(angle_rad)
         if self.robot.kinematics == "ackermann":
-            return self._narrowest_curve(angle_rad) if abs(angle_rad) > 0.05 else ZERO
-        return Velocity(angular_rad_s=_limited(angle_rad / time_s, self.robot.max_angular_rad_s))
+            return self._narrowest_curve(angle_rad) if abs(angle_rad) > 0.05 else REST
+        return Velocity(yaw=_limited(angle_rad / time_s, self.robot.max_angular_rad_s))
 
     def _narrowest_curve(self, angle_rad: float) -> Velocity:
         """The narrowest curve: what a robot does instead of turning on the spot."""
@@ -421,9 +396,9 @@ class PathFollower:
         linear = robot.max_linear_acceleration_m_s2 * period_s
         angular = robot.max_angular_acceleration_rad_s2 * period_s
         moved = Velocity(
-            _towards(last.linear_m_s, wanted.linear_m_s, linear),
-            _towards(last.lateral_m_s, wanted.lateral_m_s, linear),
-            _towards(last.angular_rad_s, wanted.angular_rad_s, angular),
+            _towards(last.x, wanted.x, linear),
+            _towards(last.y, wanted.y, linear),
+            _towards(last.yaw, wanted.yaw, angular),
         )
         return within_limits(moved, robot)
 
@@ -446,15 +421,15 @@ class PathFollower:
 
 def within_limits(velocity: Velocity, robot: RobotConfig) -> Velocity:
     """The nearest velocity that the robot can have; never backwards, never not a number."""
-    values = (velocity.linear_m_s, velocity.lateral_m_s, velocity.angular_rad_s)
+    values = (velocity.x, velocity.y, velocity.yaw)
     if not all(map(math.isfinite, values)):
-        return ZERO
-    linear = min(max(velocity.linear_m_s, 0.0), robot.max_linear_m_s)
-    angular = _limited(velocity.angular_rad_s, robot.max_angular_rad_s)
+        return REST
+    linear = min(max(velocity.x, 0.0), robot.max_linear_m_s)
+    angular = _limited(velocity.yaw, robot.max_angular_rad_s)
     if robot.min_turning_radius_m > 0.0:
         angular = _limited(angular, linear / robot.min_turning_radius_m)
-    lateral = _limited(velocity.lateral_m_s, robot.max_lateral_m_s)
-    return replace(velocity, linear_m_s=linear, lateral_m_s=lateral, angular_rad_s=angular)
+    lateral = _limited(velocity.y, robot.max_lateral_m_s)
+    return Velocity(linear, lateral, angular)
 
 
 def wrap_angle(angle_rad: float) -> float:

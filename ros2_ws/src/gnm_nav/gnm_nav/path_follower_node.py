@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from base_drivers.robot_config import CONTROLLERS, RobotConfigError, load_robot, robot_names
-from base_drivers.velocity import STREAM_TIMEOUT_S
+from base_drivers.velocity import REST, STREAM_TIMEOUT_S, Velocity
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Quaternion, Twist, TwistStamped
 from nav_msgs.msg import Odometry, Path
@@ -28,13 +28,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from gnm_nav.node_main import run_node
 from gnm_nav.path_follower import (
-    ZERO,
     FollowerOutput,
     FollowerSettings,
     FollowerState,
     PathError,
     PathFollower,
-    Velocity,
 )
 
 PATH_FRAME = "base_link"
@@ -229,7 +227,7 @@ class PathFollowerNode(LifecycleNode):
     def stop_driving(self) -> None:
         """Send zero and send nothing more, if the node is active."""
         if self._active:
-            self._publish(ZERO)
+            self._publish(REST)
         self._active = False
 
     def _release(self) -> None:
@@ -338,9 +336,9 @@ class PathFollowerNode(LifecycleNode):
 
     def _publish(self, velocity: Velocity) -> None:
         twist = Twist()
-        twist.linear.x = velocity.linear_m_s
-        twist.linear.y = velocity.lateral_m_s
-        twist.angular.z = velocity.angular_rad_s
+        twist.linear.x = velocity.x
+        twist.linear.y = velocity.y
+        twist.angular.z = velocity.yaw
         if not self._stamped:
             self._commands.publish(twist)
             return

@@ -138,9 +138,7 @@ class _Course:
             out = self.follower.update(self.sim.time_s, now_s, CONTROL_S)
             velocity = out.velocity
             command: tuple[float, float, float] = (
-                (0.0, 0.0, 0.0)
-                if velocity is None
-                else (velocity.linear_m_s, velocity.lateral_m_s, velocity.angular_rad_s)
+                (0.0, 0.0, 0.0) if velocity is None else (velocity.x, velocity.y, velocity.yaw)
             )
             self.sim.step(*command, CONTROL_S)
         return decision
