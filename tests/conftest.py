@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import signal
 import socket
 
 import pytest
@@ -13,6 +14,11 @@ _PORTS_PER_DOMAIN = 250
 # Ports of domains above 101 may be given to other programs by the kernel.
 _DOMAINS = range(1, 102)
 _calls = itertools.count()
+
+# A shell that runs the tests in the background lets them ignore the interruption, and the programs
+# that they start inherit that: none would end by it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _is_unused(domain):
