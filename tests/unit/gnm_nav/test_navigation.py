@@ -148,13 +148,19 @@ def test_a_goal_that_is_only_turns_on_the_spot_away_is_reached():
     assert away(robot, truth[goal]) < 0.9
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_without_another_way_the_goal_is_unreachable(seed):
+def before_a_wall(seed):
+    """A core with the end of the only way as its goal, a robot before a wall across it, that end."""
     model = SyntheticModel(seed)
     made, truth = build(model, driven([(0, 0), (10, 0)]), seed=seed)
     robot = Robot(truth[1], seed, walls=[lambda x, y: x > 5.0])
     core = NavigationCore(model, made, SPACING_M, NavigationConfig(stuck_change=9.0))
     core.set_goal_node("last")
+    return core, robot, truth[-1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_another_way_the_goal_is_unreachable(seed):
+    core, robot, _ = before_a_wall(seed)
     decisions = navigate(core, robot, 2000)
     assert decisions[-1].code == FailureCode.UNREACHABLE, decisions[-1].message
     assert decisions[-1].waypoints_m is None and core.goal is None
@@ -162,11 +168,7 @@ def test_without_another_way_the_goal_is_unreachable(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_only_way_is_tried_again_after_it_was_blocked(seed):
-    model = SyntheticModel(seed)
-    made, truth = build(model, driven([(0, 0), (10, 0)]), seed=seed)
-    robot = Robot(truth[1], seed, walls=[lambda x, y: x > 5.0])
-    core = NavigationCore(model, made, SPACING_M, NavigationConfig(stuck_change=9.0))
-    core.set_goal_node("last")
+    core, robot, end = before_a_wall(seed)
     ticks = 0
     while core.planner.blocked == frozenset():
         assert ticks < 1000
@@ -175,7 +177,7 @@ def test_the_only_way_is_tried_again_after_it_was_blocked(seed):
     robot.walls.clear()
     decisions = navigate(core, robot, 1000, started_s=0.25 * ticks)
     assert decisions[-1].reached, decisions[-1].message
-    assert away(robot, truth[-1]) < 0.5
+    assert away(robot, end) < 0.5
 
 
 def test_no_way_in_the_map_is_unreachable_too():
