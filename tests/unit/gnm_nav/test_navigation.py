@@ -149,7 +149,7 @@ def test_a_goal_that_is_only_turns_on_the_spot_away_is_reached():
 
 
 def before_a_wall(seed):
-    """A core with the end of the only way as its goal, a robot before a wall across it, that end."""
+    """A core whose goal is the end of the only way, a robot before a wall across it, that end."""
     model = SyntheticModel(seed)
     made, truth = build(model, driven([(0, 0), (10, 0)]), seed=seed)
     robot = Robot(truth[1], seed, walls=[lambda x, y: x > 5.0])
