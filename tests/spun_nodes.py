@@ -14,7 +14,7 @@ _END_S = 10.0
 _clients: weakref.WeakKeyDictionary[Node, dict[str, Client]] = weakref.WeakKeyDictionary()
 
 
-def call(node, kind, name, request, timeout_s=30.0):
+def call(node, kind, name, request, timeout_s=20.0):
     """Call a service from a node that is spun; its answer."""
     # One client for all calls: a server drops its answer to one that it does not know yet.
     clients = _clients.setdefault(node, {})
@@ -46,7 +46,7 @@ class SpunNodes:
         self._spun.append((node, executor, thread))
         return node
 
-    def call(self, kind, name, request, timeout_s=30.0):
+    def call(self, kind, name, request, timeout_s=20.0):
         """Call a service from the node that was added first; its answer."""
         return call(self._spun[0][0], kind, name, request, timeout_s)
 

@@ -72,7 +72,7 @@ class Client(Node):
             self.diagnostics[name] = (status.level, status.message, values)
 
     def call(self, kind, service, /, **fields):
-        return self.nodes.call(kind, service, kind.Request(**fields))
+        return self.nodes.call(kind, service, kind.Request(**fields), timeout_s=25.0)
 
     def position(self, name):
         return self.states[-1].position[NAMES.index(name)]

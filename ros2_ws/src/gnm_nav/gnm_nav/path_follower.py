@@ -421,8 +421,7 @@ class PathFollower:
 
 def within_limits(velocity: Velocity, robot: RobotConfig) -> Velocity:
     """The nearest velocity that the robot can have; never backwards, never not a number."""
-    values = (velocity.x, velocity.y, velocity.yaw)
-    if not all(map(math.isfinite, values)):
+    if not velocity.is_finite():
         return REST
     linear = min(max(velocity.x, 0.0), robot.max_linear_m_s)
     angular = _limited(velocity.yaw, robot.max_angular_rad_s)
