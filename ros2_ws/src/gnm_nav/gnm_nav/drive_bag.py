@@ -15,14 +15,12 @@ from policy_server.image_conversion import ImageError, image_view
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import Stores, get_typestore
 
-from gnm_nav.path_follower import pose_at
+from gnm_nav.planar_pose import Pose, StampedPose, odometry_pose, pose_at
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 ODOMETRY_TYPE = "nav_msgs/msg/Odometry"
 _ODOMETRY_GAP_S = 0.5
-
-Pose = tuple[float, float, float]
 
 
 class BagError(ValueError):
@@ -77,20 +75,16 @@ def _connections(reader: AnyReader, topic: str, types: tuple[str, ...]) -> list[
     return [c for c in reader.connections if c.topic.strip("/") == wanted and c.msgtype in types]
 
 
-def _odometry(reader: AnyReader, topic: str) -> list[tuple[float, float, float, float]]:
+def _odometry(reader: AnyReader, topic: str) -> list[StampedPose]:
     connections = _connections(reader, topic, (ODOMETRY_TYPE,)) if topic else []
-    poses: list[tuple[float, float, float, float]] = []
+    poses: list[StampedPose] = []
     if not connections:
         return poses
     for connection, _, raw in reader.messages(connections=connections):
         message: Any = reader.deserialize(raw, connection.msgtype)
-        stamp_s = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
-        if poses and stamp_s <= poses[-1][0]:
-            continue
-        position, q = message.pose.pose.position, message.pose.pose.orientation
-        yaw = math.atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
-        if all(map(math.isfinite, (position.x, position.y, yaw))):
-            poses.append((stamp_s, position.x, position.y, yaw))
+        pose = odometry_pose(message)
+        if all(map(math.isfinite, pose)) and (not poses or pose[0] > poses[-1][0]):
+            poses.append(pose)
     return poses
 
 
@@ -98,7 +92,7 @@ def _images(
     reader: AnyReader,
     path: Path,
     topic: str,
-    odometry: list[tuple[float, float, float, float]],
+    odometry: list[StampedPose],
 ) -> Iterator[DriveImage]:
     connections = _connections(reader, topic, (IMAGE_TYPE, COMPRESSED_TYPE))
     if not connections:
@@ -119,7 +113,7 @@ def _images(
         yield DriveImage(image, stamp_s, _pose(odometry, stamp_s))
 
 
-def _pose(odometry: list[tuple[float, float, float, float]], stamp_s: float) -> Pose | None:
+def _pose(odometry: list[StampedPose], stamp_s: float) -> Pose | None:
     if not odometry or stamp_s > odometry[-1][0] + _ODOMETRY_GAP_S:
         return None
     if odometry[0][0] - _ODOMETRY_GAP_S <= stamp_s < odometry[0][0]:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gnm_nav.dead_reckoning import ExpectedPose
 from gnm_nav.topological_map import Edge, TopologicalMap
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ _CACHED_NODES = 4096
 """Nodes whose surroundings are remembered."""
 _THUMBNAIL = (16, 12)
 _MIN_BELIEF = 1e-6
+_FITS = 1.0
+"""Misfit up to which a robot may well be at a node, by how it has moved [nats]."""
+_LOST_MISFIT = 2.5
+"""Largest weight of a misfit while lost [nats]."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,9 @@ class LocaliserConfig:
     found_confidence: float = 0.5
     found_ticks: int = 3
     """Ticks on end for which one place must hold out before the robot counts as found."""
+    found_elsewhere_steps: float = 3.0
+    """The same two for a place where the robot should not be, by how it has moved."""
+    found_elsewhere_ticks: int = 6
     similarity_scale: float = 0.05
     """Cosine similarity by which retrieval ranks a node e times higher."""
 
@@ -77,6 +85,8 @@ class LocaliserConfig:
             "found_distance_steps": (0.5, 20.0),
             "found_confidence": (0.05, 1.0),
             "found_ticks": (1, 100),
+            "found_elsewhere_steps": (0.5, 20.0),
+            "found_elsewhere_ticks": (1, 100),
             "similarity_scale": (1e-3, 10.0),
         }
         for name, (low, high) in bounds.items():
@@ -94,6 +104,7 @@ class Localisation:
         distance_steps: predicted distance to it.
         confidence: probability of it and its neighbours, 0 … 1; 0 while lost.
         lost: whether the robot does not know where it is.
+        elsewhere: it was found in this tick, where it should not be by how it has moved.
         far_ticks: ticks on end in which everything around the node was far; the robot is lost
             when they are too many.
         candidates: (K,) nodes that were compared, in the order of `match`.
@@ -105,6 +116,7 @@ class Localisation:
     distance_steps: float
     confidence: float
     lost: bool
+    elsewhere: bool
     far_ticks: int
     candidates: NDArray[np.int64]
     match: Match
@@ -211,6 +223,7 @@ class Localiser:
         moved_steps: float = 1.0,
         turning: bool = False,
         also: Sequence[int] = (),
+        expected: ExpectedPose | None = None,
     ) -> Localisation:
         """Take one observation into account.
 
@@ -221,6 +234,7 @@ class Localiser:
                 0: it stood or turned.
             turning: it turned on the spot.
             also: nodes to compare too, e.g. those that the route leads to; at most the window.
+            expected: where the robot should be, by how it has moved; only for maps with poses.
 
         Returns:
             The new belief. One batch of the network, of `window` nodes, or while lost of
@@ -228,12 +242,12 @@ class Localiser:
         """
         belief = self._move(moved_steps, turning)
         if self._lost:
-            belief = self._with_retrieved(belief, frame)
+            belief = self._with_retrieved(belief, frame, expected)
         candidates = self._candidates(belief, also)
         match = self._model.match(observation, np.asarray(self._map.images[candidates]))
         distances = np.clip(np.asarray(match.distances, np.float64), 0.0, self._max_steps)
-        self._belief = self._weigh(belief, candidates, distances)
-        return self._conclude(candidates, match, distances)
+        self._belief = self._weigh(belief, candidates, distances, expected)
+        return self._conclude(candidates, match, distances, expected)
 
     def retrieve(
         self, image: NDArray[np.uint8], count: int
@@ -291,12 +305,20 @@ class Localiser:
         return moved
 
     def _with_retrieved(
-        self, belief: dict[int, float], frame: NDArray[np.uint8]
+        self, belief: dict[int, float], frame: NDArray[np.uint8], expected: ExpectedPose | None
     ) -> dict[int, float]:
-        """Mix proposals from all over the map into the belief."""
+        """Mix proposals from all over the map into the belief, and those where it should be."""
         nodes, similarity = self.retrieve(frame, self._config.retrieved)
         weights = np.exp((similarity - similarity[0]) / self._config.similarity_scale)
         weights /= weights.sum()
+        poses = self._map.poses
+        if poses is not None and expected is not None:
+            near = np.flatnonzero(expected.misfit(poses) <= _FITS)[: self._config.retrieved // 2]
+            kept = len(nodes) - len(near)
+            nodes = np.concatenate((near, nodes[:kept]))
+            weights = np.concatenate(
+                (np.full(len(near), 0.5 / max(len(near), 1)), 0.5 * weights[:kept])
+            )
         # As much as the belief itself: a wrong first guess must not outvote what is seen now.
         scale = 0.5 if belief else 1.0
         mixed = {node: (1.0 - scale) * probability for node, probability in belief.items()}
@@ -327,10 +349,12 @@ class Localiser:
         belief: dict[int, float],
         candidates: NDArray[np.int64],
         distances: NDArray[np.float64],
+        expected: ExpectedPose | None,
     ) -> dict[int, float]:
         """Correction: posterior of the compared nodes."""
         config = self._config
         nodes = candidates.tolist()
+        misfit = self._misfit(candidates, expected)
         log_posterior = np.empty(len(nodes))
         cap = 0.5 * config.outlier_sigmas**2
         sigma_steps = config.distance_sigma_steps
@@ -353,6 +377,8 @@ class Localiser:
             mean = sum(others) / len(others) if others else 0.5
             agreement = 2.0 * config.agreement_weight * mean
             log_posterior[index] = math.log(max(prior, _MIN_BELIEF)) - score - agreement
+        # Who is lost may have been carried away: where it should be counts for less then.
+        log_posterior -= np.minimum(misfit, _LOST_MISFIT) if self._lost else misfit
         posterior = np.exp(log_posterior - log_posterior.max())
         posterior /= posterior.sum()
         return {
@@ -361,8 +387,21 @@ class Localiser:
             if probability > _MIN_BELIEF
         }
 
+    def _misfit(
+        self, nodes: NDArray[np.int64], expected: ExpectedPose | None
+    ) -> NDArray[np.float64]:
+        """How much nodes speak against being where the robot should be, see `ExpectedPose`."""
+        poses = self._map.poses
+        if poses is None or expected is None:
+            return np.zeros(len(nodes))
+        return expected.misfit(poses[nodes])
+
     def _conclude(
-        self, candidates: NDArray[np.int64], match: Match, distances: NDArray[np.float64]
+        self,
+        candidates: NDArray[np.int64],
+        match: Match,
+        distances: NDArray[np.float64],
+        expected: ExpectedPose | None,
     ) -> Localisation:
         config = self._config
         node = max(self._belief, key=self._belief.__getitem__)
@@ -371,13 +410,16 @@ class Localiser:
         of_node = {int(c): float(d) for c, d in zip(candidates, distances, strict=True)}
         distance = of_node[node]
         nearest = min(of_node.get(near, math.inf) for near in around)
+        elsewhere = False
         if self._lost:
             held = self._held_node is not None and self._held_node in around
-            good = distance <= config.found_distance_steps and confidence >= config.found_confidence
+            fits = self._misfit(np.array([node]), expected)[0] <= _FITS
+            enough_steps = config.found_distance_steps if fits else config.found_elsewhere_steps
+            good = distance <= enough_steps and confidence >= config.found_confidence
             self._held_ticks = (self._held_ticks + 1 if held else 1) if good else 0
             self._held_node = node if good else None
-            if self._held_ticks >= config.found_ticks:
-                self._lost, self._far_ticks = False, 0
+            if self._held_ticks >= (config.found_ticks if fits else config.found_elsewhere_ticks):
+                self._lost, self._far_ticks, elsewhere = False, 0, not fits
         else:
             self._far_ticks = self._far_ticks + 1 if nearest > config.lost_distance_steps else 0
             if self._far_ticks >= config.lost_ticks:
@@ -389,6 +431,7 @@ class Localiser:
             distance_steps=distance,
             confidence=0.0 if self._lost else min(confidence, 1.0),
             lost=self._lost,
+            elsewhere=elsewhere,
             far_ticks=self._far_ticks,
             candidates=candidates,
             match=match,

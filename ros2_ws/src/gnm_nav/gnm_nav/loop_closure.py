@@ -37,6 +37,8 @@ class ClosureConfig:
     """By how much the distance to the node after it may differ from the map."""
     run: int = 2
     """Nodes on end of which each must find a place near that of the one before."""
+    same_view_steps: float = 3.0
+    """Largest distance, there and back, between two views that count as the same."""
     apart_steps: float = 20.0
     """Nodes nearer along the same drive are no loop."""
     drift: float = 0.05
@@ -54,6 +56,7 @@ class ClosureConfig:
             "max_steps": (0.5, 20.0),
             "tolerance_steps": (0.1, 20.0),
             "run": (1, 10),
+            "same_view_steps": (0.0, 20.0),
             "apart_steps": (1.0, 1000.0),
             "drift": (0.0, 1.0),
             "radius_m": (0.0, 100.0),
@@ -153,6 +156,42 @@ def find_sighting(
         if back_steps > before[1] + config.tolerance_steps or back_steps > 2.5 * config.max_steps:
             continue
         return Sighting(view, node, steps, before[0], back_steps)
+    return None
+
+
+def find_same_view(
+    model: NavigationModel,
+    view: int,
+    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    proposals: Sequence[int],
+    config: ClosureConfig,
+) -> tuple[int, float] | None:
+    """A node that shows what another one shows: each lies right ahead of the other.
+
+    Unlike a way, a single view needs both distances to be small. It is what joins drives that
+    cross, or begin and end, at one place.
+
+    Args:
+        model: the network.
+        view: the node that looks.
+        images: of all nodes, in the network's size.
+        proposals: nodes that look like the view.
+        config: thresholds.
+
+    Returns:
+        The node and the larger of both distances [model steps]; None: there is none.
+    """
+    if not proposals:
+        return None
+    here = np.asarray(images[view])
+    goals = np.stack([np.asarray(images[node]) for node in proposals])
+    forth = model.match(standing_observation(model, here), goals).distances
+    for index in np.argsort(forth):
+        if forth[index] > config.same_view_steps:
+            return None
+        back = model.match(standing_observation(model, goals[index]), here[None]).distances[0]
+        if back <= config.same_view_steps:
+            return proposals[index], max(float(forth[index]), float(back), MIN_CLOSURE_STEPS)
     return None
 
 

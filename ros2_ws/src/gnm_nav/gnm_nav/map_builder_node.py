@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import queue
 import signal
@@ -34,7 +33,7 @@ from gnm_nav.build_map import describe
 from gnm_nav.camera_image import rgb_of
 from gnm_nav.map_building import BuilderConfig, MapBuilder
 from gnm_nav.map_directory import MAP_FILE, save_map
-from gnm_nav.path_follower import pose_at
+from gnm_nav.planar_pose import OdometryHistory, odometry_pose
 from gnm_nav.topological_map import MapError
 
 PARAMETERS = (
@@ -108,7 +107,7 @@ class MapBuilderNode(Node):
         # Of builder and counters.
         self._lock = threading.Lock()
         self._images: queue.Queue[Image | None] = queue.Queue(_WAITING_IMAGES)
-        self._odometry: list[tuple[float, float, float, float]] = []
+        self._odometry = OdometryHistory(_ODOMETRY_GAP_S, _ODOMETRY_KEPT)
         self._last_stamp_s: float | None = None
         self._last_image_at_s: float | None = None
         self._taken = self._dropped = self._bad = 0
@@ -151,20 +150,8 @@ class MapBuilderNode(Node):
     def _on_odometry(self, message: Odometry) -> None:
         if not self._parameter("use_poses"):
             return
-        stamp = message.header.stamp
-        position, q = message.pose.pose.position, message.pose.pose.orientation
-        stamp_s = stamp.sec + 1e-9 * stamp.nanosec
-        yaw = math.atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
-        if not all(map(math.isfinite, (position.x, position.y, yaw))):
-            return
         with self._lock:
-            if self._odometry and stamp_s <= self._odometry[-1][0]:
-                if stamp_s > self._odometry[-1][0] - 1.0:
-                    return
-                # The clock was set back: a simulation began anew.
-                self._odometry.clear()
-            self._odometry.append((stamp_s, position.x, position.y, yaw))
-            del self._odometry[:-_ODOMETRY_KEPT]
+            self._odometry.add(*odometry_pose(message))
 
     def _on_name(self, message: String) -> None:
         with self._lock:
@@ -193,10 +180,7 @@ class MapBuilderNode(Node):
             if last_s is not None and not -1.0 < stamp_s - last_s < self._parameter("new_drive_s"):
                 self._builder.end_drive()
             self._last_stamp_s = stamp_s
-            poses = self._odometry
-            near = poses and stamp_s <= poses[-1][0] + _ODOMETRY_GAP_S
-            pose = pose_at(poses, stamp_s) if near else None
-            if self._builder.add(image, stamp_s, pose) is not None:
+            if self._builder.add(image, stamp_s, self._odometry.at(stamp_s)) is not None:
                 self._unsaved = True
             self._taken += 1
 

@@ -17,6 +17,7 @@ from gnm_nav.loop_closure import (
     ClosureConfig,
     ClosureRun,
     Edge,
+    find_same_view,
     find_sighting,
     may_be_same_place,
 )
@@ -128,6 +129,7 @@ class MapBuilder:
         self._next: dict[int, tuple[int, float]] = {}
         self._previous: dict[int, tuple[int, float]] = {}
         self._run = ClosureRun(self._config.closure)
+        self._same_views: list[tuple[int, int]] = []
         self._drive = 0
         self._last_step_s: float | None = None
         self._last_frame: NDArray[np.uint8] | None = None
@@ -210,7 +212,11 @@ class MapBuilder:
             raise MapError(MapCode.INVALID, "map builder", "no image", "images of a drive")
         poses = None
         if all(pose is not None for pose in self._poses):
-            poses = np.stack([pose for pose in self._poses if pose is not None])
+            poses = without_drift(
+                np.stack([pose for pose in self._poses if pose is not None]),
+                np.array(self._along_m),
+                self._same_views,
+            )
         edges = list(self._edges)
         if poses is not None:
             edges += turn_edges(poses, self._config)
@@ -300,6 +306,14 @@ class MapBuilder:
                 config,
             )
         edges = self._run.add(sighting, self._next.get)
+        same = find_same_view(self._model, node, self._images, proposals, config)
+        if same is not None:
+            other, steps = same
+            self._same_views.append((other, node))
+            edges += [
+                (node, other, steps, EdgeKind.CLOSURE),
+                (other, node, steps, EdgeKind.CLOSURE),
+            ]
         self._closures += len(edges)
         self._edges += edges
 
@@ -336,6 +350,34 @@ def encode_picture(image: NDArray[np.uint8], quality: int) -> bytes:
     )
     assert done
     return content.tobytes()
+
+
+def without_drift(
+    poses: NDArray[np.float64], along_m: NDArray[np.float64], same_views: list[tuple[int, int]]
+) -> NDArray[np.float64]:
+    """Poses of a drive, moved so that views of one place lie at one place.
+
+    The error at a view that was seen before is spread over the way since then, in proportion to
+    the way. Directions stay as they are: odometry knows them better than two alike views do.
+
+    Args:
+        poses: (N, 3) x, y [m], yaw [rad], as odometry gave them.
+        along_m: (N,) way driven until each.
+        same_views: pairs of an earlier and a later node.
+
+    Returns:
+        (N, 3) corrected poses.
+    """
+    shift = np.zeros((len(poses), 2))
+    known = 0
+    for earlier, later in sorted(same_views, key=lambda pair: pair[1]):
+        error = poses[earlier, :2] + shift[earlier] - poses[later, :2] - shift[later]
+        since = max(known, earlier)
+        way_m = np.maximum(along_m - along_m[since], 0.0)
+        share = np.clip(way_m / max(float(way_m[later]), 1e-6), 0.0, 1.0)
+        shift += share[:, None] * error
+        known = later
+    return np.column_stack((poses[:, :2] + shift, poses[:, 2]))
 
 
 def _is_turn(a: NDArray[np.float64], b: NDArray[np.float64], config: BuilderConfig) -> bool:

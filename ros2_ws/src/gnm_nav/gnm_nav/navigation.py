@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from gnm_nav.dead_reckoning import DeadReckoning
 from gnm_nav.frame_context import FrameContext
 from gnm_nav.journey import Journey, Nudge, Trouble, Turn
 from gnm_nav.localiser import Localisation, Localiser
@@ -25,6 +26,7 @@ from gnm_nav.navigation_types import (
     NavigationError,
     NavigationState,
 )
+from gnm_nav.planar_pose import Pose
 from gnm_nav.route_planner import RoutePlanner
 from gnm_nav.topological_map import Edge, EdgeKind, MapError, TopologicalMap
 
@@ -40,6 +42,14 @@ _SLOWEST = 0.3
 """Part of the usual speed at which a robot goes on that sees no node near."""
 _LOOK_APART_STEPS = 2.0
 """Way between two looks of a lost robot that cannot turn."""
+_SURE = 0.7
+"""Confidence from which a node that the robot sees tells where it is."""
+_SEARCHED_M = 1.0
+"""Views of places this near to where the robot should be are looked for."""
+_DOUBT_RAD = 3.6
+"""A lost robot that has turned by so much would have seen a view of where it should be."""
+_GOAL_M = 0.8
+"""A goal cannot be reached further away than this, by how the robot has moved."""
 _POSSIBLE = 0.02
 """Probability from which the robot may be at a node."""
 _SEEN_NODES = 12
@@ -83,6 +93,7 @@ class NavigationCore:
             if topological_map is not None
             else None
         )
+        self._reckoning = DeadReckoning()
         self._journey: Journey | None = None
         self._exploring = False
         self._seed = self._config.seed
@@ -113,12 +124,20 @@ class NavigationCore:
         """Take a camera image at any rate; see `FrameContext.push`."""
         return self._context.push(image, stamp_s)
 
+    def push_odometry(self, stamp_s: float, x_m: float, y_m: float, yaw_rad: float) -> None:
+        """Take a pose of the robot in any frame that stands still, on the clock of the images.
+
+        Optional: without it the robot counts as moving as it is told to.
+        """
+        self._reckoning.add_odometry(stamp_s, x_m, y_m, yaw_rad)
+
     def forget_frames(self) -> None:
         """Start a new context, e.g. after the camera failed."""
         self._context.clear()
 
     def forget_place(self, node: int | None = None) -> None:
         """Be lost; or believe to be at a node that somebody names."""
+        self._reckoning.forget()
         if self._localiser is not None:
             if node is None:
                 self._localiser.forget()
@@ -287,13 +306,19 @@ class NavigationCore:
             also = self._planner.route(before.node, self._config.lookahead_nodes)
             if self._journey.turn is not None:
                 also.insert(0, self._journey.turn.target)
+        motion = self._reckoning.advance(frames[-1], stamp_s, self._told_motion(before, elapsed_s))
         here = self._localiser.update(
             observation,
             frames[-1],
-            moved_steps=self._moved_steps(before, elapsed_s),
+            moved_steps=max(motion[0], 0.0) / self._spacing_m,
             turning=before.turn_rate_rad_s is not None,
             also=also,
+            expected=self._reckoning.expected,
         )
+        if here.elsewhere:
+            self._reckoning.forget()
+        if before.turn_rate_rad_s is None:
+            self._sight(here)
         seen = NavigationDecision(
             NavigationState.IDLE,
             message="no goal",
@@ -308,14 +333,36 @@ class NavigationCore:
         )
         if self._journey is None:
             return seen
-        return self._pursue(self._journey, seen, here, frames, now_s, elapsed_s)
+        return self._pursue(self._journey, seen, here, frames, now_s, motion)
 
-    def _moved_steps(self, before: NavigationDecision, elapsed_s: float) -> float:
-        """How far the last decision made the robot drive [model steps]."""
+    def _told_motion(self, before: NavigationDecision, elapsed_s: float) -> Pose:
+        """What the last decision made the robot do, if it did as it was told."""
+        if before.turn_rate_rad_s is not None:
+            return 0.0, 0.0, before.turn_rate_rad_s * elapsed_s
         if before.waypoints_m is None:
-            return 0.0
-        reach = float(np.hypot(*before.waypoints_m[-1, :2])) / len(before.waypoints_m)
-        return min(1.5, reach / self._spacing_m) * elapsed_s / self._period_s
+            return 0.0, 0.0, 0.0
+        share = elapsed_s / self._period_s / len(before.waypoints_m)
+        x_m, y_m, yaw_rad = (share * float(value) for value in before.waypoints_m[-1])
+        reach_m = math.hypot(x_m, y_m)
+        return min(reach_m, 1.5 * self._spacing_m * elapsed_s / self._period_s), 0.0, yaw_rad
+
+    def _sight(self, here: Localisation) -> None:
+        """Where the robot is, by the node that it sees."""
+        poses = self._map.poses if self._map is not None else None
+        if (
+            poses is None
+            or here.lost
+            or here.confidence < _SURE
+            or here.distance_steps > self._model.spec.horizon
+        ):
+            return
+        path = self._path(here, here.node)
+        ahead = path[min(max(round(here.distance_steps), 1), len(path)) - 1]
+        node = poses[here.node]
+        self._reckoning.sight(
+            (float(node[0]), float(node[1]), float(node[2])),
+            (float(ahead[0]), float(ahead[1]), float(ahead[2])),
+        )
 
     def _pursue(
         self,
@@ -324,10 +371,10 @@ class NavigationCore:
         here: Localisation,
         frames: list[NDArray[np.uint8]],
         now_s: float,
-        elapsed_s: float,
+        motion: Pose,
     ) -> NavigationDecision:
         assert self._planner is not None
-        turned_rad = abs(self._last.turn_rate_rad_s or 0.0) * elapsed_s
+        turned_rad = abs(motion[2]) if self._last.turn_rate_rad_s is not None else 0.0
         if journey.turn is not None:
             journey.turn.turned_rad += turned_rad
             if not self._has_turned(journey.turn, here):
@@ -340,7 +387,7 @@ class NavigationCore:
         elif journey.nudge is None:
             journey.searched_rad += turned_rad
         if here.lost:
-            journey.crept_steps += self._moved_steps(self._last, elapsed_s)
+            journey.crept_steps += max(motion[0], 0.0) / self._spacing_m
             return self._search(journey, seen, here, now_s)
         if journey.lost_since_s is not None:
             # Wherever it is now: progress counts from here.
@@ -400,7 +447,12 @@ class NavigationCore:
     def _at_goal_place(self, here: Localisation) -> bool:
         """Whether it sees a view of the place that the goal is a view of."""
         near = here.distance_steps <= self._config.localiser.found_distance_steps
-        return near and not here.lost and self._way_steps(here.node) == 0.0
+        return (
+            near
+            and not here.lost
+            and self._way_steps(here.node) == 0.0
+            and self._may_be_near(self._goal_node())
+        )
 
     def _place(self, here: Localisation) -> int:
         """The node to go on from: where no way leads on ahead, another view of the same place.
@@ -436,9 +488,18 @@ class NavigationCore:
         route = self._planner.route(here.node, self._config.lookahead_nodes + 1)
         if not route:
             return self._turn_to_other_route(journey, seen, here)
-        if len(route) > 1 and self._turn_rad(route[0], route[1]):
-            known = here.distance_steps <= self._config.passed_distance_steps
-            return self._turn_along_route(journey, seen, route[0], route[1], known)
+        turns = list(
+            itertools.takewhile(lambda pair: self._edge(*pair).is_turn, itertools.pairwise(route))
+        )
+        if turns and self._turn_rad(*turns[0]):
+            if not self._config.can_turn:
+                self._planner.block(*turns[0])
+                return replace(
+                    seen, state=NavigationState.LOCALISING, message="cannot turn: planning again"
+                )
+            if here.distance_steps <= self._config.turn_distance_steps:
+                # Several turns on end are one.
+                return self._turn_along_route(journey, seen, route[0], turns[-1][1])
         straight = [route[0]]
         for a, b in itertools.pairwise(route):
             if self._turn_rad(a, b):
@@ -504,11 +565,16 @@ class NavigationCore:
         assert self._map is not None
         if not self._edge(a, b).is_turn:
             return 0.0
+        angle = self._angle_rad(a, b)
+        return angle if abs(angle) > _DRIVEN_TURN_RAD else 0.0
+
+    def _angle_rad(self, a: int, b: int) -> float:
+        """By how much a robot that sees a turns to see b."""
+        assert self._map is not None
         poses = self._map.poses
         if poses is None:
             return math.pi
-        angle = math.remainder(float(poses[b, 2] - poses[a, 2]), 2.0 * math.pi)
-        return angle if abs(angle) > _DRIVEN_TURN_RAD else 0.0
+        return math.remainder(float(poses[b, 2] - poses[a, 2]), 2.0 * math.pi)
 
     def _reached(self, journey: Journey, here: Localisation) -> bool:
         assert self._planner is not None
@@ -516,10 +582,12 @@ class NavigationCore:
         distance = here.distance_to(journey.goal)
         # Near along the map as well: one picture that looks like the goal is not enough.
         near = self._way_steps(here.node) <= max(2.0 * config.close_threshold_steps, 4.0)
-        if distance is None or not near:
+        if distance is None or not near or not self._may_be_near(journey.goal):
+            # It was near, and is on the way that leads on from the goal.
+            left = not near and journey.nearest_goal_steps <= config.passed_distance_steps
             journey.reach_ticks = 0
             journey.nearest_goal_steps = math.inf
-            return False
+            return left and self._may_be_near(journey.goal)
         journey.reach_ticks = (
             journey.reach_ticks + 1 if distance <= config.reach_distance_steps else 0
         )
@@ -534,6 +602,15 @@ class NavigationCore:
         )
         journey.nearest_goal_steps = min(nearest, distance)
         return journey.reach_ticks >= config.reach_ticks or passed
+
+    def _may_be_near(self, node: int) -> bool:
+        """Whether the robot can be at a node's place, by how it has moved."""
+        poses = self._map.poses if self._map is not None else None
+        expected = self._reckoning.expected
+        if poses is None or expected is None:
+            return True
+        apart_m = math.hypot(poses[node, 0] - expected.x_m, poses[node, 1] - expected.y_m)
+        return apart_m <= _GOAL_M + expected.sigma_m
 
     def _way_steps(self, node: int) -> float:
         """Length of the route to the goal without its turns; infinite beyond the next few nodes."""
@@ -558,6 +635,9 @@ class NavigationCore:
         """Try again a few times at a place, then plan around; None: go on driving."""
         assert self._localiser is not None and self._map is not None
         journey.progress_at_s = now_s
+        if trouble == Trouble.STUCK:
+            # It did not move as it was told to.
+            self._reckoning.forget()
         again = sum(self._near(place, other) for other in journey.troubles)
         journey.troubles.append(place)
         if again >= self._config.recoveries:
@@ -700,6 +780,9 @@ class NavigationCore:
             journey.crept_steps = journey.looked_at_steps = 0.0
             journey.nudge = None
         lost_s = now_s - journey.lost_since_s
+        if journey.searched_rad > _DOUBT_RAD:
+            # What should be seen from here was not: the robot was carried away.
+            self._reckoning.forget()
         turned_out = journey.searched_rad >= self._config.search_turns * 2.0 * math.pi
         if lost_s > self._config.lost_timeout_s or (turned_out and lost_s > self._config.look_s):
             if journey.last_node is not None and not math.isfinite(
@@ -767,10 +850,22 @@ class NavigationCore:
         return journey.search_side * self._config.turn_rate_rad_s
 
     def _search_side(self, journey: Journey) -> float:
-        """+1 to turn left, −1 to turn right: to where the route goes on."""
+        """+1 to turn left, −1 to turn right: to a known view, or to where the route goes on."""
         assert self._map is not None and self._planner is not None
         turn = journey.last_lateral_m
         poses = self._map.poses
+        expected = self._reckoning.expected
+        if poses is not None and expected is not None:
+            near = np.hypot(poses[:, 0] - expected.x_m, poses[:, 1] - expected.y_m) <= _SEARCHED_M
+            ways = [
+                math.remainder(float(poses[node, 2]) - expected.yaw_rad, 2.0 * math.pi)
+                for node in np.flatnonzero(near).tolist()
+                if math.isfinite(self._planner.steps_to_goal(node))
+            ]
+            # What lies ahead is seen, or hidden.
+            aside = [angle for angle in ways if abs(angle) > _BEND_RAD]
+            if aside:
+                return math.copysign(1.0, min(aside, key=abs))
         if poses is not None and journey.last_node is not None:
             route = self._planner.route(journey.last_node, self._config.lookahead_nodes)
             before = self._map.in_edges(journey.last_node)
@@ -818,17 +913,12 @@ class NavigationCore:
         )
 
     def _turn_along_route(
-        self, journey: Journey, seen: NavigationDecision, a: int, b: int, sure: bool
+        self, journey: Journey, seen: NavigationDecision, a: int, b: int
     ) -> NavigationDecision:
         """The route begins with a turn on the spot."""
-        assert self._planner is not None
-        if not self._config.can_turn:
-            self._planner.block(a, b)
-            return replace(
-                seen, state=NavigationState.LOCALISING, message="cannot turn: planning again"
-            )
-        angle = self._turn_rad(a, b)
+        angle = self._angle_rad(a, b)
         rate = math.copysign(self._config.turn_rate_rad_s, angle)
+        sure = seen.distance_steps <= self._config.passed_distance_steps
         journey.turn = Turn(b, rate, abs(angle), sure)
         return self._keep_turning(journey.turn, seen)
 

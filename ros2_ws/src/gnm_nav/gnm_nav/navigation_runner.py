@@ -29,8 +29,10 @@ from gnm_nav.navigation import (
     NavigationError,
     NavigationState,
 )
+from gnm_nav.planar_pose import StampedPose
 
 _INBOX_IMAGES = 64
+_INBOX_ODOMETRY = 256
 _END_WAIT_S = 10.0
 _NO_ODOMETRY_S = 1.0
 _SET_OFF_S = 1.0
@@ -195,6 +197,7 @@ class NavigationRunner:
         self._on_error = on_error
         self._lock = threading.RLock()
         self._inbox: deque[tuple[NDArray[np.uint8], float]] = deque(maxlen=_INBOX_IMAGES)
+        self._odometry_inbox: deque[StampedPose] = deque(maxlen=_INBOX_ODOMETRY)
         self._image: NDArray[np.uint8] | None = None
         self._goal: Goal | None = None
         self._path: PathOut | None = None
@@ -298,11 +301,12 @@ class NavigationRunner:
             if self._goal is goal:
                 self._hold()
 
-    def moving(self, moves: bool, stamp_s: float) -> None:
-        """Tell whether the robot moves, see `CameraWatch.moving`."""
+    def push_odometry(self, pose: StampedPose, moves: bool) -> None:
+        """Take odometry: the pose, and whether the robot moves, see `CameraWatch.moving`."""
         with self._lock:
             self._odometry_s = time.monotonic()
-            self._watch.moving(moves, stamp_s)
+            self._odometry_inbox.append(pose)
+            self._watch.moving(moves, pose[0])
 
     def beat(self, now_s: float) -> None:
         """Look at the camera, and say again what holds: a path, or stop.
@@ -388,11 +392,14 @@ class NavigationRunner:
     def _tick(self, now_s: float) -> None:
         with self._lock:
             core, goal, image = self._core, self._goal, self._image
-            images = list(self._inbox)
+            images, odometry = list(self._inbox), list(self._odometry_inbox)
             self._inbox.clear()
+            self._odometry_inbox.clear()
             fault = self._look(now_s, time.monotonic())
         if goal is not None and not self._prepare(core, goal, now_s):
             return
+        for pose in odometry:
+            core.push_odometry(*pose)
         for frame, stamp_s in images:
             core.push_frame(frame, stamp_s)
         start_s = time.perf_counter()

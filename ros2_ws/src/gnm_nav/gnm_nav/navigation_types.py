@@ -64,6 +64,8 @@ class NavigationConfig:
     """For so many ticks on end."""
     passed_distance_steps: float = 3.5
     """The goal also counts as reached when it was this near and is now further away again."""
+    turn_distance_steps: float = 4.0
+    """A robot drives on to the place of a turn as long as that is further away."""
     goal_image_distance_steps: float = 6.0
     """A goal image is a place of the map when a node is this near to it."""
     image_timeout_s: float = 0.5
@@ -120,6 +122,7 @@ class NavigationConfig:
             "reach_distance_steps": (0.1, 20.0),
             "reach_ticks": (1, 100),
             "passed_distance_steps": (0.0, 20.0),
+            "turn_distance_steps": (0.1, 20.0),
             "goal_image_distance_steps": (0.1, 20.0),
             "image_timeout_s": (0.05, 10.0),
             "no_progress_s": (1.0, 600.0),

@@ -65,6 +65,7 @@ from gnm_nav.navigation_view import (
     waypoint_path,
 )
 from gnm_nav.node_main import run_node
+from gnm_nav.planar_pose import odometry_pose
 from gnm_nav.topological_map import MapError, MapModel, TopologicalMap
 
 ROBOT_FRAME = "base_link"
@@ -442,7 +443,7 @@ class NavigatorNode(LifecycleNode):
             math.hypot(twist.linear.x, twist.linear.y) > _MOVING_M_S
             or abs(twist.angular.z) > _MOVING_RAD_S
         )
-        self._runner.moving(moves, _seconds(message.header.stamp))
+        self._runner.push_odometry(odometry_pose(message), moves)
 
     def _beat(self) -> None:
         if self._runner is not None and self._active:

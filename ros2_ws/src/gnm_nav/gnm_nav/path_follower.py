@@ -8,10 +8,7 @@ Pure pursuit is that of Coulter, "Implementation of the Pure Pursuit Path Tracki
 
 from __future__ import annotations
 
-import bisect
 import math
-from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -19,6 +16,8 @@ import numpy as np
 from base_drivers.robot_config import CONTROLLERS, MODEL_PERIOD_S, RobotConfig
 from base_drivers.velocity import REST, STREAM_TIMEOUT_S, Velocity, strength
 from numpy.typing import NDArray
+
+from gnm_nav.planar_pose import OdometryHistory, relative_pose, wrap_angle
 
 _TURN_FIRST_RAD = math.radians(70.0)
 """A target further to the side than this is turned to before driving, in pure pursuit."""
@@ -203,7 +202,7 @@ class PathFollower:
     def __init__(self, robot: RobotConfig, settings: FollowerSettings) -> None:
         self.robot = robot
         self.settings = settings
-        self._odometry: deque[tuple[float, float, float, float]] = deque(maxlen=400)
+        self._odometry = OdometryHistory(settings.odometry_timeout_s)
         self.reset()
 
     def reset(self) -> None:
@@ -275,14 +274,7 @@ class PathFollower:
 
     def add_odometry(self, stamp_s: float, x_m: float, y_m: float, yaw_rad: float) -> None:
         """Take a pose of the robot in any frame that stands still; bad ones are dropped."""
-        if not all(map(math.isfinite, (stamp_s, x_m, y_m, yaw_rad))):
-            return
-        if self._odometry and stamp_s <= self._odometry[-1][0]:
-            if stamp_s > self._odometry[-1][0] - 1.0:
-                return
-            # The clock was set back: a simulation began anew.
-            self._odometry.clear()
-        self._odometry.append((stamp_s, x_m, y_m, yaw_rad))
+        self._odometry.add(stamp_s, x_m, y_m, yaw_rad)
 
     def stop(self, reason: str, steady_s: float) -> None:
         """Forget the path and stand."""
@@ -404,13 +396,11 @@ class PathFollower:
 
     def _from_here(self, path: _Path, now_s: float) -> tuple[NDArray[np.float64], bool]:
         """The path in the robot's frame of now, if odometry tells how far it has moved since."""
-        odometry = self._odometry
-        fresh = odometry and now_s - odometry[-1][0] <= self.settings.odometry_timeout_s
-        start = pose_at(odometry, path.stamp_s) if fresh else None
-        if start is None:
+        now = self._odometry.newest(now_s)
+        start = self._odometry.at(path.stamp_s) if now is not None else None
+        if now is None or start is None:
             return path.waypoints, False
-        x, y, yaw = odometry[-1][1:]
-        moved = relative_pose(start, (x, y, yaw))
+        moved = relative_pose(start, now)
         c, s = math.cos(moved[2]), math.sin(moved[2])
         shifted = path.waypoints - np.array(moved)
         result = shifted.copy()
@@ -429,44 +419,6 @@ def within_limits(velocity: Velocity, robot: RobotConfig) -> Velocity:
         angular = _limited(angular, linear / robot.min_turning_radius_m)
     lateral = _limited(velocity.y, robot.max_lateral_m_s)
     return Velocity(linear, lateral, angular)
-
-
-def wrap_angle(angle_rad: float) -> float:
-    """The same angle in [-π, π)."""
-    return (angle_rad + math.pi) % (2.0 * math.pi) - math.pi
-
-
-def relative_pose(
-    start: tuple[float, float, float], end: tuple[float, float, float]
-) -> tuple[float, float, float]:
-    """The pose `end` seen from the pose `start`; x [m], y [m], yaw [rad]."""
-    dx, dy = end[0] - start[0], end[1] - start[1]
-    c, s = math.cos(start[2]), math.sin(start[2])
-    return c * dx + s * dy, -s * dx + c * dy, wrap_angle(end[2] - start[2])
-
-
-def pose_at(
-    poses: Sequence[tuple[float, float, float, float]], stamp_s: float
-) -> tuple[float, float, float] | None:
-    """Interpolate between poses.
-
-    Args:
-        poses: (stamp [s], x [m], y [m], yaw [rad]), stamps rising.
-        stamp_s: when.
-
-    Returns:
-        x, y, yaw; None before the first pose. After the last one, the last one.
-    """
-    if not poses or stamp_s < poses[0][0]:
-        return None
-    after = bisect.bisect_right(poses, stamp_s, key=lambda pose: pose[0])
-    if after == len(poses):
-        return poses[-1][1:]
-    t0, x0, y0, yaw0 = poses[after - 1]
-    t1, x1, y1, yaw1 = poses[after]
-    part = (stamp_s - t0) / (t1 - t0)
-    turn = wrap_angle(yaw1 - yaw0)
-    return x0 + part * (x1 - x0), y0 + part * (y1 - y0), wrap_angle(yaw0 + part * turn)
 
 
 def _path_length(points: NDArray[np.float64]) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from base_drivers.robot_config import CONTROLLERS, RobotConfigError, load_robot, robot_names
 from base_drivers.velocity import REST, STREAM_TIMEOUT_S, Velocity
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import Quaternion, Twist, TwistStamped
+from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry, Path
 from policy_interfaces.msg import BaseContacts
 from policy_server.node_parameters import (
@@ -34,6 +34,7 @@ from gnm_nav.path_follower import (
     PathError,
     PathFollower,
 )
+from gnm_nav.planar_pose import odometry_pose, yaw_of
 
 PATH_FRAME = "base_link"
 RATE_HZ = 50.0
@@ -282,13 +283,7 @@ class PathFollowerNode(LifecycleNode):
     def _on_odometry(self, message: Odometry) -> None:
         if self._follower is None:
             return
-        stamp, pose = message.header.stamp, message.pose.pose
-        self._follower.add_odometry(
-            stamp.sec + stamp.nanosec * 1e-9,
-            pose.position.x,
-            pose.position.y,
-            yaw_of(pose.orientation),
-        )
+        self._follower.add_odometry(*odometry_pose(message))
 
     def _on_contacts(self, message: BaseContacts) -> None:
         if self._follower is None or not self._active:
@@ -388,14 +383,6 @@ class PathFollowerNode(LifecycleNode):
         report = DiagnosticArray(status=[diagnostic])
         report.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(report)
-
-
-def yaw_of(rotation: Quaternion) -> float:
-    """The yaw of a rotation about the vertical axis [rad]."""
-    return math.atan2(
-        2.0 * (rotation.w * rotation.z + rotation.x * rotation.y),
-        1.0 - 2.0 * (rotation.y**2 + rotation.z**2),
-    )
 
 
 def main(arguments: list[str] | None = None) -> int:

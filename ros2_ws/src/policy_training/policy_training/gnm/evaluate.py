@@ -53,7 +53,7 @@ CONTROL_S = 0.05
 class Pilot(Protocol):
     """What drives in a trial."""
 
-    def decide(self, image: NDArray[np.uint8], now_s: float) -> NavigationDecision:
+    def decide(self, image: NDArray[np.uint8], odometry: Pose, now_s: float) -> NavigationDecision:
         """Take an image, at 4 Hz, and decide what to do until the next one."""
 
 
@@ -64,8 +64,9 @@ class MapPilot:
         """Take a core that has a goal."""
         self.core = core
 
-    def decide(self, image: NDArray[np.uint8], now_s: float) -> NavigationDecision:
+    def decide(self, image: NDArray[np.uint8], odometry: Pose, now_s: float) -> NavigationDecision:
         """One tick."""
+        self.core.push_odometry(now_s, *odometry)
         self.core.push_frame(image, now_s)
         return self.core.tick(now_s)
 
@@ -93,7 +94,7 @@ class ServoPilot:
         ).astype(np.float32)
         return np.asarray((small - small.mean()) / (small.std() + 1e-3), np.float32)
 
-    def decide(self, image: NDArray[np.uint8], now_s: float) -> NavigationDecision:
+    def decide(self, image: NDArray[np.uint8], odometry: Pose, now_s: float) -> NavigationDecision:
         """One tick."""
         view = self._grey(image)
         last = len(self._nodes) - 1
@@ -126,7 +127,7 @@ class _Course:
     def tick(self) -> NavigationDecision:
         """Look, decide, and drive for a quarter of a second."""
         now_s = self.sim.time_s
-        decision = self.pilot.decide(self.sim.render(), now_s)
+        decision = self.pilot.decide(self.sim.render(), self.sim.odometry.pose, now_s)
         path = decision.waypoints_m
         if path is None and decision.turn_rate_rad_s is not None:
             path = np.zeros((5, 3))
