@@ -61,7 +61,8 @@ class RobotConfig:
         max_linear_m_s: forward speed. Nothing here ever drives backwards.
         max_lateral_m_s: sideways speed; 0 unless holonomic.
         max_angular_rad_s: yaw rate.
-        max_linear_acceleration_m_s2: forward and sideways.
+        max_linear_acceleration_m_s2: forward and sideways, of everything that is driven.
+        max_linear_deceleration_m_s2: how hard it can brake when it is told to rest.
         max_angular_acceleration_rad_s2: of the yaw rate.
         min_turning_radius_m: of the centre's path; 0 unless Ackermann.
         wheelbase_m: distance of the axles, or of the wheels or feet where there are no axles.
@@ -81,6 +82,7 @@ class RobotConfig:
     max_lateral_m_s: float
     max_angular_rad_s: float
     max_linear_acceleration_m_s2: float
+    max_linear_deceleration_m_s2: float
     max_angular_acceleration_rad_s2: float
     min_turning_radius_m: float
     wheelbase_m: float
@@ -160,6 +162,7 @@ def _read(file: Path) -> RobotConfig:
         max_lateral_m_s=root.number("max_lateral_m_s", 0.0, 20.0),
         max_angular_rad_s=root.number("max_angular_rad_s", 0.01, 20.0),
         max_linear_acceleration_m_s2=root.number("max_linear_acceleration_m_s2", 0.01, 100.0),
+        max_linear_deceleration_m_s2=root.number("max_linear_deceleration_m_s2", 0.01, 100.0),
         max_angular_acceleration_rad_s2=root.number("max_angular_acceleration_rad_s2", 0.01, 100.0),
         min_turning_radius_m=root.number("min_turning_radius_m", 0.0, 50.0),
         wheelbase_m=root.number("wheelbase_m", 0.01, 10.0),

@@ -50,6 +50,13 @@ _DOUBT_RAD = 3.6
 """A lost robot that has turned by so much would have seen a view of where it should be."""
 _GOAL_M = 0.8
 """A goal cannot be reached further away than this, by how the robot has moved."""
+_AT_M = 0.35
+"""A robot is at a place that is not further away than this, by how it has moved."""
+_KNOWN_SIGMA_M = 0.4
+"""Standard deviation up to which a pose is good enough to act on it alone."""
+_FACED_RAD = 0.25
+_ASIDE_RAD = 1.6
+"""A view between these angles is turned to, where nothing looks near."""
 _POSSIBLE = 0.02
 """Probability from which the robot may be at a node."""
 _SEEN_NODES = 12
@@ -381,7 +388,8 @@ class NavigationCore:
                 return self._keep_turning(journey.turn, seen)
             turn, journey.turn = journey.turn, None
             seen, here = self._arrived(turn, seen, here)
-            if turn.sure and self._at_goal_place(here):
+            arrived = turn.target == journey.goal and self._may_be_near(journey.goal)
+            if turn.sure and (arrived or self._at_goal_place(here)):
                 # A goal is a place, and that view of it may not be found again from here.
                 return self._end(journey, seen)
         elif journey.nudge is None:
@@ -404,7 +412,7 @@ class NavigationCore:
                     return answer
         if here.far_ticks >= self._config.doubt_ticks:
             # Driving on would lead away from what is still near.
-            return replace(
+            return self._face_route(seen, here) or replace(
                 seen, state=NavigationState.LOCALISING, message="nothing of the map looks near"
             )
         place = self._place(here)
@@ -582,6 +590,9 @@ class NavigationCore:
         distance = here.distance_to(journey.goal)
         # Near along the map as well: one picture that looks like the goal is not enough.
         near = self._way_steps(here.node) <= max(2.0 * config.close_threshold_steps, 4.0)
+        if near and self._is_at(journey.goal):
+            journey.reach_ticks += 1
+            return journey.reach_ticks >= config.reach_ticks
         if distance is None or not near or not self._may_be_near(journey.goal):
             # It was near, and is on the way that leads on from the goal.
             left = not near and journey.nearest_goal_steps <= config.passed_distance_steps
@@ -611,6 +622,42 @@ class NavigationCore:
             return True
         apart_m = math.hypot(poses[node, 0] - expected.x_m, poses[node, 1] - expected.y_m)
         return apart_m <= _GOAL_M + expected.sigma_m
+
+    def _is_at(self, node: int) -> bool:
+        """Whether the robot is at a node's place, by how it has moved since it last knew."""
+        poses = self._map.poses if self._map is not None else None
+        expected = self._reckoning.expected
+        if poses is None or expected is None or expected.sigma_m > _KNOWN_SIGMA_M:
+            return False
+        apart_m = math.hypot(poses[node, 0] - expected.x_m, poses[node, 1] - expected.y_m)
+        return apart_m <= _AT_M
+
+    def _face_route(
+        self, seen: NavigationDecision, here: Localisation
+    ) -> NavigationDecision | None:
+        """Turn to where the route's next view should be seen; None: it looks there already."""
+        assert self._planner is not None
+        poses = self._map.poses if self._map is not None else None
+        expected = self._reckoning.expected
+        if (
+            poses is None
+            or expected is None
+            or expected.sigma_m > _KNOWN_SIGMA_M
+            or not self._config.can_turn
+        ):
+            return None
+        route = self._planner.route(here.node, 2)
+        if not route:
+            return None
+        angle = math.remainder(float(poses[route[-1], 2]) - expected.yaw_rad, 2.0 * math.pi)
+        if not _FACED_RAD < abs(angle) < _ASIDE_RAD:
+            return None
+        return replace(
+            seen,
+            state=NavigationState.TURNING,
+            message=f"turning to where node {route[-1]} should be seen",
+            turn_rate_rad_s=math.copysign(self._config.turn_rate_rad_s, angle),
+        )
 
     def _way_steps(self, node: int) -> float:
         """Length of the route to the goal without its turns; infinite beyond the next few nodes."""

@@ -101,7 +101,7 @@ class NavigationConfig:
     """Angle of turning away from what the robot is stuck at."""
     nudge_s: float = 1.0
     """Time of driving straight on afterwards."""
-    search_turns: float = 1.25
+    search_turns: float = 1.75
     """Turns on the spot after which the search is given up."""
     creep_steps: float = 12.0
     """So far a robot that cannot turn on the spot drives on to find itself [model steps]."""

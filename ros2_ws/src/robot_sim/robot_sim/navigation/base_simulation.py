@@ -20,8 +20,10 @@ _RESPONSE_S = 0.06
 _DENSITY_KG_M3 = 150.0
 _HIDDEN_GROUP = 4
 _SIGHT_RAYS = 80
-_FORCE_MARGIN = 3.0
-"""Force limit over what the acceleration limit needs, so that the base follows its ramps."""
+_FORCE_MARGIN = 1.5
+"""Force limit over what the hardest braking needs, so that the base follows its ramps."""
+_ANGULAR_BRAKING = 2.0
+"""Turning slows down so much faster than it speeds up."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,10 @@ class BaseSimulation:
         length, width, height = robot.body_size_m
         mass = max(1.5, _DENSITY_KG_M3 * length * width * height)
         inertia = mass * (length**2 + width**2) / 12
-        linear = _FORCE_MARGIN * mass * robot.max_linear_acceleration_m_s2
-        turning = _FORCE_MARGIN * inertia * robot.max_angular_acceleration_rad_s2
+        linear = _FORCE_MARGIN * mass * robot.max_linear_deceleration_m_s2
+        turning = (
+            _FORCE_MARGIN * _ANGULAR_BRAKING * inertia * robot.max_angular_acceleration_rad_s2
+        )
         centre = robot.height_m or height / 2 + 0.04
         fov_y = 2 * math.atan(
             math.tan(robot.camera.horizontal_fov_rad / 2) * self._height / self._width
@@ -222,16 +226,18 @@ class BaseSimulation:
         if robot.kinematics == "ackermann":
             most = abs(self.velocity[0]) / robot.min_turning_radius_m
             target[2] = min(max(target[2], -most), most)
-        limits = np.array(
-            [robot.max_linear_acceleration_m_s2] * 2 + [robot.max_angular_acceleration_rad_s2]
+        turning = robot.max_angular_acceleration_rad_s2
+        speeding_up = np.array([robot.max_linear_acceleration_m_s2] * 2 + [turning])
+        slowing_down = np.array(
+            [robot.max_linear_deceleration_m_s2] * 2 + [_ANGULAR_BRAKING * turning]
         )
-        # Ramps in pieces of at most 50 ms; braking may be twice as hard as speeding up.
+        # Ramps in pieces of at most 50 ms.
         done = 0
         while done < steps:
             piece = min(5, steps - done)
             duration = piece * TIMESTEP_S
             braking = np.abs(target) < np.abs(self._command)
-            most_change = limits * np.where(braking, 2.0, 1.0) * duration
+            most_change = np.where(braking, slowing_down, speeding_up) * duration
             change = np.clip(target - self._command, -most_change, most_change)
             self._command += change
             self._acceleration = np.asarray(change[:2] / duration)
