@@ -77,9 +77,7 @@ class BaseSimulation:
         mass = max(1.5, _DENSITY_KG_M3 * length * width * height)
         inertia = mass * (length**2 + width**2) / 12
         linear = _FORCE_MARGIN * mass * robot.max_linear_deceleration_m_s2
-        turning = (
-            _FORCE_MARGIN * _ANGULAR_BRAKING * inertia * robot.max_angular_acceleration_rad_s2
-        )
+        turning = _FORCE_MARGIN * _ANGULAR_BRAKING * inertia * robot.max_angular_acceleration_rad_s2
         centre = robot.height_m or height / 2 + 0.04
         fov_y = 2 * math.atan(
             math.tan(robot.camera.horizontal_fov_rad / 2) * self._height / self._width
