@@ -24,7 +24,7 @@ from policy_server.bundle import find_bundle, model_search_path
 NAVIGATION_ARGUMENTS = (
     LaunchArgument("robot", "locobot", "robot of config/robots, or the path of a YAML file"),
     LaunchArgument("bundle", "gnm_sim", "navigation model: a directory, or a name in models/"),
-    LaunchArgument("provider", "cpu", "computes the model: cpu, cuda, openvino_bfloat16, …"),
+    LaunchArgument("provider", "fastest", "computes the model: fastest, cpu, cuda, …"),
     LaunchArgument("camera_topic", "/camera/image_raw", "images to drive by"),
     LaunchArgument(
         "scan",

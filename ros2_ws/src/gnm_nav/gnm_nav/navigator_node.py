@@ -95,8 +95,8 @@ PARAMETERS = (
     ),
     NodeParameter(
         "provider",
-        "cpu",
-        "ONNX Runtime execution provider, or openvino; falls back to cpu with a warning",
+        "fastest",
+        "ONNX Runtime execution provider, openvino, or fastest; falls back to cpu with a warning",
         choices=PROVIDER_NAMES,
         structural=True,
     ),

@@ -10,7 +10,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ PROVIDERS = {
 }
 # Computed by OpenVINO itself, beside whichever ONNX Runtime is installed: key → in bfloat16.
 _OPENVINO = {"openvino": False, "openvino_bfloat16": True}
-PROVIDER_NAMES = ("auto", *PROVIDERS, *_OPENVINO)
+PROVIDER_NAMES = ("auto", "fastest", *PROVIDERS, *_OPENVINO)
 """What `EngineOptions.provider` may be."""
 # TensorRT is not tried by itself: it builds its engines for minutes on the first run.
 _AUTO_ORDER = ("cuda", "cpu")
@@ -66,8 +66,9 @@ class EngineOptions:
     """How models are run.
 
     Attributes:
-        provider: one of `PROVIDER_NAMES`. "openvino_bfloat16" computes in bfloat16 where the CPU
-            can: faster, with three digits.
+        provider: one of `PROVIDER_NAMES`. "auto" is a GPU, or ONNX Runtime on the CPU; "fastest" is
+            a GPU, or "openvino_bfloat16" on CPUs that can, or "auto". "openvino_bfloat16" computes
+            in bfloat16 where the CPU can: faster, with three digits.
         threads: CPU threads per model; 0 chooses half of the cores, at least 1 and at most 4, so
             that camera, controller and simulator keep some.
         io_binding: keep tensors between models on the device; None: exactly on GPUs. ONNX Runtime
@@ -96,6 +97,15 @@ class EngineOptions:
         return self.threads or max(1, min(4, len(os.sched_getaffinity(0)) // 2))
 
 
+def resolve(options: EngineOptions) -> EngineOptions:
+    """Replace "fastest" by what it stands for on this machine."""
+    if options.provider != "fastest":
+        return options
+    device = PROVIDERS["cuda"] in onnxruntime.get_available_providers()
+    bfloat16 = not device and openvino_session.has_bfloat16()
+    return replace(options, provider="openvino_bfloat16" if bfloat16 else "auto")
+
+
 def choose_provider(wanted: str) -> str:
     """Return the name of the provider to use: ONNX Runtime's, or OpenVINO's.
 
@@ -104,7 +114,7 @@ def choose_provider(wanted: str) -> str:
     if wanted in _OPENVINO:
         if openvino_session.is_available():
             return openvino_session.PROVIDER
-        _warn_cpu(wanted, "openvino is not installed: ./run setup openvino")
+        _warn_cpu(wanted, "openvino is not installed: pip install openvino")
         return PROVIDERS["cpu"]
     available = onnxruntime.get_available_providers()
     if wanted == "auto":
@@ -238,7 +248,7 @@ class Pipeline:
         options: EngineOptions | None = None,
         nodes: Iterable[str] | None = None,
     ) -> None:
-        options = options or EngineOptions()
+        options = resolve(options or EngineOptions())
         self.bundle = bundle
         wanted = choose_provider(options.provider)
         selected = None if nodes is None else set(nodes)

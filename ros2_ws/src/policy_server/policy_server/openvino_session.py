@@ -28,6 +28,15 @@ def is_available() -> bool:
     return True
 
 
+def has_bfloat16() -> bool:
+    """Whether OpenVINO is installed and this CPU has instructions for bfloat16."""
+    if not is_available():
+        return False
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 @dataclass(frozen=True)
 class Argument:
     """An input or output of a model.
