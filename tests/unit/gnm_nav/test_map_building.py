@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import rustworkx as rx
-from gnm_nav.map_building import BuilderConfig, MapBuilder
+from gnm_nav.map_building import BuilderConfig, MapBuilder, without_drift
 from gnm_nav.map_editing import (
     convert,
     from_pictures,
@@ -87,6 +87,41 @@ def test_places_that_only_look_alike_are_not_joined_where_poses_say_so():
     for index, pose in enumerate(np.concatenate((drive, drive))):
         unaware.add(render(pose, rng), 0.25 * index)
     assert unaware.closures > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_view_that_is_seen_again_takes_the_drift_out_of_the_poses(seed):
+    """There, a turn, back, a turn, and on for a metre: only the first views are seen again."""
+    rng = np.random.default_rng(seed)
+    turn = np.linspace(0.0, math.pi, 14)
+    there, back = driven([(0, 0), (6, 0)]), driven([(6, 0), (0, 0)])
+    turns = [(6.0, 0.0, yaw) for yaw in turn], [(0.0, 0.0, math.pi + yaw) for yaw in turn]
+    poses = np.concatenate((there, turns[0], back, turns[1], there[:8]))
+    drift_m = np.linspace(0.0, 1.0, len(poses))
+    builder = MapBuilder(SyntheticModel(seed))
+    truth = []
+    for index, (x, y, yaw) in enumerate(poses):
+        odometry = (x, y + drift_m[index], yaw)
+        if builder.add(render((x, y, yaw), rng), 0.25 * index, odometry) is not None:
+            truth.append((x, y, yaw))
+    made = builder.finish()
+    assert np.hypot(*(made.poses[-1] - truth[-1])[:2]) < 0.25
+    assert np.hypot(*(made.poses - truth)[:, :2].T).max() < 0.4
+    assert (made.edges["kind"] == EdgeKind.CLOSURE).any()
+
+
+def test_drift_is_spread_over_the_way_since_a_view_was_seen_first():
+    along_m = np.arange(11.0)
+    raw = np.column_stack((along_m, np.zeros(11), np.full(11, 0.3)))
+    moved = without_drift(raw, along_m, [(2, 6), (3, 8)])
+    assert moved[:3] == pytest.approx(raw[:3])
+    assert moved[6, :2] == pytest.approx(raw[2, :2])
+    assert moved[4, :2] == pytest.approx([2.0, 0.0])
+    # The second pair counts from the first one on, and what comes after keeps the last shift.
+    assert moved[8, :2] == pytest.approx(moved[3, :2])
+    assert moved[10, 0] - moved[8, 0] == pytest.approx(2.0)
+    assert (moved[:, 2] == 0.3).all()
+    assert without_drift(raw, along_m, []) == pytest.approx(raw)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from gnm_nav.dead_reckoning import ExpectedPose
 from gnm_nav.localiser import Localiser
+from gnm_nav.map_building import MapBuilder
 from gnm_nav.navigation import (
     FailureCode,
     NavigationConfig,
@@ -93,6 +95,27 @@ def test_a_kidnapped_robot_finds_itself_and_goes_on(loop, seed):
     assert any(decision.node is None for decision in decisions)
     assert decisions[-1].reached, decisions[-1].message
     assert away(robot, truth[30]) < 0.4
+
+
+@pytest.mark.parametrize("corridor", [0, 1])
+def test_of_two_places_that_look_the_same_a_robot_is_where_it_should_be(corridor):
+    """Two corridors with the same pictures, mapped in one drive, 20 m apart."""
+    model = SyntheticModel()
+    rng = np.random.default_rng(0)
+    way = driven([(0, 0), (8, 0)])
+    builder = MapBuilder(model)
+    for index, (x, y, yaw) in enumerate(np.concatenate((way, way))):
+        aside_m = 20.0 * (index >= len(way))
+        builder.add(render((x, y, yaw), rng), 0.25 * index, (x, y + aside_m, yaw))
+    made = builder.finish()
+    assert builder.closures == 0
+    localiser = Localiser(model, made)
+    for index in range(8, 30):
+        image = model.preprocess(render(way[index], rng))
+        expected = ExpectedPose(float(way[index][0]), 20.0 * corridor, 0.0, 0.3, 0.25)
+        here = localiser.update(model.observe([image] * 6), image, expected=expected)
+    assert not here.lost and not here.elsewhere
+    assert made.poses[here.node, 1] == 20.0 * corridor
 
 
 def test_without_embeddings_small_images_retrieve(loop):

@@ -15,6 +15,7 @@ from policy_server.engine import (
     Pipeline,
     ProviderWarning,
     choose_provider,
+    resolve,
 )
 
 CPU = EngineOptions("cpu", 1)
@@ -112,6 +113,22 @@ def test_openvino_computes_what_onnx_runtime_does(ptr_file, provider, tolerance)
     outputs = pipeline.run({"encoder/image": image}, ("encoder",))
     assert outputs["encoder/embedding"].dtype == np.float32
     np.testing.assert_allclose(outputs["encoder/embedding"], 0.2, rtol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("providers", "bfloat16", "found"),
+    [
+        (["CPUExecutionProvider"], True, "openvino_bfloat16"),
+        (["CPUExecutionProvider"], False, "auto"),
+        (["CUDAExecutionProvider", "CPUExecutionProvider"], True, "auto"),
+    ],
+    ids=["bfloat16", "plain CPU", "GPU"],
+)
+def test_the_fastest_provider_is_what_the_machine_has(monkeypatch, providers, bfloat16, found):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
+    monkeypatch.setattr("policy_server.openvino_session.has_bfloat16", lambda: bfloat16)
+    assert resolve(EngineOptions("fastest", 2)) == EngineOptions(found, 2)
+    assert resolve(CPU) == CPU
 
 
 @pytest.mark.parametrize("node", ["policy_server.policy_node", "gnm_nav.navigator_node"])
