@@ -59,6 +59,7 @@ class ExpectedPose:
     Attributes:
         x_m, y_m, yaw_rad: the pose.
         sigma_m, sigma_rad: standard deviations.
+        sightings: of nodes that agree with it.
     """
 
     x_m: float
@@ -66,6 +67,7 @@ class ExpectedPose:
     yaw_rad: float
     sigma_m: float
     sigma_rad: float
+    sightings: int = 0
 
     def misfit(self, poses: NDArray[np.float64]) -> NDArray[np.float64]:
         """How much each node speaks against being the next one ahead of the robot.
@@ -102,6 +104,7 @@ class DeadReckoning:
         self._driven_m = 0.0
         self._turned_rad = 0.0
         self._apart = 0
+        self._sightings = 0
 
     def add_odometry(self, stamp_s: float, x_m: float, y_m: float, yaw_rad: float) -> None:
         """Take a pose in any frame that stands still."""
@@ -156,6 +159,7 @@ class DeadReckoning:
                 self._take(seen)
             return
         self._apart = 0
+        self._sightings += 1
         x, y, yaw = self._pose
         self._pose = (x + _GAIN * dx, y + _GAIN * dy, wrap_angle(yaw + _YAW_GAIN * turn))
         self._driven_m *= 1.0 - _GAIN
@@ -174,4 +178,5 @@ class DeadReckoning:
             *self._pose,
             _SIGMA_M + _DRIFT * self._driven_m,
             _SIGMA_RAD + _DRIFT * self._turned_rad,
+            self._sightings,
         )

@@ -50,7 +50,9 @@ _DOUBT_RAD = 3.6
 """A lost robot that has turned by so much would have seen a view of where it should be."""
 _GOAL_M = 0.8
 """A goal cannot be reached further away than this, by how the robot has moved."""
-_AT_M = 0.35
+_SURE_SIGHTINGS = 6
+"""Of nodes, before a goal can count as reached."""
+_AT_M = 0.25
 """A robot is at a place that is not further away than this, by how it has moved."""
 _KNOWN_SIGMA_M = 0.4
 """Standard deviation up to which a pose is good enough to act on it alone."""
@@ -615,11 +617,16 @@ class NavigationCore:
         return journey.reach_ticks >= config.reach_ticks or passed
 
     def _may_be_near(self, node: int) -> bool:
-        """Whether the robot can be at a node's place, by how it has moved."""
+        """Whether the robot can be at a node's place, by how it has moved.
+
+        Not where it was found a moment ago: that may be a place that only looks alike.
+        """
         poses = self._map.poses if self._map is not None else None
-        expected = self._reckoning.expected
-        if poses is None or expected is None:
+        if poses is None:
             return True
+        expected = self._reckoning.expected
+        if expected is None or expected.sightings < _SURE_SIGHTINGS:
+            return False
         apart_m = math.hypot(poses[node, 0] - expected.x_m, poses[node, 1] - expected.y_m)
         return apart_m <= _GOAL_M + expected.sigma_m
 
@@ -628,6 +635,8 @@ class NavigationCore:
         poses = self._map.poses if self._map is not None else None
         expected = self._reckoning.expected
         if poses is None or expected is None or expected.sigma_m > _KNOWN_SIGMA_M:
+            return False
+        if expected.sightings < _SURE_SIGHTINGS:
             return False
         apart_m = math.hypot(poses[node, 0] - expected.x_m, poses[node, 1] - expected.y_m)
         return apart_m <= _AT_M
