@@ -69,6 +69,10 @@ class ExpectedPose:
     sigma_rad: float
     sightings: int = 0
 
+    def apart_m(self, place: NDArray[np.float64]) -> float:
+        """Distance to a place whose first two values are x and y [m]."""
+        return math.hypot(float(place[0]) - self.x_m, float(place[1]) - self.y_m)
+
     def misfit(self, poses: NDArray[np.float64]) -> NDArray[np.float64]:
         """How much each node speaks against being the next one ahead of the robot.
 

@@ -365,8 +365,12 @@ class NavigationCore:
             or here.distance_steps > self._model.spec.horizon
         ):
             return
-        path = self._path(here, here.node)
-        ahead = path[min(max(round(here.distance_steps), 1), len(path)) - 1]
+        if self._model.spec.can_explore:
+            # Its waypoints are sampled, which costs as much as all the rest of a tick.
+            ahead = np.array([here.distance_steps * self._spacing_m, 0.0, 0.0])
+        else:
+            path = self._path(here, here.node)
+            ahead = path[min(max(round(here.distance_steps), 1), len(path)) - 1]
         node = poses[here.node]
         self._reckoning.sight(
             (float(node[0]), float(node[1]), float(node[2])),
@@ -625,21 +629,23 @@ class NavigationCore:
         if poses is None:
             return True
         expected = self._reckoning.expected
-        if expected is None or expected.sightings < _SURE_SIGHTINGS:
-            return False
-        apart_m = math.hypot(poses[node, 0] - expected.x_m, poses[node, 1] - expected.y_m)
-        return apart_m <= _GOAL_M + expected.sigma_m
+        return (
+            expected is not None
+            and expected.sightings >= _SURE_SIGHTINGS
+            and expected.apart_m(poses[node]) <= _GOAL_M + expected.sigma_m
+        )
 
     def _is_at(self, node: int) -> bool:
         """Whether the robot is at a node's place, by how it has moved since it last knew."""
         poses = self._map.poses if self._map is not None else None
         expected = self._reckoning.expected
-        if poses is None or expected is None or expected.sigma_m > _KNOWN_SIGMA_M:
-            return False
-        if expected.sightings < _SURE_SIGHTINGS:
-            return False
-        apart_m = math.hypot(poses[node, 0] - expected.x_m, poses[node, 1] - expected.y_m)
-        return apart_m <= _AT_M
+        return (
+            poses is not None
+            and expected is not None
+            and expected.sightings >= _SURE_SIGHTINGS
+            and expected.sigma_m <= _KNOWN_SIGMA_M
+            and expected.apart_m(poses[node]) <= _AT_M
+        )
 
     def _face_route(
         self, seen: NavigationDecision, here: Localisation
