@@ -28,8 +28,8 @@ ROBOT = "locobot"
 SEED = 10_003
 STOPS_WITHIN_S = 0.3
 """From a fault to the last command to drive."""
-STANDS_WITHIN_S = STOPS_WITHIN_S + 0.25
-"""The simulated base brakes for 0.22 s from this speed."""
+STANDS_WITHIN_S = STOPS_WITHIN_S + 0.1
+"""The simulated base brakes for 0.15 s from this speed, and the machine may be busy."""
 CAMERA_GRACE_S = 1.0
 Reason = NavigateToGoal.Result
 
