@@ -1,6 +1,8 @@
 """LEAPP's run rules on models whose outputs are known in closed form."""
 
 import importlib
+import subprocess
+import sys
 from dataclasses import replace
 
 import bundle_builder
@@ -113,6 +115,23 @@ def test_openvino_computes_what_onnx_runtime_does(ptr_file, provider, tolerance)
     outputs = pipeline.run({"encoder/image": image}, ("encoder",))
     assert outputs["encoder/embedding"].dtype == np.float32
     np.testing.assert_allclose(outputs["encoder/embedding"], 0.2, rtol=tolerance)
+
+
+def test_an_interruption_after_an_openvino_model_is_gone_is_heard(ptr_file):
+    pytest.importorskip("openvino")
+    program = (
+        "import gc, os, pathlib, signal, sys\n"
+        "from policy_server.bundle import load_bundle\n"
+        "from policy_server.engine import EngineOptions, Pipeline\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('heard', flush=True))\n"
+        "pipeline = Pipeline(load_bundle(pathlib.Path(sys.argv[1])), EngineOptions('openvino_bfloat16', 1))\n"
+        "del pipeline\n"
+        "gc.collect()\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    command = [sys.executable, "-c", program, str(ptr_file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,11 @@ fast; elsewhere OpenVINO computes in single precision, and little is gained.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,36 @@ def has_bfloat16() -> bool:
         return False
     import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    with _signal_stack_kept():
+        return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class _SignalStack(ctypes.Structure):
+    """`stack_t` of sigaltstack(2)."""
+
+    _fields_ = (
+        ("start", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("size", ctypes.c_size_t),
+    )
+
+
+@contextmanager
+def _signal_stack_kept() -> Iterator[None]:
+    """Leave the thread's alternate signal stack as it is.
+
+    OpenVINO sets one that is freed with its last model; Python's handlers run on it, and the next
+    interruption ends the process by a segmentation fault.
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    library, before = ctypes.CDLL(None), _SignalStack()
+    library.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        library.sigaltstack(ctypes.byref(before), None)
 
 
 @dataclass(frozen=True)
@@ -81,9 +113,10 @@ class OpenVinoSession:
             # Tensors beside a model are only found beside a file.
             for name, data in {**external, "model.onnx": content}.items():
                 (Path(folder) / name).write_bytes(data)
-            core = openvino.Core()
-            model = core.read_model(Path(folder) / "model.onnx")
-            compiled = core.compile_model(model, "CPU", settings)
+            with _signal_stack_kept():
+                core = openvino.Core()
+                model = core.read_model(Path(folder) / "model.onnx")
+                compiled = core.compile_model(model, "CPU", settings)
         self._inputs = [_argument(port) for port in compiled.inputs]
         self._outputs = [_argument(port) for port in compiled.outputs]
         self._dtypes = {argument.name: argument.type for argument in self._inputs}
