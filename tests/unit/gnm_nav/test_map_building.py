@@ -110,6 +110,19 @@ def test_a_view_that_is_seen_again_takes_the_drift_out_of_the_poses(seed):
     assert (made.edges["kind"] == EdgeKind.CLOSURE).any()
 
 
+def test_another_drives_frame_is_no_drift():
+    """The second drive begins where the first one did, its odometry somewhere else."""
+    rng = np.random.default_rng(0)
+    builder = MapBuilder(SyntheticModel())
+    for frame_m in (0.0, 5.0):
+        for index, (x, y, yaw) in enumerate(driven([(0, 0), (6, 0)])):
+            builder.add(render((x, y, yaw), rng), 0.25 * index, (x, y + frame_m, yaw))
+        builder.end_drive()
+    made = builder.finish()
+    assert (made.edges["kind"] == EdgeKind.CLOSURE).any()
+    assert made.poses[:, 1] == pytest.approx(np.where(made.drives == 0, 0.0, 5.0))
+
+
 def test_drift_is_spread_over_the_way_since_a_view_was_seen_first():
     along_m = np.arange(11.0)
     raw = np.column_stack((along_m, np.zeros(11), np.full(11, 0.3)))

@@ -309,7 +309,9 @@ class MapBuilder:
         same = find_same_view(self._model, node, self._images, proposals, config)
         if same is not None:
             other, steps = same
-            self._same_views.append((other, node))
+            if self._drives.values[other] == self._drive:
+                # Odometry of another drive may be in a frame of its own, which is not drift.
+                self._same_views.append((other, node))
             edges += [
                 (node, other, steps, EdgeKind.CLOSURE),
                 (other, node, steps, EdgeKind.CLOSURE),

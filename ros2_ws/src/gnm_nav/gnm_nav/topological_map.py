@@ -148,7 +148,7 @@ class TopologicalMap:
         edges: (E,) `EDGE_DTYPE`, sorted by (a, b), no doubles, no edge from a node to itself.
         embeddings: (N, D) float32 unit vectors, or None.
         poses: (N, 3) float64 x [m], y [m], yaw [rad] in the frame `frame_id`, or None. For
-            drawing, turning and blocking; localisation never reads them.
+            drawing, turning and blocking, and to say which of two alike places a robot can be at.
         stamps_s: (N,) float64 time of the image; NaN: not known.
         drives: (N,) int32 index of the drive that a node comes from.
         names: name → node.
