@@ -42,6 +42,7 @@ CAMERA = (120, 160, 3)
 CONTEXT_FRAMES = 6
 PERIOD_S = 0.25
 EDGE_STEPS = 3.0
+SPACING_M = 0.1
 UNIQUE_IMAGES = 512
 WARM_UP = 5
 
@@ -165,7 +166,7 @@ def run_ours(
             # Random weights would lose themselves at times; that tick is measured by itself.
             localiser=LocaliserConfig(window=candidates, lost_ticks=1000),
         )
-        core = NavigationCore(model, topological_map, 0.1, config)
+        core = NavigationCore(model, topological_map, SPACING_M, config)
         core.forget_place(nodes // 2)
         core.set_goal_node("last")
         images = camera_images(16, 4)
@@ -221,8 +222,10 @@ def _chain_map(model: Any, nodes: int, folder: Path) -> Any:
     edges = [(node, node + 1, EDGE_STEPS, int(EdgeKind.CHAIN)) for node in range(nodes - 1)]
     edges += [(node, node + 7, 9 * EDGE_STEPS, int(EdgeKind.CLOSURE)) for node in range(nodes - 7)]
     edges += [(node + 3, node, 2 * EDGE_STEPS, int(EdgeKind.CLOSURE)) for node in range(nodes - 3)]
+    poses = np.zeros((nodes, 3))
+    poses[:, 0] = SPACING_M * EDGE_STEPS * np.arange(nodes)
     return TopologicalMap(
-        MapModel.of(model.spec), np.load(file, mmap_mode="r"), edge_array(edges), vectors
+        MapModel.of(model.spec), np.load(file, mmap_mode="r"), edge_array(edges), vectors, poses
     )
 
 
