@@ -502,19 +502,23 @@ class NavigationCore:
         route = self._planner.route(here.node, self._config.lookahead_nodes + 1)
         if not route:
             return self._turn_to_other_route(journey, seen, here)
+        # Several turns on end are one; if they cancel out, the network steers through them.
         turns = list(
             itertools.takewhile(lambda pair: self._edge(*pair).is_turn, itertools.pairwise(route))
         )
+        straight = [route[0]]
         if turns and self._turn_rad(*turns[0]):
+            target = turns[-1][1]
             if not self._config.can_turn:
                 self._planner.block(*turns[0])
                 return replace(
                     seen, state=NavigationState.LOCALISING, message="cannot turn: planning again"
                 )
-            if here.distance_steps <= self._config.turn_distance_steps:
-                # Several turns on end are one.
-                return self._turn_along_route(journey, seen, route[0], turns[-1][1])
-        straight = [route[0]]
+            if abs(self._angle_rad(route[0], target)) <= _DRIVEN_TURN_RAD:
+                route = route[len(turns) :]
+                straight.append(target)
+            elif here.distance_steps <= self._config.turn_distance_steps:
+                return self._turn_along_route(journey, seen, route[0], target)
         for a, b in itertools.pairwise(route):
             if self._turn_rad(a, b):
                 break
