@@ -15,8 +15,9 @@ default, `provider:=fastest`, which on CPUs with bfloat16 instructions computes 
 rounds to three digits; and with `provider:=cpu`, ONNX Runtime in single precision.
 
 Each runs in a process of its own, in alternating rounds: idle threads of one library disturb the
-other. The sizes of the map are measured with the shipped network. Prints a table and, as its last
-line, `name=value` pairs; writes `bench/results/gnm_tick.json`.
+other. All of them get as many threads as the machine has cores, and then a single one, which is
+what the navigator takes by default. The sizes of the map are measured with the shipped network.
+Prints a table and, as its last line, `name=value` pairs; writes `bench/results/gnm_tick.json`.
 """
 
 from __future__ import annotations
@@ -291,18 +292,23 @@ def main() -> int:
         print(json.dumps(found))
         return 0
     shared = ["--candidates", str(options.candidates), "--ticks", str(options.ticks)]
+    one_thread = [*shared, "--threads", "1"]
     shared += ["--threads", str(options.threads)]
     original, ours, ours_float32 = [], [], []
+    original_one, ours_one, ours_float32_one = [], [], []
     sizes: dict[int, list[dict[str, Any]]] = {nodes: [] for nodes in options.nodes}
     with tempfile.TemporaryDirectory() as scratch:
         _child("--role", "network", "--path", scratch)
         full = f"{scratch}/gnm_full"
         for _ in range(options.rounds):
-            original.append(_child("--role", "original", "--path", scratch, *shared))
-            arguments = ["--role", "ours", "--path", full, "--nodes", "100", "--check"]
-            ours.append(_child(*arguments, *shared))
-            arguments += ["--provider", "cpu"]
-            ours_float32.append(_child(*arguments, *shared))
+            for methods, counted in (
+                ((original, ours, ours_float32), shared),
+                ((original_one, ours_one, ours_float32_one), one_thread),
+            ):
+                methods[0].append(_child("--role", "original", "--path", scratch, *counted))
+                arguments = ["--role", "ours", "--path", full, "--nodes", "100", "--check"]
+                methods[1].append(_child(*arguments, *counted))
+                methods[2].append(_child(*arguments, "--provider", "cpu", *counted))
             for nodes in options.nodes:
                 arguments = ["--role", "ours", "--path", str(options.bundle)]
                 sizes[nodes].append(_child(*arguments, "--nodes", str(nodes), *shared))
@@ -312,16 +318,21 @@ def main() -> int:
         "original, published layout": best_original,
         "ours": best_ours,
         "ours in single precision": best_float32,
+        "original, one thread": _best(original_one),
+        "ours, one thread": _best(ours_one),
+        "ours in single precision, one thread": _best(ours_float32_one),
     }
     best_sizes = {nodes: _best(rounds) for nodes, rounds in sizes.items()}
     ratio = best_original["wall_ms"] / best_ours["wall_ms"]
+    ratio_one = _best(original_one)["wall_ms"] / _best(ours_one)["wall_ms"]
+    ratio_float32_one = _best(original_one)["wall_ms"] / _best(ours_float32_one)["wall_ms"]
     cpu_ratio = best_original["cpu_ms"] / best_ours["cpu_ms"]
     first, last = best_sizes[options.nodes[0]], best_sizes[options.nodes[-1]]
     growth = max(item["wall_ms"] for item in best_sizes.values()) / first["wall_ms"]
     print(f"\n{options.candidates} candidates, {options.threads} threads, median of a tick [ms]")
-    print(f"{'method':34} {'wall':>8} {'p90':>8} {'CPU':>8}")
+    print(f"{'method':38} {'wall':>8} {'p90':>8} {'CPU':>8}")
     for label, row in rows.items():
-        print(f"{label:34} {row['wall_ms']:8.2f} {row['wall_p90_ms']:8.2f} {row['cpu_ms']:8.2f}")
+        print(f"{label:38} {row['wall_ms']:8.2f} {row['wall_p90_ms']:8.2f} {row['cpu_ms']:8.2f}")
     print(f"\n{'nodes':>8} {'tick':>8} {'lost':>8} {'memory B/node':>14} {'disk B/node':>12}")
     for nodes, row in best_sizes.items():
         print(
@@ -335,8 +346,13 @@ def main() -> int:
         "ours": ours,
         "ours_float32": ours_float32,
         "sizes": {str(nodes): rounds for nodes, rounds in sizes.items()},
+        "original_one_thread": original_one,
+        "ours_one_thread": ours_one,
+        "ours_float32_one_thread": ours_float32_one,
         "largest_distance_difference_steps": difference,
         "ratio": ratio,
+        "ratio_one_thread": ratio_one,
+        "ratio_float32_one_thread": ratio_float32_one,
         "cpu_ratio": cpu_ratio,
         "growth": growth,
     }
@@ -357,6 +373,8 @@ def main() -> int:
         "ratio_float32": f"{best_original['wall_ms'] / best_float32['wall_ms']:.1f}",
         "ours_float32_ms": f"{best_float32['wall_ms']:.2f}",
         "distance_difference_float32_steps": f"{difference:.1e}",
+        "ratio_one_thread": f"{ratio_one:.1f}",
+        "ratio_float32_one_thread": f"{ratio_float32_one:.1f}",
     }
     print(" ".join(f"{key}={value}" for key, value in shown.items()))
     return 0 if math.isfinite(ratio) and difference < 1e-2 else 1

@@ -150,7 +150,9 @@ def navigation_block() -> str:
             f"candidate places takes {times_ms['ours']:.1f} ms on two CPU cores with the published "
             f"network, the original method {tick['ratio']:.1f} times as long; in single precision "
             f"{times_ms['ours_float32']:.1f} ms and "
-            f"{times_ms['original'] / times_ms['ours_float32']:.1f} times. Up to 100 000 places it "
+            f"{times_ms['original'] / times_ms['ours_float32']:.1f} times. With one thread each "
+            f"it is {tick['ratio_one_thread']:.1f} times, in single precision "
+            f"{tick['ratio_float32_one_thread']:.1f}. Up to 100 000 places it "
             f"grows by a factor of {tick['growth']:.2f} at most.",
         ]
     )

@@ -26,10 +26,10 @@ from spun_nodes import SpunNodes
 BUNDLE = Path(__file__).parents[2] / "models" / "gnm_sim"
 ROBOT = "locobot"
 SEED = 10_003
-STOPS_WITHIN_S = 0.3
+STOPS_WITHIN_S = 0.2
 """From a fault to the last command to drive."""
-STANDS_WITHIN_S = STOPS_WITHIN_S + 0.1
-"""The simulated base brakes for 0.15 s from this speed, and the machine may be busy."""
+STANDS_WITHIN_S = 0.3 + 0.05
+"""The machine may be busy."""
 CAMERA_GRACE_S = 1.0
 Reason = NavigateToGoal.Result
 

@@ -20,7 +20,7 @@ def test_a_living_camera_is_fine_also_when_the_robot_stands():
     for index in range(20):
         now = 5.0 + 0.1 * index
         watch.push(picture(1), now, now)
-        watch.moving(False, now)
+        watch.moving(False, now, now)
         assert problem(watch, now + 0.05) is None
 
 
@@ -44,7 +44,7 @@ def test_a_frozen_camera_is_found_while_the_robot_moves_and_forgiven_afterwards(
     found = []
     for index in range(12):
         now = 5.0 + 0.1 * index
-        watch.moving(True, now)
+        watch.moving(True, now, now)
         # Alive until 5.5.
         watch.push(picture(min(index, 5)), now, now)
         found.append(problem(watch, now))
@@ -58,7 +58,7 @@ def test_pictures_that_were_the_same_before_the_robot_moved_do_not_count():
     watch = CameraWatch(CameraLimits(frozen_s=0.15))
     for now in np.arange(5.0, 8.0, 0.1):
         watch.push(picture(1), now, now)
-    watch.moving(True, 7.9)
+    watch.moving(True, 7.9, 7.9)
     assert problem(watch, 7.9) is None
 
 
@@ -76,3 +76,31 @@ def test_a_picture_that_shows_nothing(image, expected):
     watch = CameraWatch(CameraLimits())
     watch.push(image, 5.0, 5.0)
     assert problem(watch, 5.0) is expected
+
+
+@pytest.mark.parametrize(
+    ("period_s", "late_after_s"), [(1 / 60, 0.07), (1 / 30, 0.07), (1 / 15, 0.093), (0.1, 0.12)]
+)
+def test_the_next_image_is_late_by_the_rate_of_the_camera(period_s, late_after_s):
+    watch = CameraWatch(CameraLimits(timeout_s=0.2))
+    rng = np.random.default_rng(1)
+    for index in range(20):
+        now = 5.0 + period_s * (index + rng.uniform(0.0, 0.2))
+        watch.moving(True, now, now)
+        assert index < 3 or not watch.is_late(now)
+        watch.push(picture(index), now, now)
+    # One that hangs for a moment is not a slow camera.
+    now += 0.12
+    watch.push(picture(99), now, now)
+    assert not watch.is_late(now + 0.85 * late_after_s)
+    assert watch.is_late(now + 1.2 * late_after_s)
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_the_same_picture_is_late_only_while_the_robot_moves(moves):
+    watch = CameraWatch(CameraLimits(timeout_s=0.2))
+    for index in range(20):
+        now = 5.0 + 0.04 * index
+        watch.moving(moves, now, now)
+        watch.push(picture(min(index, 17)), now, now)
+    assert watch.is_late(now) == moves

@@ -117,6 +117,27 @@ def test_openvino_computes_what_onnx_runtime_does(ptr_file, provider, tolerance)
     np.testing.assert_allclose(outputs["encoder/embedding"], 0.2, rtol=tolerance)
 
 
+def test_openvino_computes_batches_of_any_size_however_often_they_come(tmp_path):
+    """A size that comes often gets a model of its own; its results must stay those of its input."""
+    pytest.importorskip("openvino")
+    bundle = load_bundle(bundle_builder.write_ptr_bundle(tmp_path / "ptr", "B"))
+    pipelines = [Pipeline(bundle, EngineOptions(name, 1)) for name in ("openvino", "cpu")]
+    rng = np.random.default_rng(5)
+    kept = []
+    for size in [*rng.integers(1, 12, 40).tolist(), *[3] * 6]:
+        inputs = {
+            "critic/action": rng.normal(size=(size, 7)).astype(np.float32),
+            "critic/embedding": rng.normal(size=(size, 3)).astype(np.float32),
+        }
+        kept.append([pipeline.run(inputs, ("critic",))["critic/q"] for pipeline in pipelines])
+    for found, expected in kept:
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    wrong = {**inputs, "critic/action": inputs["critic/action"][:, :1]}
+    for _ in range(6):
+        with pytest.raises(InferenceError):
+            pipelines[0].run(wrong, ("critic",))
+
+
 def test_openvino_leaves_no_signal_stack_that_it_will_free(ptr_file):
     """On a freed one, the handler of the next interruption ends the process."""
     pytest.importorskip("openvino")

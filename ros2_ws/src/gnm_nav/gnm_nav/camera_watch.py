@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,8 +12,13 @@ from numpy.typing import NDArray
 
 _STRIDE = 4
 """Every so many pixels are looked at: enough to tell images apart, cheap at any size."""
-_LATE_SHARE = 0.4
-"""Of the time-out, after which an image is late: four fifths of a period at 10 Hz and 0.2 s."""
+_LATE_PERIODS = 1.4
+_LATE_AT_LEAST_S = 0.07
+_LATE_SHARE = 0.6
+"""An image is late after so many of the camera's periods, within bounds: a busy machine delays
+images by some hundredths of a second, and a slow camera must not use up the time-out."""
+_PERIODS = 9
+"""Gaps between images of which the median is the period."""
 
 
 class CameraProblem(StrEnum):
@@ -60,7 +66,7 @@ class CameraLimits:
 
     timeout_s: float = 0.2
     future_tolerance_s: float = 0.1
-    frozen_s: float = 0.09
+    frozen_s: float = 0.07
     dark_level: float = 16.0
     flat_deviation: float = 2.0
 
@@ -80,9 +86,12 @@ class CameraWatch:
         """Forget every image."""
         self._stamp_s = math.nan
         self._arrived_s = -math.inf
+        self._changed_s = -math.inf
+        self._gaps_s: deque[float] = deque(maxlen=_PERIODS)
         self._sample: NDArray[np.uint8] | None = None
         self._same_since_s = math.inf
         self._moving_since_s = math.inf
+        self._moving_since_steady_s = math.inf
         self._picture: CameraFault | None = None
         self._frozen: CameraFault | None = None
 
@@ -97,10 +106,12 @@ class CameraWatch:
         sample = image[::_STRIDE, ::_STRIDE]
         if self._sample is None or not np.array_equal(sample, self._sample):
             self._same_since_s = stamp_s
+            self._changed_s = steady_s
             self._sample = sample.copy()
             self._picture = self._examine(sample)
             self._frozen = None
         self._stamp_s = stamp_s
+        self._gaps_s.append(steady_s - self._arrived_s)
         self._arrived_s = steady_s
 
     def _examine(self, sample: NDArray[np.uint8]) -> CameraFault | None:
@@ -121,25 +132,31 @@ class CameraWatch:
             )
         return None
 
-    def moving(self, moves: bool, stamp_s: float) -> None:
+    def moving(self, moves: bool, stamp_s: float, steady_s: float) -> None:
         """Tell whether the robot moves, by a measurement that the camera has no part in.
 
         Args:
             moves: fast enough that two pictures must differ.
             stamp_s: when, on the clock of the images' stamps.
+            steady_s: when, on the steady clock.
         """
         if not moves:
-            self._moving_since_s = math.inf
+            self._moving_since_s = self._moving_since_steady_s = math.inf
         elif math.isinf(self._moving_since_s):
-            self._moving_since_s = stamp_s
+            self._moving_since_s, self._moving_since_steady_s = stamp_s, steady_s
 
     def is_late(self, steady_s: float) -> bool:
-        """Whether the newest image arrived so long ago that the robot had better slow down.
+        """Whether the next image is overdue, so that the robot had better slow down.
+
+        While it moves, the same picture once more is not an image.
 
         Args:
-            steady_s: the steady clock.
+            steady_s: the steady clock, or a time to come.
         """
-        return steady_s - self._arrived_s > _LATE_SHARE * self.limits.timeout_s
+        period_s = sorted(self._gaps_s)[len(self._gaps_s) // 2] if self._gaps_s else math.inf
+        late_s = max(_LATE_PERIODS * period_s, _LATE_AT_LEAST_S)
+        newest_s = min(self._arrived_s, max(self._changed_s, self._moving_since_steady_s))
+        return steady_s - newest_s > min(late_s, _LATE_SHARE * self.limits.timeout_s)
 
     def check(self, now_s: float, steady_s: float) -> CameraFault | None:
         """What is wrong now, None: nothing.

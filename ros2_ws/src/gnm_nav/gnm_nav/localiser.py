@@ -11,6 +11,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import cv2
@@ -122,14 +123,17 @@ class Localisation:
     match: Match
     belief: dict[int, float]
 
+    @cached_property
+    def _indices(self) -> dict[int, int]:
+        return {node: index for index, node in enumerate(self.candidates.tolist())}
+
     def index(self, node: int) -> int | None:
         """Index of a node in `candidates`, None where it was not compared."""
-        found = np.flatnonzero(self.candidates == node)
-        return int(found[0]) if len(found) else None
+        return self._indices.get(node)
 
     def distance_to(self, node: int) -> float | None:
         """Predicted distance to a node, None where it was not compared."""
-        index = self.index(node)
+        index = self._indices.get(node)
         return None if index is None else float(self.match.distances[index])
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+from base_drivers.velocity import STREAM_TIMEOUT_S
 from numpy.typing import NDArray
 from policy_server.episode import Reason as StopReason
 from policy_server.episode import StopSignal
@@ -31,6 +32,8 @@ from gnm_nav.navigation import (
 )
 from gnm_nav.planar_pose import StampedPose
 
+_PATIENCE_S = 0.5 * STREAM_TIMEOUT_S
+"""The follower slows down after so much silence, see `strength`."""
 _INBOX_IMAGES = 64
 _INBOX_ODOMETRY = 256
 _END_WAIT_S = 10.0
@@ -306,26 +309,24 @@ class NavigationRunner:
         with self._lock:
             self._odometry_s = time.monotonic()
             self._odometry_inbox.append(pose)
-            self._watch.moving(moves, pose[0])
+            self._watch.moving(moves, pose[0], self._odometry_s)
 
     def beat(self, now_s: float) -> None:
         """Look at the camera, and say again what holds: a path, or stop.
 
-        Receivers tell by these repetitions that the navigator is alive. While an image is late the
-        path is not repeated: the follower slows the robot down then, which stands the sooner if
-        the camera is dead.
+        Receivers tell by these repetitions that the navigator is alive.
         """
         with self._lock:
             steady_s = time.monotonic()
             if steady_s - self._odometry_s > _NO_ODOMETRY_S:
                 told = self._path is not None and bool(self._path.waypoints.any())
-                self._watch.moving(told, now_s + _SET_OFF_S)
+                self._watch.moving(told, now_s + _SET_OFF_S, steady_s + _SET_OFF_S)
             self._look(now_s, steady_s)
             if self._path is not None:
                 if now_s - self._path.stamp_s > self.settings.path_age_s:
                     self._hold()
-                elif not self._watch.is_late(steady_s):
-                    self._publish(self._path)
+                else:
+                    self._say(self._path, steady_s)
             elif self._goal is not None or steady_s - self._ended_s < self.settings.farewell_s:
                 self._publish(_STAND)
 
@@ -340,6 +341,14 @@ class NavigationRunner:
             self._hold()
         self._fault = fault
         return fault
+
+    def _say(self, path: PathOut, steady_s: float) -> None:
+        """Publish a path, unless the next image will be overdue before receivers mind the silence.
+
+        They slow the robot down then, which stands the sooner if the camera is dead.
+        """
+        if not self._watch.is_late(steady_s + _PATIENCE_S):
+            self._publish(path)
 
     def _hold(self) -> None:
         """Take the path away, and say so at once."""
@@ -486,7 +495,7 @@ class NavigationRunner:
                 self._hold()
             else:
                 self._path = path
-                self._publish(path)
+                self._say(path, time.monotonic())
             if failure:
                 self._finish(EndCode.INFERENCE_FAILED, failure, now_s)
             elif decision.reached:

