@@ -31,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -292,47 +293,40 @@ def main() -> int:
         print(json.dumps(found))
         return 0
     shared = ["--candidates", str(options.candidates), "--ticks", str(options.ticks)]
-    one_thread = [*shared, "--threads", "1"]
-    shared += ["--threads", str(options.threads)]
-    original, ours, ours_float32 = [], [], []
-    original_one, ours_one, ours_float32_one = [], [], []
+    threads = {"": str(options.threads), "_one_thread": "1"}
+    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     sizes: dict[int, list[dict[str, Any]]] = {nodes: [] for nodes in options.nodes}
     with tempfile.TemporaryDirectory() as scratch:
         _child("--role", "network", "--path", scratch)
-        full = f"{scratch}/gnm_full"
+        ours = ("--role", "ours", "--path", f"{scratch}/gnm_full", "--nodes", "100", "--check")
         for _ in range(options.rounds):
-            for methods, counted in (
-                ((original, ours, ours_float32), shared),
-                ((original_one, ours_one, ours_float32_one), one_thread),
-            ):
-                methods[0].append(_child("--role", "original", "--path", scratch, *counted))
-                arguments = ["--role", "ours", "--path", full, "--nodes", "100", "--check"]
-                methods[1].append(_child(*arguments, *counted))
-                methods[2].append(_child(*arguments, "--provider", "cpu", *counted))
+            for suffix, count in threads.items():
+                counted = [*shared, "--threads", count]
+                runs["original" + suffix].append(
+                    _child("--role", "original", "--path", scratch, *counted)
+                )
+                runs["ours" + suffix].append(_child(*ours, *counted))
+                runs["ours_float32" + suffix].append(_child(*ours, "--provider", "cpu", *counted))
             for nodes in options.nodes:
-                arguments = ["--role", "ours", "--path", str(options.bundle)]
-                sizes[nodes].append(_child(*arguments, "--nodes", str(nodes), *shared))
-    difference = _difference(original, ours_float32)
-    best_original, best_ours, best_float32 = _best(original), _best(ours), _best(ours_float32)
-    rows = {
-        "original, published layout": best_original,
-        "ours": best_ours,
-        "ours in single precision": best_float32,
-        "original, one thread": _best(original_one),
-        "ours, one thread": _best(ours_one),
-        "ours in single precision, one thread": _best(ours_float32_one),
+                arguments = ["--role", "ours", "--path", str(options.bundle), *shared]
+                arguments += ["--threads", threads[""], "--nodes", str(nodes)]
+                sizes[nodes].append(_child(*arguments))
+    difference = _difference(runs["original"], runs["ours_float32"])
+    best = {name: _best(rounds) for name, rounds in runs.items()}
+    ratios = {
+        f"ratio{kind}{suffix}": best["original" + suffix]["wall_ms"]
+        / best[f"ours{kind}{suffix}"]["wall_ms"]
+        for kind in ("", "_float32")
+        for suffix in threads
     }
     best_sizes = {nodes: _best(rounds) for nodes, rounds in sizes.items()}
-    ratio = best_original["wall_ms"] / best_ours["wall_ms"]
-    ratio_one = _best(original_one)["wall_ms"] / _best(ours_one)["wall_ms"]
-    ratio_float32_one = _best(original_one)["wall_ms"] / _best(ours_float32_one)["wall_ms"]
-    cpu_ratio = best_original["cpu_ms"] / best_ours["cpu_ms"]
+    cpu_ratio = best["original"]["cpu_ms"] / best["ours"]["cpu_ms"]
     first, last = best_sizes[options.nodes[0]], best_sizes[options.nodes[-1]]
     growth = max(item["wall_ms"] for item in best_sizes.values()) / first["wall_ms"]
     print(f"\n{options.candidates} candidates, {options.threads} threads, median of a tick [ms]")
-    print(f"{'method':38} {'wall':>8} {'p90':>8} {'CPU':>8}")
-    for label, row in rows.items():
-        print(f"{label:38} {row['wall_ms']:8.2f} {row['wall_p90_ms']:8.2f} {row['cpu_ms']:8.2f}")
+    print(f"{'method':26} {'wall':>8} {'p90':>8} {'CPU':>8}")
+    for name, row in best.items():
+        print(f"{name:26} {row['wall_ms']:8.2f} {row['wall_p90_ms']:8.2f} {row['cpu_ms']:8.2f}")
     print(f"\n{'nodes':>8} {'tick':>8} {'lost':>8} {'memory B/node':>14} {'disk B/node':>12}")
     for nodes, row in best_sizes.items():
         print(
@@ -342,17 +336,10 @@ def main() -> int:
     found = {
         "candidates": options.candidates,
         "threads": options.threads,
-        "original": original,
-        "ours": ours,
-        "ours_float32": ours_float32,
+        **runs,
         "sizes": {str(nodes): rounds for nodes, rounds in sizes.items()},
-        "original_one_thread": original_one,
-        "ours_one_thread": ours_one,
-        "ours_float32_one_thread": ours_float32_one,
         "largest_distance_difference_steps": difference,
-        "ratio": ratio,
-        "ratio_one_thread": ratio_one,
-        "ratio_float32_one_thread": ratio_float32_one,
+        **ratios,
         "cpu_ratio": cpu_ratio,
         "growth": growth,
     }
@@ -360,24 +347,19 @@ def main() -> int:
     results.mkdir(exist_ok=True)
     (results / "gnm_tick.json").write_text(json.dumps(found, indent=1) + "\n")
     shown = {
-        "ratio": f"{ratio:.1f}",
+        **{name: f"{ratio:.1f}" for name, ratio in ratios.items()},
         "cpu_ratio": f"{cpu_ratio:.1f}",
-        "original_ms": f"{best_original['wall_ms']:.2f}",
-        "ours_ms": f"{best_ours['wall_ms']:.2f}",
-        "candidates": f"{best_ours['candidates']:g}",
+        **{f"{name}_ms": f"{row['wall_ms']:.2f}" for name, row in best.items()},
+        "candidates": f"{best['ours']['candidates']:g}",
         "growth": f"{growth:.2f}",
         "tick_largest_map_ms": f"{last['wall_ms']:.2f}",
         "lost_tick_largest_map_ms": f"{last['lost_wall_ms']:.2f}",
         "memory_bytes_per_node": f"{last['memory_bytes_per_node']:.0f}",
-        "distance_difference_steps": f"{_difference(original, ours):.1e}",
-        "ratio_float32": f"{best_original['wall_ms'] / best_float32['wall_ms']:.1f}",
-        "ours_float32_ms": f"{best_float32['wall_ms']:.2f}",
+        "distance_difference_steps": f"{_difference(runs['original'], runs['ours']):.1e}",
         "distance_difference_float32_steps": f"{difference:.1e}",
-        "ratio_one_thread": f"{ratio_one:.1f}",
-        "ratio_float32_one_thread": f"{ratio_float32_one:.1f}",
     }
     print(" ".join(f"{key}={value}" for key, value in shown.items()))
-    return 0 if math.isfinite(ratio) and difference < 1e-2 else 1
+    return 0 if math.isfinite(ratios["ratio"]) and difference < 1e-2 else 1
 
 
 if __name__ == "__main__":
