@@ -288,6 +288,25 @@ def test_goals_need_a_map():
     assert core.tick(0.0).waypoints_m is None
 
 
+def test_blind_it_turns_away_from_where_it_steered_and_no_further_than_it_may(loop):
+    made, truth = loop
+    core = NavigationCore(SyntheticModel(), made, SPACING_M, NavigationConfig(blind_turn_rad=1.0))
+    assert core.turn_blind(0.0) is None
+    core.set_goal_node(30)
+    assert core.turn_blind(0.1) is None, "it has seen nothing of the way yet"
+    robot = Robot(truth[3], 0)
+    decisions = navigate(core, robot, 20, started_s=1.0)
+    lateral = decisions[-1].waypoints_m[-1, 1]
+    turned_rad, now_s = 0.0, 6.0
+    while (decision := core.turn_blind(now_s)) is not None:
+        assert decision.turn_rate_rad_s * lateral <= 0.0
+        turned_rad += 0.25 * abs(decision.turn_rate_rad_s)
+        now_s += 0.25
+        assert turned_rad < 2.0
+    assert turned_rad == pytest.approx(1.0, abs=0.2)
+    assert core.goal == 30
+
+
 def test_it_stands_while_images_are_old(loop):
     made, truth = loop
     core = NavigationCore(SyntheticModel(), made, SPACING_M)

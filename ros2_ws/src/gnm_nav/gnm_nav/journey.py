@@ -77,6 +77,7 @@ class Journey:
         last_lateral_m: sideways offset of the last waypoints then.
         turn: the turn that it is in.
         nudge: the recovery that it is in.
+        blind_rad: how far it has turned since it last saw anything.
         still_since_s: since when the image has not changed while driving.
     """
 
@@ -100,6 +101,7 @@ class Journey:
     last_lateral_m: float = 0.0
     turn: Turn | None = None
     nudge: Nudge | None = None
+    blind_rad: float = 0.0
     still_since_s: float | None = None
 
     def measure_progress(

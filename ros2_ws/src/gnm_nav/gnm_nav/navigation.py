@@ -260,10 +260,47 @@ class NavigationCore:
         Args:
             now_s: current time on the clock of the image stamps [s].
         """
+        self._last = self._decide(now_s, self._elapsed_s(now_s))
+        if self._journey is not None:
+            self._journey.blind_rad = 0.0
+        return self._last
+
+    def turn_blind(self, now_s: float) -> NavigationDecision | None:
+        """Instead of a tick where the picture shows nothing: turn until it does, but not far.
+
+        A robot that drove up to something plain sees nothing else; that it is not covered instead
+        shows only so.
+
+        Args:
+            now_s: current time on the clock of the image stamps [s].
+
+        Returns:
+            The turn; None: it has no goal, had seen nothing before, or has turned far enough.
+        """
+        elapsed_s = self._elapsed_s(now_s)
+        journey = self._journey
+        if journey is None or journey.last_node is None or not self._config.can_turn:
+            return None
+        rate = self._config.turn_rate_rad_s
+        if self._last.state == NavigationState.TURNING:
+            journey.blind_rad += rate * elapsed_s
+        if journey.blind_rad >= self._config.blind_turn_rad:
+            return None
+        self._last = NavigationDecision(
+            NavigationState.TURNING,
+            message="something plain fills the picture: turning to see again",
+            goal=journey.goal,
+            turn_rate_rad_s=math.copysign(rate, -journey.last_lateral_m),
+            stamp_s=now_s,
+            replans=journey.replans,
+        )
+        return self._last
+
+    def _elapsed_s(self, now_s: float) -> float:
+        """Time since the last tick; a gap counts as no more than four periods."""
         elapsed_s = 0.0 if self._last_tick_s is None else max(0.0, now_s - self._last_tick_s)
         self._last_tick_s = now_s
-        self._last = self._decide(now_s, min(elapsed_s, 4.0 * self._period_s))
-        return self._last
+        return min(elapsed_s, 4.0 * self._period_s)
 
     def _decide(self, now_s: float, elapsed_s: float) -> NavigationDecision:
         goal = self.goal

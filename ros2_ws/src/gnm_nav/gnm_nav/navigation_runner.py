@@ -22,7 +22,7 @@ from policy_server.episode import Reason as StopReason
 from policy_server.episode import StopSignal
 from policy_server.pacing import Pacer, TickClock
 
-from gnm_nav.camera_watch import CameraFault, CameraWatch
+from gnm_nav.camera_watch import CameraFault, CameraProblem, CameraWatch
 from gnm_nav.navigation import (
     FailureCode,
     NavigationCore,
@@ -121,10 +121,12 @@ class PathOut:
         waypoints: (T, 3) x forward, y left [m], yaw [rad] in the robot's frame, one model step
             apart; T = 0: stop.
         stamp_s: time of the image behind it.
+        blind: it is to be followed although the picture shows nothing.
     """
 
     waypoints: NDArray[np.float64]
     stamp_s: float
+    blind: bool = False
 
 
 @dataclass(frozen=True)
@@ -338,7 +340,8 @@ class NavigationRunner:
             self._fault_since_s = math.inf
         else:
             self._fault_since_s = min(self._fault_since_s, steady_s)
-            self._hold()
+            if self._path is None or not _may_follow(self._path, fault):
+                self._hold()
         self._fault = fault
         return fault
 
@@ -347,7 +350,7 @@ class NavigationRunner:
 
         They slow the robot down then, which stands the sooner if the camera is dead.
         """
-        if not self._watch.is_late(steady_s + _PATIENCE_S):
+        if path.blind or not self._watch.is_late(steady_s + _PATIENCE_S):
             self._publish(path)
 
     def _hold(self) -> None:
@@ -413,7 +416,11 @@ class NavigationRunner:
             core.push_frame(frame, stamp_s)
         start_s = time.perf_counter()
         failure = ""
-        if fault is not None:
+        turn = core.turn_blind(now_s) if fault and fault.problem is CameraProblem.FLAT else None
+        if turn is not None:
+            decision = turn
+            self._conclude(goal, turn, self._path_of(turn, blind=True), "", now_s)
+        elif fault is not None:
             decision = NavigationDecision(
                 NavigationState.WAITING, message=fault.message, goal=core.goal
             )
@@ -462,7 +469,7 @@ class NavigationRunner:
                 self._finish(code, message, now_s)
         return False
 
-    def _path_of(self, decision: NavigationDecision) -> PathOut | None:
+    def _path_of(self, decision: NavigationDecision, blind: bool = False) -> PathOut | None:
         waypoints = decision.waypoints_m
         if waypoints is None and decision.turn_rate_rad_s is not None:
             waypoints = np.zeros((self.settings.horizon, 3))
@@ -475,7 +482,7 @@ class NavigationRunner:
             return None
         if not np.isfinite(waypoints).all():
             raise ValueError(f"found waypoints {waypoints.tolist()}, expected finite numbers")
-        return PathOut(waypoints, decision.stamp_s)
+        return PathOut(waypoints, decision.stamp_s, blind)
 
     def _conclude(
         self,
@@ -491,7 +498,7 @@ class NavigationRunner:
             if goal is None or self._goal is not goal or self._closing:
                 self._hold()
                 return
-            if path is None or self._fault is not None or goal.cancelled.is_set():
+            if path is None or not _may_follow(path, self._fault) or goal.cancelled.is_set():
                 self._hold()
             else:
                 self._path = path
@@ -505,6 +512,7 @@ class NavigationRunner:
 
     def _end_by_camera(self, fault: CameraFault, now_s: float) -> None:
         with self._lock:
+            self._hold()
             lasting_s = time.monotonic() - self._fault_since_s
             grace_s = self.settings.camera_grace_s
             if math.isnan(self._decision.stamp_s):
@@ -512,6 +520,10 @@ class NavigationRunner:
             if lasting_s > grace_s:
                 code = EndCode.DARK_CAMERA if fault.problem.is_picture else EndCode.STALE_CAMERA
                 self._finish(code, fault.message, now_s)
+
+
+def _may_follow(path: PathOut, fault: CameraFault | None) -> bool:
+    return fault is None or (path.blind and fault.problem is CameraProblem.FLAT)
 
 
 _STAND = PathOut(np.zeros((0, 3)), 0.0)

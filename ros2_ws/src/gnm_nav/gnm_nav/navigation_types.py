@@ -101,6 +101,8 @@ class NavigationConfig:
     """Angle of turning away from what the robot is stuck at."""
     nudge_s: float = 1.0
     """Time of driving straight on afterwards."""
+    blind_turn_rad: float = 1.6
+    """Angle up to which it turns to see again when something plain fills the picture."""
     search_turns: float = 1.75
     """Turns on the spot after which the search is given up."""
     creep_steps: float = 12.0
@@ -139,6 +141,7 @@ class NavigationConfig:
             "turn_rate_rad_s": (0.05, 3.0),
             "nudge_rad": (0.0, 3.0),
             "nudge_s": (0.0, 10.0),
+            "blind_turn_rad": (0.0, 3.2),
             "search_turns": (0.1, 5.0),
             "creep_steps": (0.0, 100.0),
             "lost_timeout_s": (1.0, 600.0),
