@@ -48,6 +48,14 @@ _SIGMA_M = 0.3
 _SIGMA_RAD = 0.25
 _DRIFT = 0.1
 """Growth of the standard deviations, per metre driven and per radian turned."""
+_SURE_SIGHTINGS = 6
+"""Of nodes, before the robot can be told to be at a place."""
+_GOAL_M = 0.8
+"""It cannot be at a place that is further away than this, by how it has moved."""
+_AT_M = 0.25
+"""It is at a place that is not further away than this, if it knows its own so well:"""
+_KNOWN_SIGMA_M = 0.4
+"""Standard deviation up to which a pose is good enough to act on it alone."""
 _MISFIT_CAP = 4.0
 """Largest weight against a node for its place, and for its direction [nats]."""
 
@@ -72,6 +80,24 @@ class ExpectedPose:
     def apart_m(self, place: NDArray[np.float64]) -> float:
         """Distance to a place whose first two values are x and y [m]."""
         return math.hypot(float(place[0]) - self.x_m, float(place[1]) - self.y_m)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is good enough to act on it alone."""
+        return self.sigma_m <= _KNOWN_SIGMA_M
+
+    def may_be_at(self, place: NDArray[np.float64]) -> bool:
+        """Whether the robot can be at a place, by how it has moved.
+
+        Not where it was found a moment ago: that may be a place that only looks alike.
+        """
+        sure = self.sightings >= _SURE_SIGHTINGS
+        return sure and self.apart_m(place) <= _GOAL_M + self.sigma_m
+
+    def is_at(self, place: NDArray[np.float64]) -> bool:
+        """Whether the robot is at a place, by how it has moved since it last knew."""
+        sure = self.sightings >= _SURE_SIGHTINGS and self.is_known
+        return sure and self.apart_m(place) <= _AT_M
 
     def misfit(self, poses: NDArray[np.float64]) -> NDArray[np.float64]:
         """How much each node speaks against being the next one ahead of the robot.
