@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from gnm_nav.path_follower import leads_back
 
 NATIVE = (120, 160)
 SIZE_M = 40.0
@@ -235,6 +236,8 @@ class Robot:
             target = decision.waypoints_m[2]
             turn = np.clip(math.atan2(target[1], max(target[0], 1e-3)), -0.3, 0.3)
             step = min(SPACING_M, math.hypot(target[0], target[1]) / 3.0) * math.cos(turn)
+            if leads_back(decision.waypoints_m):
+                step, turn = -step, 0.0
             yaw = float(wrap(yaw + turn))
             moved = (x + step * math.cos(yaw), y + step * math.sin(yaw))
             self.pose[2] = yaw

@@ -170,6 +170,10 @@ class DeadReckoning:
             self._turned_rad += abs(motion[2])
         return motion
 
+    def slipped(self, distance_m: float) -> None:
+        """The robot may not have moved as far as it seems, by up to so much."""
+        self._driven_m += distance_m / _DRIFT
+
     def sight(self, node: Pose, ahead: Pose) -> None:
         """Take a sighting of a node.
 

@@ -26,9 +26,10 @@ class Trouble(StrEnum):
 
 @dataclass
 class Nudge:
-    """A recovery from being stuck: turn a little, then straight on."""
+    """A recovery from being stuck: a little back, turn a little, then straight on."""
 
     rate_rad_s: float
+    back_until_s: float
     turn_until_s: float
     drive_until_s: float
 
@@ -77,7 +78,8 @@ class Journey:
         last_lateral_m: sideways offset of the last waypoints then.
         turn: the turn that it is in.
         nudge: the recovery that it is in.
-        blind_rad: how far it has turned since it last saw anything.
+        blind_back_m: how far it has driven back since it last saw anything.
+        blind_rad: how far it has turned since then.
         still_since_s: since when the image has not changed while driving.
     """
 
@@ -101,6 +103,7 @@ class Journey:
     last_lateral_m: float = 0.0
     turn: Turn | None = None
     nudge: Nudge | None = None
+    blind_back_m: float = 0.0
     blind_rad: float = 0.0
     still_since_s: float | None = None
 

@@ -317,7 +317,9 @@ class Localiser:
         weights /= weights.sum()
         poses = self._map.poses
         if poses is not None and expected is not None:
-            near = np.flatnonzero(expected.misfit(poses) <= _FITS)[: self._config.retrieved // 2]
+            near = np.flatnonzero(expected.misfit(poses) <= _FITS)
+            apart = np.hypot(poses[near, 0] - expected.x_m, poses[near, 1] - expected.y_m)
+            near = near[np.argsort(apart)][: self._config.retrieved // 2]
             kept = len(nodes) - len(near)
             nodes = np.concatenate((near, nodes[:kept]))
             weights = np.concatenate(

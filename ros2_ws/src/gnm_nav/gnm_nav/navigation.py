@@ -8,6 +8,7 @@ test that needs evidence, replanning when nothing moves, turning to find itself,
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,8 +25,9 @@ from gnm_nav.navigation_types import (
     NavigationError,
     NavigationState,
 )
+from gnm_nav.path_follower import straight_back
 from gnm_nav.planar_pose import Pose
-from gnm_nav.pursuit import Pursuit
+from gnm_nav.pursuit import BACK_SHARE, Pursuit
 from gnm_nav.route_planner import RoutePlanner
 from gnm_nav.topological_map import MapError, TopologicalMap
 
@@ -242,38 +244,47 @@ class NavigationCore:
         """
         self._last = self._decide(now_s, self._elapsed_s(now_s))
         if self._journey is not None:
-            self._journey.blind_rad = 0.0
+            self._journey.blind_back_m = self._journey.blind_rad = 0.0
         return self._last
 
-    def turn_blind(self, now_s: float) -> NavigationDecision | None:
-        """Instead of a tick where the picture shows nothing: turn until it does, but not far.
+    def recover_sight(self, now_s: float) -> NavigationDecision | None:
+        """Instead of a tick where the picture shows nothing: back and turn until it does.
 
         A robot that drove up to something plain sees nothing else; that it is not covered instead
-        shows only so.
+        shows only so. Neither goes far.
 
         Args:
             now_s: current time on the clock of the image stamps [s].
 
         Returns:
-            The turn; None: it has no goal, had seen nothing before, or has turned far enough.
+            What to do; None: it has no goal, had seen nothing before, or has done enough.
         """
         elapsed_s = self._elapsed_s(now_s)
-        journey = self._journey
-        if journey is None or journey.last_node is None or not self._config.can_turn:
+        journey, config = self._journey, self._config
+        if journey is None or journey.last_node is None:
             return None
-        rate = self._config.turn_rate_rad_s
-        if self._last.state == NavigationState.TURNING:
-            journey.blind_rad += rate * elapsed_s
-        if journey.blind_rad >= self._config.blind_turn_rad:
-            return None
-        self._last = NavigationDecision(
-            NavigationState.TURNING,
-            message="something plain fills the picture: turning to see again",
-            goal=journey.goal,
-            turn_rate_rad_s=math.copysign(rate, -journey.last_lateral_m),
-            stamp_s=now_s,
-            replans=journey.replans,
+        if self._last.state == NavigationState.RECOVERING:
+            x_m, _, yaw_rad = self._told_motion(self._last, elapsed_s)
+            journey.blind_back_m += abs(x_m)
+            journey.blind_rad += abs(yaw_rad)
+        decision = NavigationDecision(
+            NavigationState.RECOVERING, goal=journey.goal, stamp_s=now_s, replans=journey.replans
         )
+        if journey.blind_back_m < config.back_m:
+            step_m = BACK_SHARE * self._spacing_m
+            self._last = replace(
+                decision,
+                message="something plain fills the picture: driving back",
+                waypoints_m=straight_back(step_m, self._model.spec.horizon),
+            )
+        elif journey.blind_rad < config.blind_turn_rad and config.can_turn:
+            self._last = replace(
+                decision,
+                message="something plain fills the picture: turning to see again",
+                turn_rate_rad_s=math.copysign(config.turn_rate_rad_s, -journey.last_lateral_m),
+            )
+        else:
+            return None
         return self._last
 
     def _elapsed_s(self, now_s: float) -> float:
@@ -375,7 +386,8 @@ class NavigationCore:
         share = elapsed_s / self._period_s / len(before.waypoints_m)
         x_m, y_m, yaw_rad = (share * float(value) for value in before.waypoints_m[-1])
         reach_m = math.hypot(x_m, y_m)
-        return min(reach_m, 1.5 * self._spacing_m * elapsed_s / self._period_s), 0.0, yaw_rad
+        reach_m = min(reach_m, 1.5 * self._spacing_m * elapsed_s / self._period_s)
+        return math.copysign(reach_m, x_m), 0.0, yaw_rad
 
     def _sight(self, here: Localisation) -> None:
         """Where the robot is, by the node that it sees."""

@@ -416,10 +416,11 @@ class NavigationRunner:
             core.push_frame(frame, stamp_s)
         start_s = time.perf_counter()
         failure = ""
-        turn = core.turn_blind(now_s) if fault and fault.problem is CameraProblem.FLAT else None
-        if turn is not None:
-            decision = turn
-            self._conclude(goal, turn, self._path_of(turn, blind=True), "", now_s)
+        flat = fault is not None and fault.problem is CameraProblem.FLAT
+        recovery = core.recover_sight(now_s) if flat else None
+        if recovery is not None:
+            decision = recovery
+            self._conclude(goal, decision, self._path_of(decision, blind=True), "", now_s)
         elif fault is not None:
             decision = NavigationDecision(
                 NavigationState.WAITING, message=fault.message, goal=core.goal

@@ -21,6 +21,7 @@ class NavigationState(IntEnum):
     TURNING = 3
     EXPLORING = 4
     WAITING = 5
+    RECOVERING = 6
 
 
 class FailureCode(StrEnum):
@@ -97,6 +98,8 @@ class NavigationConfig:
     """Speed of turning on the spot."""
     can_turn: bool = True
     """Whether the robot can turn on the spot."""
+    back_m: float = 0.3
+    """How far it drives straight back from where it is stuck, or sees nothing any more."""
     nudge_rad: float = 0.5
     """Angle of turning away from what the robot is stuck at."""
     nudge_s: float = 1.0
@@ -139,6 +142,7 @@ class NavigationConfig:
             "look_s": (0.0, 30.0),
             "look_apart_rad": (0.0, 3.2),
             "turn_rate_rad_s": (0.05, 3.0),
+            "back_m": (0.0, 1.0),
             "nudge_rad": (0.0, 3.0),
             "nudge_s": (0.0, 10.0),
             "blind_turn_rad": (0.0, 3.2),

@@ -25,6 +25,8 @@ _CRAWL_FACTOR = 0.5
 """Part of the nominal speed at which a robot that cannot turn on the spot turns round."""
 _BACK_FACTOR = 0.4
 """Part of the nominal speed at which a robot drives back from what it touches."""
+_FASTEST_BACK_FACTOR = 0.5
+"""Part of the nominal speed at which it drives along a path that leads straight back."""
 _BACK_REST_S = 1.0
 """Time between two drives back while something still touches."""
 _TOLERANCE_STEPS = 0.1
@@ -161,7 +163,7 @@ class FollowerState(Enum):
     """Nothing is commanded."""
     FOLLOWING = "following"
     BACKING = "backing"
-    """Drives a little back from what it touches."""
+    """Drives a little back, from what it touches or because the path says so."""
     STOPPING = "stopping"
     """Sends zeros."""
 
@@ -310,6 +312,13 @@ class PathFollower:
         age_s = max(0.0, now_s - self._path.stamp_s) if compensated else 0.0
         wanted = within_limits(self._wanted(self._path.waypoints, here, age_s), self.robot)
         share = strength(steady_s - self._received_s, self.settings.silence_timeout_s)
+        if leads_back(self._path.waypoints):
+            pace_m_s = -float(self._path.waypoints[0, 0]) / MODEL_PERIOD_S
+            fastest_m_s = _FASTEST_BACK_FACTOR * self.robot.nominal_speed_m_s
+            step_m_s = self.robot.max_linear_acceleration_m_s2 * period_s
+            back_m_s = _towards(self._velocity.x, -min(pace_m_s, fastest_m_s), step_m_s)
+            self._velocity = Velocity(x=back_m_s).scaled(share)
+            return FollowerOutput(self._velocity, FollowerState.BACKING, "", compensated)
         self._velocity = self._accelerated(wanted, period_s).scaled(share)
         return FollowerOutput(self._velocity, FollowerState.FOLLOWING, "", compensated)
 
@@ -407,6 +416,18 @@ class PathFollower:
         result[:, 0] = c * shifted[:, 0] + s * shifted[:, 1]
         result[:, 1] = -s * shifted[:, 0] + c * shifted[:, 1]
         return result, True
+
+
+def straight_back(step_m: float, horizon: int) -> NDArray[np.float64]:
+    """A path (horizon, 3) that is driven backwards, `step_m` per model step."""
+    path = np.zeros((horizon, 3))
+    path[:, 0] = -step_m * np.arange(1, horizon + 1)
+    return path
+
+
+def leads_back(path: NDArray[np.float64]) -> bool:
+    """Whether a path (T, 3) is to be driven backwards: exactly straight, as no network's is."""
+    return bool((path[:, 0] < 0.0).all() and not path[:, 1:].any())
 
 
 def within_limits(velocity: Velocity, robot: RobotConfig) -> Velocity:

@@ -23,6 +23,7 @@ from gnm_nav.navigation_types import (
     NavigationDecision,
     NavigationState,
 )
+from gnm_nav.path_follower import straight_back
 from gnm_nav.planar_pose import Pose
 from gnm_nav.route_geometry import DRIVEN_TURN_RAD, RouteGeometry
 from gnm_nav.route_planner import RoutePlanner
@@ -36,6 +37,10 @@ _PASSED_STEPS = 2.0
 """By so much the distance to a goal grows when it is passed."""
 _SLOWEST = 0.3
 """Part of the usual speed at which a robot goes on that sees no node near."""
+_SLIP = 0.5
+"""Part of the way that a stuck robot was told to drive by which its wheels may have slipped."""
+BACK_SHARE = 0.4
+"""Part of the usual speed at which it drives back."""
 _POSSIBLE = 0.02
 """Probability from which the robot may be at a node."""
 
@@ -309,23 +314,26 @@ class Pursuit:
     ) -> NavigationDecision | None:
         """Try again a few times at a place, then plan around; None: go on driving."""
         journey.progress_at_s = now_s
+        usual_m_s = self._spacing_m * self._spec.rate_hz
         if trouble == Trouble.STUCK:
-            # It did not move as it was told to.
-            self._reckoning.forget()
+            # Its wheels may have turned all the time.
+            self._reckoning.slipped(_SLIP * self._config.stuck_s * usual_m_s)
         again = sum(self._geometry.near(place, other) for other in journey.troubles)
         journey.troubles.append(place)
         if again >= self._config.recoveries:
             journey.troubles.clear()
             return self._block(journey, seen, place, trouble)
-        if trouble == Trouble.STUCK and self._config.can_turn:
+        if trouble == Trouble.STUCK:
             waypoints = before.waypoints_m
             lateral = 0.0 if waypoints is None else float(waypoints[-1, 1])
             # Away from where it was steering; the second time to the other side.
             sign = (-1.0 if lateral > 0.0 else 1.0) * (1.0 if again % 2 == 0 else -1.0)
-            turned_s = now_s + self._config.nudge_rad / self._config.turn_rate_rad_s
-            journey.nudge = Nudge(
-                sign * self._config.turn_rate_rad_s, turned_s, turned_s + self._config.nudge_s
-            )
+            backed_s = now_s + self._config.back_m / (BACK_SHARE * usual_m_s)
+            turned_s = passed_s = backed_s
+            if self._config.can_turn:
+                turned_s += self._config.nudge_rad / self._config.turn_rate_rad_s
+                passed_s = turned_s + self._config.nudge_s
+            journey.nudge = Nudge(sign * self._config.turn_rate_rad_s, backed_s, turned_s, passed_s)
         elif trouble == Trouble.NO_PROGRESS:
             self._localiser.forget()
             return replace(seen, state=NavigationState.LOCALISING, node=None, message=trouble)
@@ -334,10 +342,17 @@ class Pursuit:
     def _nudged(
         self, journey: Journey, nudge: Nudge, seen: NavigationDecision, now_s: float
     ) -> NavigationDecision | None:
+        if now_s < nudge.back_until_s:
+            return replace(
+                seen,
+                state=NavigationState.RECOVERING,
+                message="stuck: driving back",
+                waypoints_m=straight_back(BACK_SHARE * self._spacing_m, self._spec.horizon),
+            )
         if now_s < nudge.turn_until_s:
             return replace(
                 seen,
-                state=NavigationState.TURNING,
+                state=NavigationState.RECOVERING,
                 message="stuck: turning away",
                 turn_rate_rad_s=nudge.rate_rad_s,
             )
@@ -346,7 +361,7 @@ class Pursuit:
             ahead[:, 0] = self._spacing_m * np.arange(1, len(ahead) + 1)
             return replace(
                 seen,
-                state=NavigationState.DRIVING,
+                state=NavigationState.RECOVERING,
                 message="stuck: driving past",
                 waypoints_m=ahead,
             )
