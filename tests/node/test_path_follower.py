@@ -239,7 +239,8 @@ def test_is_not_activated_beside_another_source_of_commands(make_rig):
     assert rig.transition(CONFIGURE)
     assert wait_until(lambda: rig.around.count_publishers("cmd_vel_nav") == 2)
     assert wait_until(lambda: not rig.transition(ACTIVATE))
-    assert "around" in rig.output()
+    # Not by name: discovery may know a publisher before its node.
+    assert "expected one source of commands" in rig.output()
     del publisher
 
 
