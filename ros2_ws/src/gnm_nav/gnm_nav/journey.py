@@ -72,8 +72,9 @@ class Journey:
         search_side: +1 or −1, the side to which it does so; None: not yet chosen.
         looking_since_s: since when it looks at something near, None: it does not.
         looked_at_rad: `searched_rad` where it last did.
-        crept_steps: how far it has driven since it got lost.
-        looked_at_steps: `crept_steps` where it last looked at something near.
+        returned_steps: how far it has driven back since it got lost.
+        crept_steps: how far it has driven forwards since then.
+        looked_at_steps: sum of both where it last looked at something near.
         last_node: where it last knew to be.
         last_lateral_m: sideways offset of the last waypoints then.
         turn: the turn that it is in.
@@ -97,6 +98,7 @@ class Journey:
     search_side: float | None = None
     looking_since_s: float | None = None
     looked_at_rad: float = -math.inf
+    returned_steps: float = 0.0
     crept_steps: float = 0.0
     looked_at_steps: float = 0.0
     last_node: int | None = None

@@ -108,8 +108,11 @@ class NavigationConfig:
     """Angle up to which it turns to see again when something plain fills the picture."""
     search_turns: float = 1.75
     """Turns on the spot after which the search is given up."""
+    return_steps: float = 8.0
+    """So far a robot that cannot turn on the spot drives straight back to find itself [model
+    steps]: to where it still knew its place."""
     creep_steps: float = 12.0
-    """So far a robot that cannot turn on the spot drives on to find itself [model steps]."""
+    """So far it then drives on."""
     lost_timeout_s: float = 40.0
     """Time of being lost on end after which the goal is given up."""
     num_samples: int = 8
@@ -147,6 +150,7 @@ class NavigationConfig:
             "nudge_s": (0.0, 10.0),
             "blind_turn_rad": (0.0, 3.2),
             "search_turns": (0.1, 5.0),
+            "return_steps": (0.0, 20.0),
             "creep_steps": (0.0, 100.0),
             "lost_timeout_s": (1.0, 600.0),
             "num_samples": (1, 64),

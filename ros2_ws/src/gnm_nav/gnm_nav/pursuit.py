@@ -79,8 +79,9 @@ class Pursuit:
         self._spec = spec
         self._spacing_m = waypoint_spacing_m
         self._config = config
+        back = straight_back(BACK_SHARE * waypoint_spacing_m, spec.horizon)
         self._geometry = RouteGeometry(topological_map, planner, self._spacing_m, config)
-        self._search = Search(topological_map, planner, reckoning, config)
+        self._search = Search(topological_map, planner, reckoning, path_to, back, config)
 
     def step(
         self,
@@ -119,7 +120,8 @@ class Pursuit:
                 return self._end(journey, seen)
         elif journey.nudge is None:
             journey.searched_rad += turned_rad
-        if here.lost:
+        if here.lost or self._search.returning(journey):
+            journey.returned_steps += max(-motion[0], 0.0) / self._spacing_m
             journey.crept_steps += max(motion[0], 0.0) / self._spacing_m
             return self._lost(journey, seen, here, now_s)
         if journey.lost_since_s is not None:
@@ -395,7 +397,7 @@ class Pursuit:
     ) -> NavigationDecision:
         """Look for itself, then give up, or try what was blocked."""
         if not self._search.exhausted(journey, now_s):
-            return self._search.look_around(journey, seen, here, now_s, self._path_to)
+            return self._search.look_around(journey, seen, here, now_s)
         if journey.last_node is not None and not math.isfinite(
             self._planner.steps_to_goal(journey.last_node)
         ):

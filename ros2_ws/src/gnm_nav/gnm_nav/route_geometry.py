@@ -14,6 +14,8 @@ from gnm_nav.topological_map import Edge, EdgeKind, TopologicalMap
 
 DRIVEN_TURN_RAD = 0.6
 """The network steers through turns up to this one."""
+_CURVE_RAD = 1.7
+"""Through turns up to this one where the robot cannot turn on the spot: they were its curves."""
 _SEEN_NODES = 12
 """As far ahead along the route may lie what is seen to block it."""
 
@@ -50,7 +52,8 @@ class RouteGeometry:
         if not self.edge(a, b).is_turn:
             return 0.0
         angle = self.angle_rad(a, b)
-        return angle if abs(angle) > DRIVEN_TURN_RAD else 0.0
+        driven_rad = DRIVEN_TURN_RAD if self._config.can_turn else _CURVE_RAD
+        return angle if abs(angle) > driven_rad else 0.0
 
     def angle_rad(self, a: int, b: int) -> float:
         """By how much a robot that sees a turns to see b; π on maps without poses."""

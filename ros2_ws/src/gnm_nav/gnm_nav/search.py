@@ -20,6 +20,8 @@ _BEND_RAD = 0.3
 """A route that turns by less is straight."""
 _LOOK_APART_STEPS = 2.0
 """Way between two looks of a lost robot that cannot turn."""
+_RETURNED_STEPS = 4.0
+"""So far at least it drives back once it does."""
 _SEARCHED_M = 1.0
 """Views of places this near to where the robot should be are looked for."""
 _DOUBT_RAD = 3.6
@@ -40,6 +42,8 @@ class Search:
         topological_map: TopologicalMap,
         planner: RoutePlanner,
         reckoning: DeadReckoning,
+        path_to: Callable[[Localisation, int], NDArray[np.float64]],
+        back: NDArray[np.float64],
         config: NavigationConfig,
     ) -> None:
         """Search on a map.
@@ -48,16 +52,29 @@ class Search:
             topological_map: the map.
             planner: of the route that the robot was on.
             reckoning: where it should be.
+            path_to: gives the waypoints to a node that was compared, (T, 3) metres and radians.
+            back: the path (T, 3) straight back.
             config: how long and how far.
         """
         self._map = topological_map
         self._planner = planner
         self._reckoning = reckoning
+        self._path_to = path_to
+        self._back = back
         self._config = config
 
     def turned_out(self, journey: Journey) -> bool:
         """Whether it has turned as far as it may."""
         return journey.searched_rad >= self._config.search_turns * 2.0 * math.pi
+
+    def returning(self, journey: Journey) -> bool:
+        """Whether it drives back and has not gone far enough yet, even if it knows its place again:
+        from there it got lost."""
+        return (
+            not self._config.can_turn
+            and journey.lost_since_s is not None
+            and 0.0 < journey.returned_steps < _RETURNED_STEPS
+        )
 
     def exhausted(self, journey: Journey, now_s: float) -> bool:
         """Whether a lost robot has done what it can."""
@@ -74,32 +91,45 @@ class Search:
         seen: NavigationDecision,
         here: Localisation,
         now_s: float,
-        path_to: Callable[[Localisation, int], NDArray[np.float64]],
     ) -> NavigationDecision:
-        """Lost: look, then turn, or drive on slowly where that cannot be.
+        """Lost: look, then turn, or drive back and on where that cannot be.
 
         Args:
             journey: it notes how far the search has gone.
             seen: what is known in this tick.
             here: the most probable place.
             now_s: the time.
-            path_to: gives the waypoints to a node that was compared, (T, 3) metres and radians.
         """
         if journey.lost_since_s is None:
             journey.lost_since_s = now_s
-            journey.crept_steps = journey.looked_at_steps = 0.0
+            journey.returned_steps = journey.crept_steps = journey.looked_at_steps = 0.0
             journey.nudge = None
         if journey.searched_rad > _DOUBT_RAD:
             # What should be seen from here was not: the robot was carried away.
             self._reckoning.forget()
-        creeps = not self._config.can_turn and journey.crept_steps < self._config.creep_steps
-        looks = self._looks(journey, here, now_s - journey.lost_since_s, now_s)
+        can_turn = self._config.can_turn
+        # Only where it has just come from: one that was lost from the start has come from nowhere.
+        returns = (
+            not can_turn
+            and journey.last_node is not None
+            and journey.returned_steps < self._config.return_steps
+        )
+        creeps = not can_turn and journey.crept_steps < self._config.creep_steps
+        looks = not self.returning(journey) and self._looks(
+            journey, here, now_s - journey.lost_since_s, now_s
+        )
         seen = replace(seen, state=NavigationState.LOCALISING, node=None)
-        if looks or not (creeps or self._config.can_turn):
+        if looks or not (returns or creeps or can_turn):
             return replace(seen, message="lost: looking around")
+        if returns:
+            return replace(
+                seen,
+                message="lost: driving back to where it knew its place",
+                waypoints_m=self._back.copy(),
+            )
         if creeps:
             # Towards the most probable node, for another view.
-            path = path_to(here, here.node)
+            path = self._path_to(here, here.node)
             path[:, :2] *= _CREEPING
             return replace(seen, message="lost: driving on slowly to see more", waypoints_m=path)
         return replace(
@@ -157,14 +187,15 @@ class Search:
                 return True
             journey.looking_since_s = None
         near = here.distance_steps <= self._config.localiser.found_distance_steps
+        driven_steps = journey.returned_steps + journey.crept_steps
         new = (
             journey.searched_rad - journey.looked_at_rad >= self._config.look_apart_rad
-            or journey.crept_steps - journey.looked_at_steps >= _LOOK_APART_STEPS
+            or driven_steps - journey.looked_at_steps >= _LOOK_APART_STEPS
         )
         if near and new:
             journey.looking_since_s = now_s
             journey.looked_at_rad = journey.searched_rad
-            journey.looked_at_steps = journey.crept_steps
+            journey.looked_at_steps = driven_steps
             return True
         return False
 
