@@ -245,6 +245,25 @@ def test_a_robot_that_cannot_turn_drives_on_a_little_instead(loop):
     assert 1.0 * SPACING_M < driven_m < 8.0 * SPACING_M
 
 
+def test_one_that_cannot_turn_first_drives_back_to_where_it_knew_its_place(loop):
+    made, truth = loop
+    config = NavigationConfig(can_turn=False, lost_timeout_s=60.0, creep_steps=6.0)
+    core = NavigationCore(SyntheticModel(), made, SPACING_M, config)
+    core.set_goal_node(30)
+    robot = Robot(truth[3], 0)
+    navigate(core, robot, 20)
+    robot.pose = np.array([-15.0, 12.0, 0.3])
+    lost = [
+        decision.waypoints_m
+        for decision in navigate(core, robot, 250, started_s=5.0)
+        if decision.state == NavigationState.LOCALISING and decision.waypoints_m is not None
+    ]
+    back = [leads_back(path) for path in lost]
+    # At 0.4 of its speed, 8 steps; then on.
+    assert 18 <= sum(back) <= 22 and all(back[: sum(back)])
+    assert len(back) > sum(back)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_it_turns_round_when_it_faces_the_wrong_way(seed):
     model, made, truth = two_ways(seed)
