@@ -108,10 +108,12 @@ class Search:
             # What should be seen from here was not: the robot was carried away.
             self._reckoning.forget()
         can_turn = self._config.can_turn
-        # Only where it has just come from: one that was lost from the start has come from nowhere.
+        # Only where it has just come from: not one that was lost from the start, or carried away.
+        carried = self._map.poses is not None and self._reckoning.expected is None
         returns = (
             not can_turn
             and journey.last_node is not None
+            and not carried
             and journey.returned_steps < self._config.return_steps
         )
         creeps = not can_turn and journey.crept_steps < self._config.creep_steps
