@@ -133,7 +133,7 @@ class Localisation:
 
     def distance_to(self, node: int) -> float | None:
         """Predicted distance to a node, None where it was not compared."""
-        index = self._indices.get(node)
+        index = self.index(node)
         return None if index is None else float(self.match.distances[index])
 
 

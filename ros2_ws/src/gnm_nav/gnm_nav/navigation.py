@@ -25,9 +25,8 @@ from gnm_nav.navigation_types import (
     NavigationError,
     NavigationState,
 )
-from gnm_nav.path_follower import straight_back
 from gnm_nav.planar_pose import Pose
-from gnm_nav.pursuit import BACK_SHARE, Pursuit
+from gnm_nav.pursuit import Pursuit
 from gnm_nav.route_planner import RoutePlanner
 from gnm_nav.topological_map import MapError, TopologicalMap
 
@@ -261,7 +260,7 @@ class NavigationCore:
         """
         elapsed_s = self._elapsed_s(now_s)
         journey, config = self._journey, self._config
-        if journey is None or journey.last_node is None:
+        if self._pursuit is None or journey is None or journey.last_node is None:
             return None
         if self._last.state == NavigationState.RECOVERING:
             x_m, _, yaw_rad = self._told_motion(self._last, elapsed_s)
@@ -271,11 +270,10 @@ class NavigationCore:
             NavigationState.RECOVERING, goal=journey.goal, stamp_s=now_s, replans=journey.replans
         )
         if journey.blind_back_m < config.back_m:
-            step_m = BACK_SHARE * self._spacing_m
             self._last = replace(
                 decision,
                 message="something plain fills the picture: driving back",
-                waypoints_m=straight_back(step_m, self._model.spec.horizon),
+                waypoints_m=self._pursuit.back,
             )
         elif journey.blind_rad < config.blind_turn_rad and config.can_turn:
             self._last = replace(

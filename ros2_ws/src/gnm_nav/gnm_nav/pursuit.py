@@ -39,14 +39,18 @@ _SLOWEST = 0.3
 """Part of the usual speed at which a robot goes on that sees no node near."""
 _SLIP = 0.5
 """Part of the way that a stuck robot was told to drive by which its wheels may have slipped."""
-BACK_SHARE = 0.4
+_BACK_SHARE = 0.4
 """Part of the usual speed at which it drives back."""
 _POSSIBLE = 0.02
 """Probability from which the robot may be at a node."""
 
 
 class Pursuit:
-    """Pursues goals on one map."""
+    """Pursues goals on one map.
+
+    Attributes:
+        back: the path (T, 3) on which a robot drives back from what it is stuck at; read only.
+    """
 
     def __init__(
         self,
@@ -79,9 +83,10 @@ class Pursuit:
         self._spec = spec
         self._spacing_m = waypoint_spacing_m
         self._config = config
-        back = straight_back(BACK_SHARE * waypoint_spacing_m, spec.horizon)
+        self.back = straight_back(_BACK_SHARE * waypoint_spacing_m, spec.horizon)
+        self.back.flags.writeable = False
         self._geometry = RouteGeometry(topological_map, planner, self._spacing_m, config)
-        self._search = Search(topological_map, planner, reckoning, path_to, back, config)
+        self._search = Search(topological_map, planner, reckoning, path_to, self.back, config)
 
     def step(
         self,
@@ -330,7 +335,7 @@ class Pursuit:
             lateral = 0.0 if waypoints is None else float(waypoints[-1, 1])
             # Away from where it was steering; the second time to the other side.
             sign = (-1.0 if lateral > 0.0 else 1.0) * (1.0 if again % 2 == 0 else -1.0)
-            backed_s = now_s + self._config.back_m / (BACK_SHARE * usual_m_s)
+            backed_s = now_s + self._config.back_m / (_BACK_SHARE * usual_m_s)
             turned_s = passed_s = backed_s
             if self._config.can_turn:
                 turned_s += self._config.nudge_rad / self._config.turn_rate_rad_s
@@ -349,7 +354,7 @@ class Pursuit:
                 seen,
                 state=NavigationState.RECOVERING,
                 message="stuck: driving back",
-                waypoints_m=straight_back(BACK_SHARE * self._spacing_m, self._spec.horizon),
+                waypoints_m=self.back,
             )
         if now_s < nudge.turn_until_s:
             return replace(

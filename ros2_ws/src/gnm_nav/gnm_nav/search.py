@@ -127,7 +127,7 @@ class Search:
             return replace(
                 seen,
                 message="lost: driving back to where it knew its place",
-                waypoints_m=self._back.copy(),
+                waypoints_m=self._back,
             )
         if creeps:
             # Towards the most probable node, for another view.
