@@ -85,14 +85,3 @@ def test_without_a_camera_the_arm_does_not_move(start, watcher):
     assert "no image on /no/camera" in launch.output
     assert watcher.last_motion_s is None
     launch.assert_nothing_left()
-
-
-def test_a_second_arm_on_the_same_namespace_is_refused(start, watcher):
-    first = start("launch", "widowx_bringup", "arm.launch.py")
-    first.wait_for_line("the arm takes commands", REFUSED_S)
-    second = start("launch", "widowx_bringup", "arm.launch.py")
-    assert second.wait(REFUSED_S) != 0
-    assert "wx250s" in second.output
-    assert first.process.poll() is None, first.output
-    second.assert_nothing_left()
-    assert watcher.last_motion_s is None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from base_drivers.robot_config import load_robot
-from graph_launch.supervision import bring_up, run
+from graph_launch.supervision import bring_up, run, unless_running
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import LifecycleNode, Node
@@ -81,7 +81,7 @@ def start_base(context: LaunchContext) -> list:
     limits = guard_limits(given["robot"]) if given["robot"] else {}
     actions += lifecycle_node(f"{kind}_driver", port)
     actions += lifecycle_node("cmd_vel_guard", limits)
-    return actions
+    return unless_running(context, actions)
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -2,19 +2,10 @@
 
 from pathlib import Path
 
+from graph_launch.supervision import bring_up, unless_running
 from launch import LaunchContext, LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    EmitEvent,
-    OpaqueFunction,
-    RegisterEventHandler,
-)
-from launch.event_handlers import OnProcessStart
-from launch.events import matches_action
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import LifecycleNode
-from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState
-from lifecycle_msgs.msg import Transition
 
 # Driver parameters that are arguments too, with their types; empty: the file's or the driver's own.
 PARAMETERS = {
@@ -55,37 +46,7 @@ def start_camera(context: LaunchContext) -> list:
         output="screen",
     )
 
-    def change_state(transition: int) -> EmitEvent:
-        matcher = matches_action(node)
-        return EmitEvent(
-            event=ChangeState(lifecycle_node_matcher=matcher, transition_id=transition)
-        )
-
-    def on_transition(goal: str, action: EmitEvent | OpaqueFunction) -> RegisterEventHandler:
-        return RegisterEventHandler(
-            OnStateTransition(
-                target_lifecycle_node=node,
-                start_state="configuring",
-                goal_state=goal,
-                entities=[action],
-            )
-        )
-
-    return [
-        on_transition("inactive", change_state(Transition.TRANSITION_ACTIVATE)),
-        on_transition("unconfigured", OpaqueFunction(function=refuse)),
-        RegisterEventHandler(
-            OnProcessStart(
-                target_action=node, on_start=[change_state(Transition.TRANSITION_CONFIGURE)]
-            )
-        ),
-        node,
-    ]
-
-
-def refuse(context: LaunchContext) -> None:
-    # Only an exception makes `ros2 launch` end with a non-zero status.
-    raise RuntimeError("camera_driver refused its parameters; its own message above says why")
+    return unless_running(context, bring_up(node, "camera_driver", when_active=[]))
 
 
 def generate_launch_description() -> LaunchDescription:

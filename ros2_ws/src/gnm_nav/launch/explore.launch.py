@@ -11,7 +11,14 @@ from gnm_nav.navigation_graph import (
     rviz_actions,
 )
 from graph_launch.launch_arguments import ArgumentError, LaunchArgument, check_arguments
-from graph_launch.supervision import bring_up, deactivate_and_end, declare, run_to_end, when_all
+from graph_launch.supervision import (
+    bring_up,
+    deactivate_and_end,
+    declare,
+    run_to_end,
+    unless_running,
+    when_all,
+)
 from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
 from launch_ros.actions import Node
@@ -46,7 +53,7 @@ def start_graph(context: LaunchContext) -> list:
     is_active = when_all(
         ["navigator", "path_follower", "guard"], run_to_end(sender, "send_goal", all_done)
     )
-    return [
+    actions = [
         *start_base(values, robot),
         *bring_up(guard_node(values, robot, {}), "cmd_vel_guard", when_active=is_active("guard")),
         *bring_up(
@@ -57,6 +64,7 @@ def start_graph(context: LaunchContext) -> list:
         *bring_up(navigator, "navigator", when_active=is_active("navigator")),
         *rviz_actions(values, {}),
     ]
+    return unless_running(context, actions, later=[sender])
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -4,6 +4,7 @@ ros2 launch gnm_nav map.launch.py map:=maps/office                # while somebo
 ros2 launch gnm_nav map.launch.py map:=maps/office bag:=drive_1   # from a bag, then end
 """
 
+from graph_launch.supervision import unless_running
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler, Shutdown
 from launch.event_handlers import OnProcessExit
@@ -76,7 +77,8 @@ def build(context: LaunchContext) -> list:
             raise RuntimeError("no map was built; the message above says why")
         return [Shutdown(reason="the map is built")]
 
-    return [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=finish)), node]
+    handler = RegisterEventHandler(OnProcessExit(target_action=node, on_exit=finish))
+    return unless_running(context, [handler, node])
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -14,7 +14,14 @@ from gnm_nav.navigation_graph import (
     text,
 )
 from graph_launch.launch_arguments import ArgumentError, LaunchArgument, check_arguments
-from graph_launch.supervision import bring_up, deactivate_and_end, declare, run_to_end, when_all
+from graph_launch.supervision import (
+    bring_up,
+    deactivate_and_end,
+    declare,
+    run_to_end,
+    unless_running,
+    when_all,
+)
 from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
 from launch_ros.actions import Node
@@ -52,7 +59,7 @@ def start_graph(context: LaunchContext) -> list:
         {},
         camera_timeout_s=values["camera_timeout_s"],
     )
-    when_active = []
+    when_active, later = [], []
     if values["goal"]:
         goal = Node(
             package="gnm_nav",
@@ -62,9 +69,9 @@ def start_graph(context: LaunchContext) -> list:
             parameters=[{"goal": text(values["goal"]), "timeout_s": values["timeout_s"]}],
         )
         all_done = deactivate_and_end(navigator, "the goal is reached")
-        when_active = run_to_end(goal, "send_goal", all_done)
+        when_active, later = run_to_end(goal, "send_goal", all_done), [goal]
     is_active = when_all(["navigator", "path_follower", "guard"], when_active)
-    return [
+    actions = [
         *start_base(values, robot),
         *bring_up(guard_node(values, robot, {}), "cmd_vel_guard", when_active=is_active("guard")),
         *bring_up(
@@ -75,6 +82,7 @@ def start_graph(context: LaunchContext) -> list:
         *bring_up(navigator, "navigator", when_active=is_active("navigator")),
         *rviz_actions(values, {}),
     ]
+    return unless_running(context, actions, later)
 
 
 def generate_launch_description() -> LaunchDescription:

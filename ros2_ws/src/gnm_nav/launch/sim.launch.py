@@ -22,6 +22,7 @@ from graph_launch.supervision import (
     declare,
     run,
     run_to_end,
+    unless_running,
     when_all,
 )
 from launch import LaunchContext, LaunchDescription
@@ -137,13 +138,14 @@ def start_graph(context: LaunchContext) -> list:
         ["navigator", "path_follower", "guard"],
         run_to_end(trials, "navigation_trials", all_done),
     )
-    return [
+    actions = [
         *run(simulation, "navigation_sim"),
         *bring_up(guard, "cmd_vel_guard", when_active=is_active("guard")),
         *bring_up(follower, "path_follower", when_active=is_active("path_follower")),
         *bring_up(navigator, "navigator", when_active=is_active("navigator")),
         *rviz_actions(values, clock),
     ]
+    return unless_running(context, actions, later=[trials])
 
 
 def generate_launch_description() -> LaunchDescription:

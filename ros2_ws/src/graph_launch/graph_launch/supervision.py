@@ -6,7 +6,14 @@ processes did. So every fault here raises one, which also shuts all processes do
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import tempfile
+import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO
 
 from launch import Action, LaunchContext
 from launch.actions import (
@@ -20,14 +27,20 @@ from launch.actions import (
 from launch.event_handlers import OnProcessExit, OnProcessStart
 from launch.events import matches_action
 from launch.events.process import ProcessExited
-from launch_ros.actions import LifecycleNode
+from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from lifecycle_msgs.msg import Transition
 
 from graph_launch.launch_arguments import LaunchArgument
+from graph_launch.running_nodes import find_running
 
 _DEACTIVATION_TIMEOUT_S = 5.0
+_START_LOCK_TIMEOUT_S = 5.0
+_START_S = 1.0
+"""How long the processes of a launch may take until they are in the process table."""
+_MAY_REPEAT = ("rviz2",)
+"""Executables that command nothing: several may run."""
 
 
 class GraphError(RuntimeError):
@@ -58,6 +71,66 @@ def fail(message: str) -> OpaqueFunction:
             raise GraphError(message)
 
     return OpaqueFunction(function=raise_error)
+
+
+def unless_running(
+    context: LaunchContext, actions: list[Action], later: Iterable[Node] = ()
+) -> list[Action]:
+    """Do `actions`, unless a node that they start runs already in this ROS domain.
+
+    Args:
+        context: of the launch.
+        actions: what starts the nodes.
+        later: nodes that are started later, by events.
+
+    Raises:
+        GraphError: there are such nodes; the message names them.
+    """
+    names = _node_names(context, [*actions, *later])
+    domain_id = int(os.environ.get("ROS_DOMAIN_ID") or 0)
+    lock = _start_lock(domain_id)
+    running = find_running(names, domain_id)
+    if running:
+        listed = "\n".join(f"  {node}" for node in running)
+        raise GraphError(
+            f"already running in ROS domain {domain_id}:\n{listed}\n"
+            "End that run first, or keep this one apart from it: set ROS_DOMAIN_ID, e.g. "
+            f"ROS_DOMAIN_ID={domain_id % 100 + 1}"
+        )
+    if lock is None:
+        return actions
+    # Another launch that looks now would not find the processes yet.
+    release = OpaqueFunction(function=lambda _context: lock.close())
+    return [*actions, TimerAction(period=_START_S, actions=[release])]
+
+
+def _node_names(context: LaunchContext, actions: Iterable[Action]) -> set[str]:
+    names = set()
+    for action in actions:
+        if isinstance(action, Node) and action.node_executable not in _MAY_REPEAT:
+            action._perform_substitutions(context)  # which the node does once, now or later
+            namespace, _, name = action.node_name.rpartition("/")
+            if name != Node.UNSPECIFIED_NODE_NAME:
+                if namespace.strip("/") == Node.UNSPECIFIED_NODE_NAMESPACE:
+                    namespace = ""
+                names.add(f"{namespace}/{name}")
+    return names
+
+
+def _start_lock(domain_id: int) -> IO[str] | None:
+    """Let launches of one domain start one after the other, as far as the system allows it."""
+    path = Path(tempfile.gettempdir()) / f"coxswain_start_{os.getuid()}_{domain_id}.lock"
+    deadline_s = time.monotonic() + _START_LOCK_TIMEOUT_S
+    with contextlib.suppress(OSError):
+        file = path.open("a")
+        while time.monotonic() < deadline_s:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return file
+            except BlockingIOError:
+                time.sleep(0.05)
+        file.close()
+    return None
 
 
 def _change_state(node: LifecycleNode, transition: int) -> EmitEvent:

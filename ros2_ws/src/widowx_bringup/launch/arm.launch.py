@@ -1,7 +1,7 @@
 """The arm alone, ready for commands: its controller and what `arm:=` names."""
 
 from graph_launch.launch_arguments import ArgumentError, check_arguments
-from graph_launch.supervision import declare
+from graph_launch.supervision import declare, unless_running
 from launch import LaunchContext, LaunchDescription
 from launch.actions import LogInfo, OpaqueFunction
 from widowx_bringup.arm import ARM_ARGUMENTS, arm_actions, arm_controller, arm_problems
@@ -14,10 +14,11 @@ def start_graph(context: LaunchContext) -> list:
     if problems:
         raise ArgumentError("\n".join(problems))
     ready = LogInfo(msg="the arm takes commands")
-    return [
+    actions = [
         *(rviz_actions(values, "arm.rviz") if values["use_rviz"] else []),
         *arm_actions(values, arm_controller(values), when_active=[ready]),
     ]
+    return unless_running(context, actions)
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -14,6 +14,7 @@ from graph_launch.supervision import (
     declare,
     run,
     run_to_end,
+    unless_running,
     when_all,
 )
 from launch import LaunchContext, LaunchDescription
@@ -146,13 +147,14 @@ def start_graph(context: LaunchContext) -> list:
     controller = arm_controller(values)
     all_done = deactivate_and_end(controller, "all episodes are done")
     is_active = when_all(["arm", "policy"], run_to_end(runner, "episode_runner", all_done))
-    return [
+    actions = [
         *(record_actions(values, arm) if values["record"] else []),
         *(monitor_actions(values, arm) if values["viewer"] == "web" else []),
         *(policy_rviz_actions(values, arm) if values["use_rviz"] else []),
         *arm_actions(values, controller, when_active=is_active("arm")),
         *bring_up(policy, "policy_node", when_active=is_active("policy")),
     ]
+    return unless_running(context, actions, later=[runner])
 
 
 def record_actions(values: dict, arm: str) -> list:
