@@ -63,6 +63,13 @@ class Graph:
             "PYTHONUNBUFFERED": "1",
         }
         self.processes: list[subprocess.Popen[str]] = []
+        self._others: list[SpunNodes] = []
+
+    def beside(self, name: str) -> Any:
+        """Make another node of the test, as of another process: of another DDS participant."""
+        nodes = SpunNodes(int(self.environment["ROS_DOMAIN_ID"]))
+        self._others.append(nodes)
+        return nodes.add(rclpy.create_node(name, context=nodes.context))
 
     def start(self, module: str, *arguments: str, **parameters: Any) -> subprocess.Popen[str]:
         """Start `python -m module` with parameters."""
@@ -123,6 +130,8 @@ class Graph:
 
     def end(self) -> None:
         """End everything that was started."""
+        for nodes in self._others:
+            nodes.close()
         for process in self.processes:
             if process.poll() is None:
                 # One that a test has stopped would not hear the interruption.

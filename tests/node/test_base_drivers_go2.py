@@ -8,9 +8,9 @@ import time
 import pytest
 from base_drivers.go2.sport_service import Api, velocity_from_parameter
 from base_drivers.velocity import Velocity
-from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import Twist
-from lifecycle_process import isolated_graph, wait_until
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import Twist, TwistStamped
+from lifecycle_process import BEST_EFFORT, isolated_graph, wait_until
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
@@ -174,3 +174,15 @@ def test_it_lies_until_it_is_asked_to_stand(graph):
     lay = graph.call(Trigger, "/go2_driver/lie_down", Trigger.Request())
     assert lay.success, lay.message
     wait_until(lambda: rig.value("mode") == "lie_down")
+
+
+def test_best_effort_commands_walk_and_others_are_told(graph):
+    rig = Rig(graph)
+    best_effort = graph.node.create_publisher(Twist, "cmd_vel", BEST_EFFORT)
+    rig.velocity = (0.4, 0.0, 0.0)
+    with graph.repeating(best_effort, rig.twist, 50.0):
+        wait_until(rig.walks, 20.0)
+    graph.beside("joystick").create_publisher(TwistStamped, "cmd_vel", 1)
+    wait_until(lambda: "TwistStamped by /joystick" in rig.message(), 10.0, rig.message())
+    assert "2 senders" in rig.message() and "stamped to true" in rig.message()
+    assert rig.diagnostics.last.status[0].level == DiagnosticStatus.WARN

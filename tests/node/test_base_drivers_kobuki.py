@@ -5,14 +5,15 @@ import math
 import os
 import signal
 import time
+from functools import partial
 
 import psutil
 import pytest
 from base_drivers.kobuki_emulator.remote import RemoteKobuki
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from lifecycle_msgs.msg import Transition
-from lifecycle_process import isolated_graph, wait_until
+from lifecycle_process import BEST_EFFORT, isolated_graph, wait_until
 from nav_msgs.msg import Odometry
 from policy_interfaces.msg import BaseContacts
 from rclpy.time import Time
@@ -189,6 +190,46 @@ def test_bad_and_late_commands_do_not_move_the_base(graph, emulator):
     with rig.driving(5.0):
         wait_until(rig.moves)
     assert max(x for _, x, _ in emulator.commands()) == pytest.approx(0.7, abs=0.001)
+
+
+def test_best_effort_commands_drive_the_base(graph, emulator):
+    rig = Rig(graph, emulator)
+    rig.expect_state("driving")
+    best_effort = graph.node.create_publisher(Twist, "cmd_vel", BEST_EFFORT)
+    rig.velocity = (0.3, 0.0)
+    with graph.repeating(best_effort, rig.twist, 50.0):
+        wait_until(rig.moves)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "said"),
+    [
+        ("type", {}, ["TwistStamped by /joystick", "stamped to true"]),
+        ("no_stamp", {"stamped": True}, ["no stamp (0)"]),
+        ("future", {"stamped": True}, ["from the future"]),
+        ("clock", {"use_sim_time": True}, ["simulated time stands"]),
+        ("two_senders", {}, ["2 senders", "/joystick", "/tester"]),
+    ],
+)
+def test_why_the_base_does_not_move_is_told(graph, emulator, kind, parameters, said):
+    rig = Rig(graph, emulator, **parameters)
+    rig.expect_state("driving")
+    publisher, make = rig.commands, rig.twist
+    if kind == "type":
+        publisher = graph.beside("joystick").create_publisher(TwistStamped, "cmd_vel", 1)
+    elif kind == "two_senders":
+        graph.beside("joystick").create_publisher(Twist, "cmd_vel", 1)
+    if kind in ("type", "no_stamp"):
+        make = TwistStamped
+    elif kind == "future":
+        make = partial(rig.twist, age_s=-5.0)
+    rig.velocity = (0.3, 0.0)
+    began_s = time.monotonic()
+    with graph.repeating(publisher, make, 50.0):
+        wait_until(lambda: all(text in rig.message() for text in said), 10.0, rig.message())
+    # 2 s, and what a busy machine takes.
+    assert time.monotonic() - began_s < 4.0
+    assert rig.diagnostics.last.status[0].level == DiagnosticStatus.WARN
 
 
 def test_one_percent_of_damaged_bytes(graph, emulator):

@@ -221,3 +221,77 @@ def test_a_lifted_base_stays_stopped_when_it_is_put_down():
     assert not drive.guard.rearm(drive.now_s)[0], "contacts were forgotten"
     drive.guard.on_contacts(Contacts(), drive.now_s)
     assert drive.guard.rearm(drive.now_s)[0]
+
+
+def test_a_scan_that_says_nothing_is_not_free_space():
+    drive = Drive()
+    assert drive.cruise(0.3).output == Velocity(0.3)
+    for code in ("scan_blind", "scan_frame", "scan_malformed"):
+        drive.guard.refuse_scan(code, "told so")
+        held = drive.send(0.3)
+        assert (held.state, held.finding.code, held.output) == (State.HOLDING, code, REST)
+    drive.guard.on_scan(np.zeros((0, 2)), drive.now_s, drive.now_s)
+    assert drive.send(0.3).output.x > 0.0
+    # Refused scans are not missing ones.
+    for _ in range(20):
+        drive.guard.refuse_scan("scan_blind", "told so")
+        last = drive.send(0.3)
+    assert last.finding.code == "scan_blind" and drive.guard.counts["scan_blind"] == 21
+
+
+@pytest.mark.parametrize(
+    ("stamp_s", "code", "said"),
+    [
+        (0.0, "scan_stale", "no stamp"),
+        (99.0, "scan_stale", "old"),
+        (math.nan, "scan_stale", "old"),
+        (160.0, "scan_future", "future"),
+    ],
+)
+def test_scans_are_judged_by_their_stamps(stamp_s, code, said):
+    drive = Drive()
+    drive.cruise(0.3)
+    drive.guard.on_scan(np.zeros((0, 2)), stamp_s, drive.now_s)
+    held = drive.send(0.3)
+    assert (held.finding.code, held.output) == (code, REST) and said in held.finding.message
+
+
+@pytest.mark.parametrize(
+    ("stamp_s", "node_s", "code", "said"),
+    [
+        (0.0, 1.8e9, "command_stale", "no stamp"),
+        (1.0, 1.8e9, "command_stale", "late"),
+        (math.nan, 1.8e9, "command_stale", "late"),
+        (1.8e9 + 5.0, 1.8e9, "command_future", "future"),
+        (1.8e9, 0.0, "clock_stands", "use_sim_time"),
+    ],
+)
+def test_the_reason_names_what_is_wrong_with_a_stamp(stamp_s, node_s, code, said):
+    guard = make_guard()
+    guard.on_command(Command(Velocity(0.3), stamp_s=stamp_s), 5.0, node_s)
+    decision = guard.decide(5.0, node_s)
+    assert (decision.state, decision.finding.code) == (State.HOLDING, code)
+    assert said in decision.finding.message
+
+
+@pytest.mark.parametrize("stands_at_s", [0.0, 12.3])
+def test_a_clock_that_stands_is_named(stands_at_s):
+    guard = make_guard()
+    for step in range(100):
+        steady_s = 5.0 + 0.02 * step
+        guard.on_command(Command(Velocity(0.3)), steady_s, stands_at_s)
+        decision = guard.decide(steady_s, stands_at_s)
+    assert (decision.finding.code, decision.output) == ("clock_stands", REST)
+    # It goes on when the clock does.
+    for step in range(100, 160):
+        now_s = 5.0 + 0.02 * step
+        guard.on_command(Command(Velocity(0.3)), now_s, stands_at_s + 0.02 * step)
+        decision = guard.decide(now_s, stands_at_s + 0.02 * step)
+    assert decision.output == Velocity(0.3)
+
+
+def test_the_reason_follows_the_newest_refused_command():
+    guard = make_guard()
+    for frame in ("base_footprint", "odom", "/base_link"):
+        guard.on_command(Command(Velocity(0.3), stamp_s=9.9, frame=frame), 5.0, 10.0)
+        assert f"'{frame}'" in guard.decide(5.0, 10.0).finding.message

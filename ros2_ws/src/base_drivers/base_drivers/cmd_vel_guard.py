@@ -11,6 +11,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist, TwistStamped
 from policy_interfaces.msg import BaseContacts, GuardStatus
+from policy_server.input_watch import InputWatch
 from policy_server.node_parameters import (
     check_change,
     declare_parameters,
@@ -25,12 +26,24 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
+from tf2_msgs.msg import TFMessage
 
-from base_drivers.command_guard import Command, CommandGuard, Decision, Finding, State
+from base_drivers.command_guard import (
+    COMMAND_SILENT,
+    SCAN_BLIND,
+    SCAN_FRAME,
+    SCAN_MALFORMED,
+    Command,
+    CommandGuard,
+    Decision,
+    Finding,
+    State,
+)
 from base_drivers.guard_parameters import PARAMETERS, config_from, mount_from
 from base_drivers.lifecycle_process import run_node
 from base_drivers.odometry_messages import contacts_from_message
-from base_drivers.scan_watch import points_from_ranges
+from base_drivers.scan_watch import BlindScanError, ScanMount, points_from_ranges
+from base_drivers.static_transforms import StaticTransforms
 from base_drivers.velocity import REST, Velocity
 from base_drivers.velocity_messages import stamp_seconds, subscribe_commands, twist_message
 
@@ -40,7 +53,15 @@ _LATCHED: Final = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
+_ALL_STATIC: Final = QoSProfile(
+    depth=100,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+_NO_POINTS: Final = np.zeros((0, 2))
 _DIAGNOSTICS_PERIOD_S: Final = 1.0
+_AGAIN_S: Final = 0.5
+"""A new message of the same code is shown after so long: senders can take turns."""
 _CALM_S: Final = 0.5
 """Slowing is reported until this long after its last time: ramps would flood the topic."""
 _LEVELS: Final = {
@@ -75,17 +96,24 @@ class CmdVelGuard(LifecycleNode):
         self._timer: Any = None
         self._output: Any = None
         self._shown = Decision(State.WAITING, Finding(message="not active"), None)
+        self._shown_s = -math.inf
         self._slowing_until_s = -math.inf
         self._commands = 0
+        self._watch = InputWatch(self)
+        self._problems: list[str] = []
+        self._transforms = StaticTransforms()
+        self._scan_frames: dict[str, str] = {}
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
         self._status = self.create_publisher(GuardStatus, "~/status", _LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_subscription(Bool, "~/emergency_stop", self._on_emergency_stop, 10)
+        self._emergency = self.create_subscription(
+            Bool, "~/emergency_stop", self._on_emergency_stop, 10
+        )
         self.create_service(Trigger, "~/emergency_stop", self._on_stop_request)
         self.create_service(Trigger, "~/rearm", self._on_rearm)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=self._steady)
+        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._watch_inputs, clock=self._steady)
 
     # --- lifecycle --------------------------------------------------------------------------------
 
@@ -103,11 +131,23 @@ class CmdVelGuard(LifecycleNode):
         self._output = self.create_lifecycle_publisher(
             TwistStamped if self._stamped else Twist, "cmd_vel", 1
         )
+        watch = self._watch
         self._entities = [
-            subscribe_commands(self, "cmd_vel_nav", values["stamped_input"], self._on_command),
-            self.create_subscription(BaseContacts, "contacts", self._on_contacts, _NEWEST),
-            self.create_subscription(LaserScan, "scan", self._on_scan, _NEWEST),
+            subscribe_commands(
+                self,
+                "cmd_vel_nav",
+                values["stamped_input"],
+                self._on_command,
+                watch,
+                "stamped_input",
+            ),
+            watch.add(
+                self.create_subscription(BaseContacts, "contacts", self._on_contacts, _NEWEST)
+            ),
+            watch.add(self.create_subscription(LaserScan, "scan", self._on_scan, _NEWEST)),
+            self.create_subscription(TFMessage, "/tf_static", self._on_transforms, _ALL_STATIC),
         ]
+        watch.add(self._emergency)
         self._configured = True
         return super().on_configure(state)
 
@@ -161,6 +201,9 @@ class CmdVelGuard(LifecycleNode):
         for subscription in self._entities:
             self.destroy_subscription(subscription)
         self._entities = []
+        self._watch.clear()
+        self._problems = []
+        self._scan_frames = {}
         if self._output is not None:
             self.destroy_lifecycle_publisher(self._output)
         self._output = None
@@ -204,6 +247,7 @@ class CmdVelGuard(LifecycleNode):
             self._step()
 
     def _on_scan(self, message: LaserScan) -> None:
+        code, problem = SCAN_MALFORMED, ""
         try:
             points = points_from_ranges(
                 np.asarray(message.ranges, np.float32),
@@ -211,13 +255,82 @@ class CmdVelGuard(LifecycleNode):
                 message.angle_increment,
                 message.range_min,
                 message.range_max,
-                self._mount,
+                self._mount_of(message.header.frame_id),
+                message.angle_max,
             )
+        except BlindScanError as error:
+            if self.get_parameter("scan_blind_is_free").value:
+                points = _NO_POINTS
+            else:
+                code, problem = SCAN_BLIND, str(error)
+        except _FrameError as error:
+            code, problem = SCAN_FRAME, str(error)
         except ValueError as error:
-            self._guard.refuse_scan()
-            self.get_logger().warning(f"a scan was refused: {error}", throttle_duration_sec=2.0)
+            problem = str(error)
+        if problem:
+            problem = f"a scan was refused: {problem}"
+            self._guard.refuse_scan(code, problem)
+            self.get_logger().warning(problem, throttle_duration_sec=2.0)
             return
         self._guard.on_scan(points, stamp_seconds(message.header.stamp), time.monotonic())
+
+    def _on_transforms(self, message: TFMessage) -> None:
+        for transform in message.transforms:
+            place, turn = transform.transform.translation, transform.transform.rotation
+            try:
+                self._transforms.add(
+                    transform.header.frame_id,
+                    transform.child_frame_id,
+                    (place.x, place.y, place.z),
+                    (turn.x, turn.y, turn.z, turn.w),
+                )
+            except ValueError as error:
+                self.get_logger().warning(
+                    f"/tf_static of {transform.child_frame_id} is left out: {error}"
+                )
+
+    def _mount_of(self, frame: str) -> ScanMount:
+        """The pose of a scanner by the frame of its scans: parameters go before /tf_static.
+
+        Raises:
+            _FrameError: scans of this frame are not wanted.
+        """
+        expected = self.get_parameter("scan_frame").value
+        frame = frame.lstrip("/")
+        if expected and frame != expected:
+            raise _FrameError(f"it is in the frame '{frame}', expected scan_frame, '{expected}'")
+        known = self._transforms.pose(frame, self._frame)
+        told = None if known is None else ScanMount.from_transform(known)
+        is_set = self._mount != ScanMount()
+        problem = ""
+        if is_set and told is not None and not _agree(self._mount, told):
+            problem = (
+                f"the scan_* parameters say {_describe(self._mount)} of the scanner, /tf_static "
+                f"says {_describe(told)} of '{frame}': the parameters are taken"
+            )
+        elif not is_set and told is None and frame not in ("", self._frame):
+            problem = (
+                f"the pose of the scanner's frame '{frame}' in '{self._frame}' is not known: it is "
+                "taken to be the same; set the scan_* parameters or publish /tf_static"
+            )
+        if self._scan_frames.get(frame) != problem:
+            self._scan_frames[frame] = problem
+            if problem:
+                self.get_logger().warning(problem)
+        if is_set or told is None:
+            return self._mount
+        return told
+
+    def _scan_problems(self) -> list[str]:
+        problems = [problem for problem in self._scan_frames.values() if problem]
+        problems += [self._guard.scan_refusal] if self._guard.scan_refusal else []
+        if self._mount != ScanMount() and len(self._scan_frames) > 1:
+            frames = ", ".join(f"'{frame}'" for frame in sorted(self._scan_frames))
+            problems.append(
+                f"scans of the frames {frames} are all placed by the scan_* parameters, which hold "
+                "for one: set scan_frame"
+            )
+        return problems
 
     def _on_emergency_stop(self, message: Bool) -> None:
         self._guard.on_emergency_stop(message.data, time.monotonic())
@@ -249,9 +362,9 @@ class CmdVelGuard(LifecycleNode):
             self._slowing_until_s = now_s + _CALM_S
         elif decision.state is State.PASSING and now_s < self._slowing_until_s:
             return
-        if (decision.state, decision.finding.code) != (
-            self._shown.state,
-            self._shown.finding.code,
+        shown, finding = self._shown, decision.finding
+        if (decision.state, finding.code) != (shown.state, shown.finding.code) or (
+            finding.message != shown.finding.message and now_s - self._shown_s > _AGAIN_S
         ):
             self._show(decision)
 
@@ -264,12 +377,12 @@ class CmdVelGuard(LifecycleNode):
         self._output.publish(message)
 
     def _show(self, decision: Decision) -> None:
-        self._shown = decision
+        self._shown, self._shown_s = decision, time.monotonic()
         finding = decision.finding
         message = GuardStatus(
             state=int(decision.state),
             code=finding.code,
-            message=finding.message,
+            message=self._explain(decision),
             value=float(finding.value),
             threshold=float(finding.threshold),
             unit=finding.unit,
@@ -282,6 +395,21 @@ class CmdVelGuard(LifecycleNode):
             self.get_logger().warning(f"{finding.code}: {finding.message}")
         self._publish_diagnostics()
 
+    def _explain(self, decision: Decision) -> str:
+        """The message of a decision; where no command came, with what is seen of its senders."""
+        message = decision.finding.message
+        if decision.state is State.WAITING or decision.finding.code == COMMAND_SILENT:
+            return "; ".join([message, *self._problems])
+        return message
+
+    def _watch_inputs(self) -> None:
+        problems = self._watch.problems() + self._scan_problems() if self._active else []
+        if problems != self._problems:
+            self._problems = problems
+            self._show(self._shown)
+            return
+        self._publish_diagnostics()
+
     def _publish_diagnostics(self) -> None:
         shown = self._shown
         level, message = _LEVELS[shown.state], shown.finding.message or shown.state.name.lower()
@@ -289,6 +417,9 @@ class CmdVelGuard(LifecycleNode):
         if rivals > 0 and level == DiagnosticStatus.OK:
             level = DiagnosticStatus.WARN
             message = f"{rivals} other publishers of {self.resolve_topic_name('cmd_vel')}"
+        if self._problems and level == DiagnosticStatus.OK:
+            level = DiagnosticStatus.WARN
+        message = "; ".join([message, *(text for text in self._problems if text != message)])
         values = {
             "state": shown.state.name.lower(),
             "code": shown.finding.code,
@@ -305,6 +436,22 @@ class CmdVelGuard(LifecycleNode):
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
+
+
+class _FrameError(ValueError):
+    """A scan of a frame that is not the one that was set."""
+
+
+def _agree(one: ScanMount, other: ScanMount) -> bool:
+    apart_m = math.hypot(one.x_m - other.x_m, one.y_m - other.y_m)
+    return apart_m < 0.05 and bool(np.abs(one.axes - other.axes).max() < 0.1)
+
+
+def _describe(mount: ScanMount) -> str:
+    return (
+        f"x {mount.x_m:.2f} m, y {mount.y_m:.2f} m, roll {mount.roll_rad:.2f}, pitch "
+        f"{mount.pitch_rad:.2f}, yaw {mount.yaw_rad:.2f} rad"
+    )
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from policy_server.pacing import stalled_clock_message
 
 from base_drivers.contact_rules import Contacts, allowed_motion
 from base_drivers.scan_watch import Footprint, free_distance
@@ -31,7 +32,11 @@ COMMAND_OUT_OF_ORDER = "command_out_of_order"
 CONTACTS_SILENT = "contacts_silent"
 SCAN_SILENT = "scan_silent"
 SCAN_STALE = "scan_stale"
+SCAN_FUTURE = "scan_future"
 SCAN_MALFORMED = "scan_malformed"
+SCAN_BLIND = "scan_blind"
+SCAN_FRAME = "scan_frame"
+CLOCK_STANDS = "clock_stands"
 BUMPER = "bumper"
 CLIFF = "cliff"
 WHEEL_DROP = "wheel_drop"
@@ -46,6 +51,9 @@ EMERGENCY_STOP_SILENT = "emergency_stop_silent"
 _MAX_RAMP_S = 0.1
 # Nearer than this the base would creep towards the stop distance for ever.
 _MIN_SLOW_FACTOR = 0.2
+# A clock that creeps is as bad as one that stands: by it nothing grows old, and no ramp rises.
+_CLOCK_STEP_S = 0.02
+_CLOCK_STALL_S = 0.5
 
 
 class State(enum.IntEnum):
@@ -154,6 +162,32 @@ class Command:
     frame: str = ""
 
 
+def stamp_finding(
+    stamp_s: float, node_s: float, max_age_s: float, future_tolerance_s: float
+) -> Finding | None:
+    """What is wrong with the stamp of a command, None: nothing.
+
+    Args:
+        stamp_s: of the command.
+        node_s: the node's clock; 0: simulated time that nobody tells.
+        max_age_s: oldest stamp.
+        future_tolerance_s: how far it may be ahead.
+    """
+    age_s = node_s - stamp_s
+    # Written so that NaN is refused.
+    if not age_s <= max_age_s:
+        message = "a late command was refused"
+        if stamp_s == 0.0:
+            message = "a command was refused: it has no stamp (0); its sender must stamp it"
+        return Finding(COMMAND_STALE, message, age_s, max_age_s, "s")
+    if -age_s > future_tolerance_s:
+        message = "a command from the future was refused; are the clocks synchronised?"
+        if node_s == 0.0:
+            return Finding(CLOCK_STANDS, stalled_clock_message(node_s))
+        return Finding(COMMAND_FUTURE, message, -age_s, future_tolerance_s, "s")
+    return None
+
+
 @dataclass(frozen=True)
 class _Scan:
     points_m: NDArray[np.float64]
@@ -186,6 +220,8 @@ class CommandGuard:
         self._contacts = None
         self._contacts_s = -math.inf
         self._scan: _Scan | None = None
+        self._scan_refusal: Finding | None = None
+        self._clock_s = (-math.inf, -math.inf)
         self._output = REST
         self._output_node_s = -math.inf
 
@@ -221,19 +257,11 @@ class CommandGuard:
                 COMMAND_FRAME,
                 f"a command in frame '{command.frame}' was refused; expected '{config.base_frame}'",
             )
-        age_s = node_s - command.stamp_s
-        if age_s > config.command_max_age_s:
-            return Finding(
-                COMMAND_STALE, "a late command was refused", age_s, config.command_max_age_s, "s"
-            )
-        if -age_s > config.future_tolerance_s:
-            return Finding(
-                COMMAND_FUTURE,
-                "a command from the future was refused; are the clocks synchronised?",
-                -age_s,
-                config.future_tolerance_s,
-                "s",
-            )
+        finding = stamp_finding(
+            command.stamp_s, node_s, config.command_max_age_s, config.future_tolerance_s
+        )
+        if finding is not None:
+            return finding
         if self._command_stamp_s > node_s + config.future_tolerance_s:
             # The clock was set back, as by a simulation that starts again.
             self._command_stamp_s = -math.inf
@@ -252,10 +280,17 @@ class CommandGuard:
     def on_scan(self, points_m: NDArray[np.float64], stamp_s: float, steady_s: float) -> None:
         """Take a scan as (M, 2) points in `base_link` [m]."""
         self._scan = _Scan(points_m, stamp_s, steady_s)
+        self._scan_refusal = None
 
-    def refuse_scan(self) -> None:
-        """Leave out a scan that cannot be read; when no other comes, the scan is silent."""
-        self.counts[SCAN_MALFORMED] = self.counts.get(SCAN_MALFORMED, 0) + 1
+    def refuse_scan(self, code: str, message: str) -> None:
+        """Leave out a scan that says nothing; while no other comes, the base is blind."""
+        self.counts[code] = self.counts.get(code, 0) + 1
+        self._scan_refusal = Finding(code, message)
+
+    @property
+    def scan_refusal(self) -> str:
+        """Why the newest scan was refused; empty: it was not."""
+        return self._scan_refusal.message if self._scan_refusal is not None else ""
 
     def on_emergency_stop(self, pressed: bool, steady_s: float) -> None:
         """Take the state of an emergency stop; pressed is latched."""
@@ -317,6 +352,10 @@ class CommandGuard:
             code, message = next(iter(self._latched.items()))
             return Decision(State.STOPPED, Finding(code, f"{message}; re-arm to go on"), REST)
         silence_s = steady_s - self._command_s
+        if self._clock_stands(steady_s, node_s):
+            quiet = silence_s > config.command_timeout_s + config.zero_hold_s
+            finding = Finding(CLOCK_STANDS, stalled_clock_message(node_s))
+            return Decision(State.HOLDING, finding, None if quiet else REST)
         if self._command is None or silence_s > config.command_timeout_s:
             quiet = silence_s > config.command_timeout_s + config.zero_hold_s
             output = None if quiet else REST
@@ -344,6 +383,13 @@ class CommandGuard:
         timeout_s, heard_s = self.config.emergency_stop_timeout_s, self._pressed_heard_s
         return timeout_s > 0.0 and heard_s is not None and steady_s - heard_s > timeout_s
 
+    def _clock_stands(self, steady_s: float, node_s: float) -> bool:
+        seen_node_s, seen_steady_s = self._clock_s
+        if not 0.0 <= node_s - seen_node_s < _CLOCK_STEP_S:
+            self._clock_s = (node_s, steady_s)
+            return False
+        return steady_s - seen_steady_s > _CLOCK_STALL_S
+
     def _contacts_silent(self, steady_s: float) -> bool:
         return steady_s - self._contacts_s > self.config.contacts_timeout_s
 
@@ -363,13 +409,22 @@ class CommandGuard:
             )
         scan = self._scan
         if scan is None:
-            return Finding(SCAN_SILENT, "no scan yet") if config.scan_required else None
-        for code, message, age_s in (
-            (SCAN_SILENT, "scans stopped", steady_s - scan.arrival_s),
-            (SCAN_STALE, "the newest scan is old", node_s - scan.stamp_s),
-        ):
-            if age_s > config.scan_timeout_s:
-                return Finding(code, message, age_s, config.scan_timeout_s, "s")
+            # A scanner that is there, but says nothing that can be used, is not free space.
+            nothing = Finding(SCAN_SILENT, "no scan yet") if config.scan_required else None
+            return self._scan_refusal or nothing
+        silence_s, age_s = steady_s - scan.arrival_s, node_s - scan.stamp_s
+        if not silence_s <= config.scan_timeout_s:
+            if self._scan_refusal is not None:
+                return self._scan_refusal
+            return Finding(SCAN_SILENT, "scans stopped", silence_s, config.scan_timeout_s, "s")
+        if not age_s <= config.scan_timeout_s:
+            message = "the newest scan is old"
+            if scan.stamp_s == 0.0:
+                message = "the scans have no stamp (0); their sender must stamp them"
+            return Finding(SCAN_STALE, message, age_s, config.scan_timeout_s, "s")
+        if -age_s > config.future_tolerance_s:
+            message = "the newest scan is from the future; are the clocks synchronised?"
+            return Finding(SCAN_FUTURE, message, -age_s, config.future_tolerance_s, "s")
         return None
 
     def _restrict(self, wanted: Velocity, node_s: float) -> Decision:

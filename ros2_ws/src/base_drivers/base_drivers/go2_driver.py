@@ -39,7 +39,7 @@ from base_drivers.go2_messages import HEARD_TOPIC, request_message, state_from_m
 from base_drivers.lifecycle_process import run_node
 from base_drivers.odometry_messages import odometry_message, transform_message
 from base_drivers.velocity import VelocityLimits, limit_speed
-from base_drivers.velocity_messages import DRIVER_COMMAND_PARAMETERS, subscribe_commands
+from base_drivers.velocity_messages import DRIVER_COMMAND_PARAMETERS, DriverCommands
 
 PARAMETERS: Final = (
     NodeParameter("stamped", False, "cmd_vel is TwistStamped instead of Twist", structural=True),
@@ -109,6 +109,7 @@ class Go2Node(LifecycleNode):
         self._waiting: Future | None = None
         self._topics: dict[str, Any] = {}
         self._subscriptions_held: list[Any] = []
+        self._commands: DriverCommands | None = None
         self._polled: dict[str, PolledSubscription] = {}
         self._timer: Any = None
         self.add_on_set_parameters_callback(self._check_parameters)
@@ -134,10 +135,10 @@ class Go2Node(LifecycleNode):
         if values["publish_tf"]:
             self._topics["tf"] = self.create_lifecycle_publisher(TFMessage, "/tf", 100)
         self._subscriptions_held = [
-            subscribe_commands(self, "cmd_vel", values["stamped"], self._on_command),
             self.create_subscription(Response, "/api/sport/response", self._on_response, 10),
             self.create_subscription(RequestIdentity, HEARD_TOPIC, self._on_heard, 1),
         ]
+        self._commands = DriverCommands(self, self._on_command, self._refuse)
         self._polled = {
             "state": PolledSubscription(self, SportModeState, values["state_topic"]),
             "low_state": PolledSubscription(self, LowState, values["low_state_topic"]),
@@ -204,6 +205,9 @@ class Go2Node(LifecycleNode):
             self.destroy_subscription(subscription)
         for polled in self._polled.values():
             polled.destroy()
+        if self._commands is not None:
+            self._commands.destroy()
+        self._commands = None
         self._topics, self._subscriptions_held, self._polled = {}, [], {}
         self._configured = False
 
@@ -215,11 +219,6 @@ class Go2Node(LifecycleNode):
     def _on_command(self, command: Command) -> None:
         if not self._active or self._core is None:
             return
-        if command.stamp_s is not None:
-            age_s = self.get_clock().now().nanoseconds * 1e-9 - command.stamp_s
-            if age_s > self._values["command_max_age_s"]:
-                self._core.refuse("command_stale")
-                return
         velocity = command.velocity
         if command.is_finite:
             limits = VelocityLimits(
@@ -231,6 +230,10 @@ class Go2Node(LifecycleNode):
             )
             velocity = limit_speed(velocity, limits).velocity
         self._core.on_command(velocity, time.monotonic())
+
+    def _refuse(self, code: str) -> None:
+        if self._core is not None:
+            self._core.refuse(code)
 
     def _step(self) -> None:
         if not self._active or self._core is None:
@@ -332,6 +335,9 @@ class Go2Node(LifecycleNode):
                 level = DiagnosticStatus.ERROR
             if state is not None and state.error_code and not_ready is None:
                 level, text = DiagnosticStatus.WARN, f"the robot tells error {state.error_code}"
+            problems = self._commands.problems() if self._commands is not None else []
+            if problems:
+                level, text = max(level, DiagnosticStatus.WARN), "; ".join([text, *problems])
             values = {
                 "mode": mode_name(state.mode) if state is not None else "",
                 "error_code": state.error_code if state is not None else "",

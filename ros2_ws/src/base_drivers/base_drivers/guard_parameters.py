@@ -51,6 +51,14 @@ PARAMETERS: Final = (
     NodeParameter("scan_x_m", 0.0, "scanner before base_link", -10.0, 10.0),
     NodeParameter("scan_y_m", 0.0, "scanner to the left of base_link", -10.0, 10.0),
     NodeParameter("scan_yaw_rad", 0.0, "direction of the scanner's x axis", -3.1416, 3.1416),
+    NodeParameter("scan_roll_rad", 0.0, "about x; upside down: 3.1416", -3.1416, 3.1416),
+    NodeParameter("scan_pitch_rad", 0.0, "about y; positive looks down", -3.1416, 3.1416),
+    NodeParameter("scan_frame", "", "scans of other frames are refused; empty: any frame"),
+    NodeParameter(
+        "scan_blind_is_free",
+        False,
+        "a scan of which no beam measures anything (all 0.0 or NaN) is free space",
+    ),
     NodeParameter(
         "emergency_stop_timeout_s",
         0.0,
@@ -103,5 +111,11 @@ def config_from(values: Mapping[str, Any]) -> GuardConfig:
 
 
 def mount_from(values: Mapping[str, Any]) -> ScanMount:
-    """Pose of the scanner from parameter values."""
-    return ScanMount(values["scan_x_m"], values["scan_y_m"], values["scan_yaw_rad"])
+    """Pose of the scanner from parameter values; the default ones say that none is set."""
+    return ScanMount(
+        values["scan_x_m"],
+        values["scan_y_m"],
+        values["scan_yaw_rad"],
+        values["scan_roll_rad"],
+        values["scan_pitch_rad"],
+    )

@@ -39,7 +39,7 @@ from base_drivers.odometry_messages import (
     transform_message,
 )
 from base_drivers.velocity import Velocity, VelocityLimits, limit_speed
-from base_drivers.velocity_messages import DRIVER_COMMAND_PARAMETERS, subscribe_commands
+from base_drivers.velocity_messages import DRIVER_COMMAND_PARAMETERS, DriverCommands
 
 PARAMETERS: Final = (
     NodeParameter("port", "/dev/kobuki", "serial port", structural=True),
@@ -101,7 +101,8 @@ class KobukiNode(LifecycleNode):
         self._contacts = Contacts()
         self._contacts_s = 0.0
         self._topics: dict[str, Any] = {}
-        self._commands: Any = None
+        self._commands: DriverCommands | None = None
+        self._problems: list[str] = []
         self.add_on_set_parameters_callback(self._check_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_service(Trigger, "~/reset_odometry", self._reset_odometry)
@@ -124,9 +125,7 @@ class KobukiNode(LifecycleNode):
         }
         if self._values["publish_tf"]:
             self._topics["tf"] = self.create_lifecycle_publisher(TFMessage, "/tf", 100)
-        self._commands = subscribe_commands(
-            self, "cmd_vel", self._values["stamped"], self._on_command
-        )
+        self._commands = DriverCommands(self, self._on_command, self._refuse)
         self._configured = True
         return super().on_configure(state)
 
@@ -180,7 +179,7 @@ class KobukiNode(LifecycleNode):
             self.destroy_lifecycle_publisher(publisher)
         self._topics = {}
         if self._commands is not None:
-            self.destroy_subscription(self._commands)
+            self._commands.destroy()
         self._commands = None
         self._configured = False
 
@@ -197,11 +196,6 @@ class KobukiNode(LifecycleNode):
             self._refuse("command_not_finite")
             driver.command(Velocity())
             return
-        if command.stamp_s is not None:
-            age_s = self.get_clock().now().nanoseconds * 1e-9 - command.stamp_s
-            if age_s > self._values["command_max_age_s"]:
-                self._refuse("command_stale")
-                return
         limits = VelocityLimits(
             self.get_parameter("max_linear_m_s").value,
             0.0,
@@ -261,6 +255,8 @@ class KobukiNode(LifecycleNode):
 
     def _publish_slow(self) -> None:
         status = self._driver.status() if self._driver is not None else KobukiStatus()
+        commands = self._commands if self._driver is not None else None
+        self._problems = commands.problems() if commands is not None else []
         self._publish_diagnostics(status)
         basic = status.latest.basic
         if basic is None or status.state in (LinkState.ABSENT, LinkState.SILENT):
@@ -286,6 +282,9 @@ class KobukiNode(LifecycleNode):
     def _publish_diagnostics(self, status: KobukiStatus) -> None:
         active = self._driver is not None
         level, text = _judge(status) if active else (DiagnosticStatus.OK, "inactive")
+        if self._problems:
+            level = max(level, DiagnosticStatus.WARN)
+            text = "; ".join([text, *self._problems])
         values = {
             "state": status.state.value,
             "port": self._values.get("port", ""),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from base_drivers.velocity import REST_M_S, Velocity
 
 _STEP_M = 0.02
+_LARGEST_SWEEP_RAD = 4.0 * math.pi
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,49 @@ class Footprint:
 
 @dataclass(frozen=True)
 class ScanMount:
-    """Pose of the scanner in `base_link`: x forward [m], y to the left [m], yaw [rad]."""
+    """Pose of the scanner in `base_link`.
+
+    Attributes:
+        x_m, y_m: position, forward and to the left. The height does not matter.
+        yaw_rad, roll_rad, pitch_rad: rotation about the fixed axes of `base_link`: first roll about
+            x, then pitch about y, then yaw about z (REP 103). A scanner that hangs upside down has
+            a roll of π.
+    """
 
     x_m: float = 0.0
     y_m: float = 0.0
     yaw_rad: float = 0.0
+    roll_rad: float = 0.0
+    pitch_rad: float = 0.0
+
+    @classmethod
+    def from_transform(cls, matrix: NDArray[np.float64]) -> ScanMount:
+        """The mount that a (4, 4) transform from the scanner to `base_link` says."""
+        pitch = math.asin(min(1.0, max(-1.0, -float(matrix[2, 0]))))
+        if abs(math.cos(pitch)) < 1e-6:
+            # Straight up or down, yaw and roll turn about the same axis: one of them is enough.
+            roll, yaw = 0.0, math.atan2(-matrix[0, 1], matrix[1, 1])
+        else:
+            roll = math.atan2(matrix[2, 1], matrix[2, 2])
+            yaw = math.atan2(matrix[1, 0], matrix[0, 0])
+        return cls(float(matrix[0, 3]), float(matrix[1, 3]), yaw, roll, pitch)
+
+    @property
+    def axes(self) -> NDArray[np.float64]:
+        """(2, 2) the scanner's x and y axes as columns, seen from above in `base_link`."""
+        sin_r, cos_r = math.sin(self.roll_rad), math.cos(self.roll_rad)
+        sin_p, cos_p = math.sin(self.pitch_rad), math.cos(self.pitch_rad)
+        sin_y, cos_y = math.sin(self.yaw_rad), math.cos(self.yaw_rad)
+        return np.array(
+            [
+                [cos_y * cos_p, cos_y * sin_p * sin_r - sin_y * cos_r],
+                [sin_y * cos_p, sin_y * sin_p * sin_r + cos_y * cos_r],
+            ]
+        )
+
+
+class BlindScanError(ValueError):
+    """A scan that is well formed, but none of its beams has measured anything."""
 
 
 def points_from_ranges(
@@ -48,20 +87,25 @@ def points_from_ranges(
     range_min_m: float,
     range_max_m: float,
     mount: ScanMount,
+    angle_max_rad: float = math.nan,
 ) -> NDArray[np.float64]:
     """Turn a scan into points.
 
     Args:
-        ranges_m: (N,) as in sensor_msgs/LaserScan. +inf and NaN see nothing; -inf is, after
-            REP 117, a thing too close to measure, and counts as one at the smallest range.
-        angle_min_rad, angle_increment_rad: angles of the beams.
+        ranges_m: (N,) as in sensor_msgs/LaserScan. +inf and more than the largest range see
+            nothing; NaN and less than the smallest range, also the 0.0 that many drivers send,
+            are no measurement; -inf is, after REP 117, a thing too close to measure, and counts as
+            one at the smallest range.
+        angle_min_rad, angle_increment_rad: angles of the beams; the increment may be negative.
         range_min_m, range_max_m: measurements outside are not points.
         mount: pose of the scanner.
+        angle_max_rad: angle of the last beam; NaN: not told.
 
     Returns:
         (M, 2) x and y in `base_link` [m].
 
     Raises:
+        BlindScanError: no beam is a measurement, and none says that there is nothing.
         ValueError: the scan has no beams, or its angles or limits make no sense. It must not be
             taken for free space.
     """
@@ -73,12 +117,30 @@ def points_from_ranges(
             f"angle increment {angle_increment_rad:g}, range {range_min_m:g} .. {range_max_m:g} m; "
             "expected an increment that is not 0 and 0 <= minimum < maximum"
         )
+    sweep_rad = abs(angle_increment_rad) * (len(ranges_m) - 1)
+    if sweep_rad > _LARGEST_SWEEP_RAD:
+        raise ValueError(
+            f"{len(ranges_m)} beams with an increment of {angle_increment_rad:g} rad sweep "
+            f"{sweep_rad:.0f} rad, expected one turn: are the angles in degrees?"
+        )
+    # Which way it turns decides between left and right.
+    if (angle_max_rad - angle_min_rad) * angle_increment_rad < 0.0:
+        raise ValueError(
+            f"angles from {angle_min_rad:g} to {angle_max_rad:g} with an increment of "
+            f"{angle_increment_rad:g} rad, expected an increment from the first to the last"
+        )
     ranges = np.asarray(ranges_m, np.float64)
     ranges = np.where(np.isneginf(ranges), range_min_m, ranges)
+    if not (ranges >= range_min_m).any():
+        zeros = int((ranges == 0.0).sum())
+        raise BlindScanError(
+            f"no beam of {len(ranges)} is a measurement: {zeros} are 0.0, "
+            f"{int(np.isnan(ranges).sum())} NaN, the smallest range is {range_min_m:g} m"
+        )
     valid = np.isfinite(ranges) & (ranges >= range_min_m) & (ranges <= range_max_m)
-    angles = mount.yaw_rad + angle_min_rad + angle_increment_rad * np.flatnonzero(valid)
-    kept = ranges[valid]
-    return np.stack([mount.x_m + kept * np.cos(angles), mount.y_m + kept * np.sin(angles)], axis=1)
+    angles = angle_min_rad + angle_increment_rad * np.flatnonzero(valid)
+    kept = ranges[valid, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return np.asarray(kept @ mount.axes.T + (mount.x_m, mount.y_m))
 
 
 def free_distance(

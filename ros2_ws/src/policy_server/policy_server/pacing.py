@@ -169,3 +169,11 @@ class Pacer:
 
 def _rate_hz(ticks: int, span_s: float) -> float:
     return (ticks - 1) / span_s if ticks > 1 and span_s > 0.0 else math.nan
+
+
+def stalled_clock_message(time_s: float) -> str:
+    """What to say of a simulated clock that stands at a time."""
+    return (
+        f"simulated time stands at {time_s:.2f} s: use_sim_time is set, and nothing on /clock "
+        "moves it on"
+    )
