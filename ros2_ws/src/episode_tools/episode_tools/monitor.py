@@ -7,11 +7,10 @@ import signal
 import sys
 from typing import Any
 
-import cv2
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from policy_interfaces.msg import EndEffectorDelta, PolicyStatus, TaskStatus
-from policy_server.image_conversion import ImageError, image_view
+from policy_server.image_conversion import ImageConverter, ImageError
 from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
@@ -28,12 +27,6 @@ _POLICY_STATES = {
     PolicyStatus.STATE_IDLE: "idle",
     PolicyStatus.STATE_RUNNING: "running",
     PolicyStatus.STATE_FAULT: "fault",
-}
-_TO_RGB = {
-    "bgr8": cv2.COLOR_BGR2RGB,
-    "bgra8": cv2.COLOR_BGRA2RGB,
-    "rgba8": cv2.COLOR_RGBA2RGB,
-    "mono8": cv2.COLOR_GRAY2RGB,
 }
 _RUNNER_STATUS = "episode_runner: episodes"
 
@@ -53,6 +46,7 @@ class Monitor(Node):
             ),
         ).value
         self._state = MonitorState()
+        self._converter = ImageConverter(lambda text: self.get_logger().warning(text))
         self._images: Subscription | None = None
         self._server = MonitorServer(self._state, port)
         self.create_subscription(PolicyStatus, "policy_node/status", self._on_policy, 10)
@@ -79,14 +73,9 @@ class Monitor(Node):
 
     def _on_image(self, message: Image) -> None:
         try:
-            view = image_view(
-                message.data, message.height, message.width, message.step, message.encoding
-            )
+            self._state.set_image(self._converter.rgb(message))
         except ImageError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=10.0)
-            return
-        conversion = _TO_RGB.get(message.encoding)
-        self._state.set_image(view if conversion is None else cv2.cvtColor(view, conversion))
 
     def _on_policy(self, message: PolicyStatus) -> None:
         self._state.update(

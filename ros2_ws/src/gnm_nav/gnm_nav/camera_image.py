@@ -1,4 +1,4 @@
-"""ROS images and arrays."""
+"""Images as ROS messages."""
 
 from __future__ import annotations
 
@@ -7,25 +7,7 @@ import array
 import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
-from policy_server.image_conversion import image_view
 from sensor_msgs.msg import Image
-
-
-def rgb_of(message: Image) -> NDArray[np.uint8]:
-    """The picture of a message as RGB, whatever its encoding and row padding.
-
-    Returns:
-        (H, W, 3) uint8 in memory of its own.
-
-    Raises:
-        policy_server.image_conversion.ImageError: the message cannot be understood.
-    """
-    view = image_view(message.data, message.height, message.width, message.step, message.encoding)
-    if message.encoding == "mono8":
-        return np.repeat(view, 3, axis=2)
-    if message.encoding in ("bgr8", "bgra8"):
-        return np.ascontiguousarray(view[..., 2::-1])
-    return np.array(view[..., :3], order="C")
 
 
 def image_message(picture: NDArray[np.uint8], stamp: Time, frame_id: str) -> Image:

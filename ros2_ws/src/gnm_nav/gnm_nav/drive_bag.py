@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from policy_server.image_conversion import ImageError, image_view
+from policy_server.image_conversion import ImageConverter, ImageError
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import Stores, get_typestore
 
@@ -103,11 +102,12 @@ def _images(
             f"{path}: found no images under {topic}, expected one of the bag's image topics: "
             f"{', '.join(topics) or 'it has none'}"
         )
+    converter = ImageConverter()
     for connection, _, raw in reader.messages(connections=connections):
         message: Any = reader.deserialize(raw, connection.msgtype)
         stamp_s = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
         try:
-            image = _rgb(message, connection.msgtype)
+            image = converter.rgb(message)
         except ImageError as error:
             raise BagError(f"{path}: {topic} at {stamp_s:.3f} s: {error}") from None
         yield DriveImage(image, stamp_s, _pose(odometry, stamp_s))
@@ -119,17 +119,3 @@ def _pose(odometry: list[StampedPose], stamp_s: float) -> Pose | None:
     if odometry[0][0] - _ODOMETRY_GAP_S <= stamp_s < odometry[0][0]:
         return odometry[0][1:]
     return pose_at(odometry, stamp_s)
-
-
-def _rgb(message: Any, kind: str) -> NDArray[np.uint8]:
-    if kind == COMPRESSED_TYPE:
-        decoded = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
-        if decoded is None:
-            raise ImageError("found bytes that are not an image, expected JPEG or PNG")
-        return np.ascontiguousarray(decoded[:, :, ::-1])
-    view = image_view(message.data, message.height, message.width, message.step, message.encoding)
-    if message.encoding == "mono8":
-        return np.repeat(view, 3, axis=2)
-    if message.encoding in ("bgr8", "bgra8"):
-        return np.ascontiguousarray(view[..., 2::-1])
-    return np.array(view[..., :3], order="C")

@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry
 from policy_server.bundle import MODEL_PATH_VARIABLE, find_bundle, model_search_path
 from policy_server.engine import InferenceError
-from policy_server.image_conversion import ImageError
+from policy_server.image_conversion import ImageConverter, ImageError
 from policy_server.navigation_model import load_navigation_model
 from policy_server.node_parameters import NodeParameter, declare_parameters, unknown_overrides
 from policy_server.strict_yaml import BundleError
@@ -30,7 +30,6 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from gnm_nav.build_map import describe
-from gnm_nav.camera_image import rgb_of
 from gnm_nav.map_building import BuilderConfig, MapBuilder
 from gnm_nav.map_directory import MAP_FILE, save_map
 from gnm_nav.planar_pose import OdometryHistory, odometry_pose
@@ -111,6 +110,7 @@ class MapBuilderNode(Node):
         self._last_stamp_s: float | None = None
         self._last_image_at_s: float | None = None
         self._taken = self._dropped = self._bad = 0
+        self._converter = ImageConverter(lambda text: self.get_logger().warning(text))
         self._fault = ""
         self._unsaved = False
         self._stopping = False
@@ -173,7 +173,7 @@ class MapBuilderNode(Node):
                 self.get_logger().error(str(error), throttle_duration_sec=2.0)
 
     def _add(self, message: Image) -> None:
-        image = rgb_of(message)
+        image = self._converter.rgb(message)
         stamp_s = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
         with self._lock:
             last_s = self._last_stamp_s

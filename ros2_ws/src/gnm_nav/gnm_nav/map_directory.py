@@ -5,7 +5,6 @@ The format is described in docs/topological_map.md.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import json
@@ -17,11 +16,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-import cv2
 import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
+from policy_server.image_conversion import ImageConverter, ImageError
 
 from gnm_nav.topological_map import (
     EDGE_DTYPE,
@@ -181,8 +180,15 @@ def numbered_images(folder: str | Path) -> list[Path]:
     return [files[number] for number in numbers]
 
 
-def decode_picture(content: bytes, place: object) -> NDArray[np.uint8]:
+def decode_picture(
+    content: bytes, place: object, converter: ImageConverter | None = None
+) -> NDArray[np.uint8]:
     """Decode a PNG or JPEG.
+
+    Args:
+        content: of the file.
+        place: named in errors.
+        converter: of the images that belong together; None: this one alone.
 
     Returns:
         RGB image, (H, W, 3) uint8.
@@ -190,13 +196,12 @@ def decode_picture(content: bytes, place: object) -> NDArray[np.uint8]:
     Raises:
         MapError: CORRUPT.
     """
-    image = None
-    if content:
-        with contextlib.suppress(cv2.error):
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise MapError(MapCode.CORRUPT, place, f"{len(content)} bytes", "a PNG or JPEG image")
-    return np.ascontiguousarray(image[:, :, ::-1])
+    try:
+        return (converter or ImageConverter()).decode(content)
+    except ImageError:
+        raise MapError(
+            MapCode.CORRUPT, place, f"{len(content)} bytes", "a PNG or JPEG image"
+        ) from None
 
 
 def _suffix(content: bytes, node: int) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from policy_server.image_conversion import ImageConverter
 
 from gnm_nav.localiser import place_descriptors
 from gnm_nav.loop_closure import (
@@ -214,9 +215,10 @@ def convert(
             "no pictures",
             "pictures of all nodes, to make images for another network of",
         )
+    converter = ImageConverter()
     images = np.stack(
         [
-            model.preprocess(decode_picture(content, f"picture of node {node}"))
+            model.preprocess(decode_picture(content, f"picture of node {node}", converter))
             for node, content in enumerate(topological_map.pictures)
         ]
     )
@@ -244,9 +246,10 @@ def from_pictures(
     Raises:
         MapError: CORRUPT: a picture cannot be read.
     """
+    converter = ImageConverter()
     images = np.stack(
         [
-            model.preprocess(decode_picture(content, f"image {index}"))
+            model.preprocess(decode_picture(content, f"image {index}", converter))
             for index, content in enumerate(pictures)
         ]
     )

@@ -22,7 +22,7 @@ from policy_interfaces.srv import LoadMap
 from policy_server.bundle import MODEL_PATH_VARIABLE, find_bundle, model_search_path
 from policy_server.engine import PROVIDER_NAMES, ProviderWarning
 from policy_server.episode import StopSignal
-from policy_server.image_conversion import ImageError
+from policy_server.image_conversion import ImageConverter, ImageError
 from policy_server.navigation_model import NavigationModel, load_navigation_model
 from policy_server.node_parameters import (
     NodeParameter,
@@ -43,7 +43,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from visualization_msgs.msg import MarkerArray
 
-from gnm_nav.camera_image import image_message, rgb_of
+from gnm_nav.camera_image import image_message
 from gnm_nav.camera_watch import CameraLimits, CameraWatch
 from gnm_nav.map_directory import load_map
 from gnm_nav.navigation import NavigationConfig, NavigationCore
@@ -237,6 +237,7 @@ class NavigatorNode(LifecycleNode):
         self._tick_s = RecentValues(400)
         self._images = 0
         self._bad_images = 0
+        self._converter = ImageConverter(self._say_warning)
         self._inference_failures = 0
         self._graph_sent_s = -math.inf
         self._graph_readers = 0
@@ -425,7 +426,7 @@ class NavigatorNode(LifecycleNode):
         if runner is None or not self._active:
             return
         try:
-            image = rgb_of(message)
+            image = self._converter.rgb(message)
         except ImageError as error:
             self._bad_images += 1
             self.get_logger().error(f"image refused: {error}", throttle_duration_sec=5.0)
@@ -505,7 +506,7 @@ class NavigatorNode(LifecycleNode):
         refusal = _time_problem("timeout_s", request.timeout_s)
         if refusal is None and goal.target == "":
             try:
-                goal.target = rgb_of(request.goal_image)
+                goal.target = ImageConverter(self._say_warning).rgb(request.goal_image)
             except ImageError as error:
                 refusal = GoalEnd(
                     EndCode.UNKNOWN_GOAL,

@@ -10,11 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from policy_interfaces.action import Explore, NavigateToGoal
+from policy_server.image_conversion import ImageConverter, ImageError
 from policy_server.node_parameters import NodeParameter, declare_parameters, unknown_overrides
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
@@ -123,13 +122,10 @@ class GoalSender(Node):
 
 def _read_picture(path: Path) -> Any:
     try:
-        content = np.frombuffer(path.expanduser().read_bytes(), np.uint8)
-    except OSError as error:
+        image = ImageConverter().decode(path.expanduser().read_bytes())
+    except (OSError, ImageError) as error:
         raise GoalError(f"goal is the picture {path}: {error}") from None
-    picture = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)
-    if picture is None:
-        raise GoalError(f"goal is {path}, which is no picture; expected PNG or JPEG")
-    return image_message(np.asarray(picture, np.uint8), Time(), "goal")
+    return image_message(image, Time(), "goal")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,13 @@
-"""From a ROS image's fields to the network's image, without importing ROS."""
+"""From images as messages and files hold them to RGB arrays, without importing ROS."""
 
 from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,88 +15,304 @@ from numpy.typing import NDArray
 
 from policy_server.preprocessing import squash
 
-CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
-_BGR = ("bgr8", "bgra8")
+# Decoders stop where the end marker of a JPEG is missing, as it is in what some webcams send. So
+# many zeros let them finish the last block of a whole image, and are too few to fill a cut one.
+_JPEG_PADDING = bytes(32)
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+# How many of 16 bits cameras use.
+_SENSOR_BITS = (10, 12, 14, 16)
 
 
 class ImageError(ValueError):
-    """An image message that cannot be understood."""
+    """An image that cannot be understood."""
 
 
-def image_view(
-    data: bytes | bytearray | memoryview | NDArray[np.uint8],
-    height: int,
-    width: int,
-    step: int,
-    encoding: str,
-) -> NDArray[np.uint8]:
-    """View an image's bytes as an array, without a copy.
+@dataclass(frozen=True)
+class Encoding:
+    """How one of the encodings of `sensor_msgs/image_encodings.hpp` lays out its pixels.
+
+    Attributes:
+        dtype: of one value, in the machine's byte order.
+        channels: values of a pixel.
+        colour: as in the names of OpenCV's conversion codes; empty for the generic types
+            ("32FC1"), which do not say what they hold.
+    """
+
+    dtype: np.dtype[Any]
+    channels: int
+    colour: str = ""
+
+
+_BY_NAME = {
+    f"{name}{bits}": Encoding(np.dtype(f"u{bits // 8}"), channels, colour)
+    for bits in (8, 16)
+    for name, channels, colour in (
+        ("rgb", 3, "RGB"),
+        ("bgr", 3, "BGR"),
+        ("rgba", 4, "RGBA"),
+        ("bgra", 4, "BGRA"),
+        ("mono", 1, "GRAY"),
+        ("bayer_rggb", 1, "BayerRGGB"),
+        ("bayer_bggr", 1, "BayerBGGR"),
+        ("bayer_gbrg", 1, "BayerGBRG"),
+        ("bayer_grbg", 1, "BayerGRBG"),
+    )
+} | {
+    name: Encoding(np.dtype(np.uint8), channels, f"YUV_{layout}")
+    for name, channels, layout in (
+        ("yuv422", 2, "UYVY"),
+        ("uyvy", 2, "UYVY"),
+        ("yuv422_yuy2", 2, "YUY2"),
+        ("yuyv", 2, "YUY2"),
+        ("nv12", 1, "NV12"),
+        ("nv21", 1, "NV21"),
+        ("nv24", 3, "NV24"),
+    )
+}
+_GENERIC = re.compile(r"(8U|8S|16U|16S|32S|32F|64F)C(\d*)")
+# What OpenCV's users put into generic types, and RViz shows.
+_GENERIC_COLOURS = {1: "mono", 3: "bgr", 4: "bgra"}
+
+
+def encoding_of(name: str) -> Encoding:
+    """Look up an encoding.
+
+    Raises:
+        ImageError: there is none of this name.
+    """
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    generic = _GENERIC.fullmatch(name)
+    if generic is None:
+        raise ImageError(f'found the encoding "{name}", expected one of {", ".join(_BY_NAME)}')
+    depth, channels = generic.groups()
+    kind = {"U": "u", "S": "i", "F": "f"}[depth[-1]]
+    return Encoding(np.dtype(f"{kind}{int(depth[:-1]) // 8}"), int(channels or 1))
+
+
+def image_view(message: Any) -> NDArray[Any]:
+    """View the pixels of an image message as its encoding lays them out.
 
     Args:
-        data: the rows, each `step` bytes long; any object with the buffer protocol.
-        height, width: size in pixels.
-        step: length of a row in bytes, padding included.
-        encoding: a key of `CHANNELS`.
+        message: `sensor_msgs/Image`; rows may be padded, the last one need not be.
 
     Returns:
-        uint8, shape (height, width, channels), in the channel order of `encoding`; it shares
-        memory with `data`.
+        (H, W), or (H, W, channels) where the encoding has more than one, without a copy where the
+        layout allows. `nv12` and `nv21`: (H·3/2, W), colours below brightness; `nv24`: (H, W, 3).
+        An odd width of a 4:2:2 or 4:2:0 encoding, and an odd height of 4:2:0, are one larger.
 
     Raises:
         ImageError: the encoding is unknown or the sizes do not fit together.
     """
-    channels = CHANNELS.get(encoding)
-    if channels is None:
-        raise ImageError(f'found the encoding "{encoding}", expected one of {list(CHANNELS)}')
-    buffer = np.frombuffer(data, np.uint8)
-    if height < 1 or width < 1 or step < width * channels or buffer.size < height * step:
+    encoding = encoding_of(message.encoding)
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    channels, size = encoding.channels, encoding.dtype.itemsize
+    dtype = encoding.dtype.newbyteorder(">" if message.is_bigendian else "<")
+    is_444 = encoding.colour == "YUV_NV24"
+    rows, columns = height, width
+    if is_444:
+        # A row of colours is as long as two of brightness.
+        rows, channels = 3 * height, 1
+    elif encoding.colour.startswith("YUV"):
+        columns += width % 2
+        rows += (height + 1) // 2 if channels == 1 else 0
+    row_bytes = columns * channels * size
+    padding = (step - row_bytes) * (2 if is_444 else 1)
+    data = np.frombuffer(message.data, np.uint8) if len(message.data) else np.empty(0, np.uint8)
+    if height < 1 or width < 1 or step < row_bytes or data.size < rows * step - padding:
         raise ImageError(
-            f"found {buffer.size} bytes for {height} rows of {step} bytes and {width} pixels, "
-            f"expected at least {height}·{max(step, width * channels)} bytes"
+            f"found {data.size} bytes for {height} rows of {step} bytes and {width} pixels "
+            f'"{message.encoding}", expected at least {rows}·{max(step, row_bytes)} bytes'
         )
-    return np.lib.stride_tricks.as_strided(
-        buffer, (height, width, channels), (step, channels, 1), writeable=False
-    )
+    if is_444:
+        luma = np.ndarray((height, width), dtype, data, 0, (step, 1))
+        chroma = np.ndarray((height, width, 2), dtype, data, height * step, (2 * step, 2, 1))
+        return np.dstack([luma, chroma])
+    shape, strides = (rows, columns, channels), (step, channels * size, size)
+    view: NDArray[Any] = np.ndarray(shape, dtype, data, 0, strides)
+    view.flags.writeable = False
+    if channels == 1:
+        view = view[..., 0]
+    if rows > height and height % 2:
+        view = np.concatenate([view[:height], view[height - 1 :]])
+    return view if dtype.isnative else view.astype(encoding.dtype)
 
 
-def network_image(
-    data: bytes | bytearray | memoryview | NDArray[np.uint8],
-    height: int,
-    width: int,
-    step: int,
-    encoding: str,
-    size: tuple[int, int],
-) -> NDArray[np.uint8]:
-    """Make the network's image from an image message's fields.
+def convert(image: NDArray[Any], source: str, target: str) -> NDArray[Any]:
+    """Convert colours and depth as `cv_bridge` does: 8 and 16 bits are scaled to each other.
 
     Args:
-        data, height, width, step, encoding: see `image_view`.
-        size: (width, height) of the result.
+        image: of the shape that `image_view` gives.
+        source, target: encodings. Generic types have no colour: from and to them only the depth
+            changes.
 
     Returns:
-        RGB image, uint8, C-contiguous, shape (size[1], size[0], 3), in memory of its own.
+        The image in the target encoding; `image` itself where nothing is to be done.
 
     Raises:
-        ImageError: the message cannot be understood.
+        ImageError: an encoding is unknown, or there is no conversion between the two.
     """
-    view = image_view(data, height, width, step, encoding)
-    if encoding == "mono8":
-        small = squash(np.repeat(view, 3, axis=2), size)
-    else:
+    before, after = encoding_of(source), encoding_of(target)
+    if source == target:
+        return image
+    if before.colour and after.colour:
+        image = _convert_colour(image, before.colour, after.colour, f"{source} to {target}")
+    elif after.colour or before.channels != after.channels:
+        raise ImageError(
+            f"found no conversion from {source} to {target}: generic types say nothing of colours; "
+            f"expected {'a colour encoding as source' if after.colour else 'the same channels'}"
+        )
+    return _convert_depth(image, after.dtype)
+
+
+def _convert_colour(image: NDArray[Any], source: str, target: str, what: str) -> NDArray[Any]:
+    if source == target:
+        return image
+    if source == "YUV_NV24":
+        # Twice the size, it is NV12.
+        height, width = image.shape[:2]
+        luma = image[..., 0].repeat(2, axis=0).repeat(2, axis=1)
+        chroma = image[..., 1:].reshape(height, 2 * width)
+        doubled = _convert_colour(np.vstack([luma, chroma]), "YUV_NV12", target, what)
+        return doubled[::2, ::2]
+    family, _, layout = source.partition("_")
+    code = getattr(cv2, f"COLOR_{family}2{target}" + (f"_{layout}" if layout else ""), None)
+    if code is None:
+        raise ImageError(f"found no conversion from {what}")
+    if image.dtype.itemsize > 2:
+        raise ImageError(f"found {image.dtype} for the conversion from {what}")
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), code))
+
+
+def _convert_depth(image: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if image.dtype == dtype:
+        return image
+    if image.dtype == np.uint16 and dtype == np.uint8:
+        return _scaled_to_8_bit(image, 16)
+    if image.dtype == np.uint8 and dtype == np.uint16:
+        return image.astype(np.uint16) * np.uint16(257)
+    if dtype.kind != "f":
+        limits = np.iinfo(dtype)
+        image = np.clip(np.rint(image), limits.min, limits.max)
+    return image.astype(dtype)
+
+
+def _scaled_to_8_bit(image: NDArray[np.uint16], bits: int) -> NDArray[np.uint8]:
+    scaled = cv2.convertScaleAbs(np.ascontiguousarray(image), alpha=255.0 / (2**bits - 1))
+    return np.asarray(scaled, np.uint8).reshape(image.shape)
+
+
+class ImageConverter:
+    """Turns the images of one camera, recording or file into 8-bit RGB.
+
+    Generic types are taken as OpenCV's users mean them: 8UC1 and 16UC1 are grey, 8UC3 is
+    blue-green-red, 8UC4 has alpha behind. Of 16 bits, cameras use 10, 12, 14 or all: the fewest
+    that hold the largest value so far are scaled to 8, and a change is told.
+    """
+
+    def __init__(self, warn: Callable[[str], object] = warnings.warn) -> None:
+        """Make a converter.
+
+        Args:
+            warn: told in a sentence what was assumed of the images.
+        """
+        self._warn = warn
+        self._bits = 0
+
+    def rgb(self, message: Any) -> NDArray[np.uint8]:
+        """The image of a message.
+
+        Args:
+            message: `sensor_msgs/Image` in any encoding of pictures, or `CompressedImage`.
+
+        Returns:
+            RGB image, uint8, C-contiguous, shape (H, W, 3), in memory of its own.
+
+        Raises:
+            ImageError: the message cannot be understood, or is no whole picture.
+        """
+        if hasattr(message, "format"):
+            return self.decode(message.data)
+        view, encoding = self._picture(message)
+        rgb = convert(view, encoding, "rgb8")[: message.height, : message.width]
+        return (
+            np.array(rgb, order="C") if np.shares_memory(rgb, view) else np.ascontiguousarray(rgb)
+        )
+
+    def network_image(self, message: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """The image of a message, squashed to a network's input.
+
+        Args:
+            message: see `rgb`.
+            size: (width, height) of the result.
+
+        Returns:
+            RGB image, uint8, C-contiguous, shape (size[1], size[0], 3), in memory of its own.
+
+        Raises:
+            ImageError: the message cannot be understood, or is no whole picture.
+        """
+        if getattr(message, "encoding", "") not in ("rgb8", "bgr8", "rgba8", "bgra8"):
+            return squash(self.rgb(message), size)
+        view, encoding = self._picture(message)
         # Averaging treats channels alike: reordering the small image gives the same result.
         small = squash(view[..., :3], size)
-    if encoding in _BGR:
-        small = small[..., ::-1]
-    owns = small.flags.c_contiguous and not np.shares_memory(small, view)
-    return small if owns else np.array(small, order="C")
+        if encoding.startswith("bgr"):
+            small = small[..., ::-1]
+        owns = small.flags.c_contiguous and not np.shares_memory(small, view)
+        return small if owns else np.array(small, order="C")
 
+    def decode(self, content: bytes | bytearray | memoryview | NDArray[np.uint8]) -> Any:
+        """The image in the bytes of a file or of a compressed message.
 
-def network_image_from_compressed(
-    data: bytes | bytearray | memoryview | NDArray[np.uint8], size: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """Make the network's image from JPEG or PNG bytes. See `network_image`."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_BGR)
-    if image is None:
-        raise ImageError("found bytes that are not an image, expected JPEG or PNG")
-    bgr = np.asarray(image, np.uint8)
-    return np.array(squash(bgr, size)[..., ::-1], order="C")
+        Args:
+            content: JPEG, PNG, or another format that OpenCV reads.
+
+        Returns:
+            RGB image, uint8, C-contiguous, shape (H, W, 3).
+
+        Raises:
+            ImageError: the bytes are no image, or only a part of one.
+        """
+        data = bytes(content)
+        if data.startswith(_JPEG_START) and _JPEG_END not in data.rstrip(b"\0")[-4:]:
+            data += _JPEG_PADDING
+        image = None
+        with contextlib.suppress(cv2.error):
+            image = cv2.imdecode(
+                np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
+            )
+        if image is None or image.dtype.kind != "u":
+            raise ImageError(
+                f"found {len(content)} bytes that are not a whole image, expected JPEG or PNG"
+            )
+        return self._to_8_bit(np.asarray(image))
+
+    def _picture(self, message: Any) -> tuple[NDArray[np.uint8], str]:
+        encoding = encoding_of(message.encoding)
+        name = str(message.encoding)
+        if not encoding.colour:
+            colour = _GENERIC_COLOURS.get(encoding.channels)
+            if encoding.dtype.kind != "u" or encoding.dtype.itemsize > 2 or colour is None:
+                raise ImageError(
+                    f'found the encoding "{name}", which holds no picture, expected one of '
+                    + ", ".join(_BY_NAME)
+                )
+            name = f"{colour}{8 * encoding.dtype.itemsize}"
+        view = image_view(message)
+        if view.dtype == np.uint16:
+            return self._to_8_bit(view), name.removesuffix("16") + "8"
+        return view, name
+
+    def _to_8_bit(self, image: NDArray[Any]) -> NDArray[np.uint8]:
+        if image.dtype == np.uint8:
+            return image
+        largest = int(image.max())
+        bits = max(self._bits, next(bits for bits in _SENSOR_BITS if largest < 2**bits))
+        if bits != self._bits:
+            self._bits = bits
+            if bits < 16:
+                self._warn(
+                    f"found 16-bit images with values up to {largest}: they are taken as {bits}-bit"
+                )
+        return _scaled_to_8_bit(image, bits)

@@ -51,11 +51,7 @@ from policy_server.episode import (
     Step,
     StopSignal,
 )
-from policy_server.image_conversion import (
-    ImageError,
-    network_image,
-    network_image_from_compressed,
-)
+from policy_server.image_conversion import ImageConverter, ImageError
 from policy_server.node_parameters import (
     NodeParameter,
     check_change,
@@ -184,6 +180,7 @@ class PolicyNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.add_post_set_parameters_callback(self._after_set_parameters)
         self._loaded: _Loaded | None = None
+        self._converter = ImageConverter(lambda text: self.get_logger().warning(text))
         self._statistics = _Statistics()
         self._active = False
         self._task = ""
@@ -391,34 +388,20 @@ class PolicyNode(LifecycleNode):
             self._image_subscription = self.create_subscription(
                 CompressedImage,
                 "camera/image_raw/compressed",
-                self._on_compressed_image,
+                self._on_image,
                 _SENSOR_QOS,
             )
         self._state_subscription = PolledSubscription(self, EndEffectorState, "end_effector_state")
 
-    def _on_image(self, message: Image) -> None:
-        self._put_image(
-            message,
-            lambda size: network_image(
-                message.data, message.height, message.width, message.step, message.encoding, size
-            ),
-        )
-
-    def _on_compressed_image(self, message: CompressedImage) -> None:
-        self._put_image(message, lambda size: network_image_from_compressed(message.data, size))
-
-    def _put_image(
-        self,
-        message: Image | CompressedImage,
-        convert: Callable[[tuple[int, int]], NDArray[np.uint8]],
-    ) -> None:
+    def _on_image(self, message: Image | CompressedImage) -> None:
         """Shrink the image when it arrives, so that a tick only has to infer and publish."""
         loaded = self._loaded
         if loaded is None or not self._active:
             return
         try:
             values = {
-                camera.name: convert(camera.size) for camera in loaded.bundle.deployment.cameras
+                camera.name: self._converter.network_image(message, camera.size)
+                for camera in loaded.bundle.deployment.cameras
             }
         except ImageError as error:
             self._statistics.bad_images += 1
