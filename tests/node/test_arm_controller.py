@@ -131,12 +131,12 @@ class StandInDriver(Node):
 class Operator(Node):
     """Sends commands and goals, and remembers what the controller says."""
 
-    def __init__(self, context):
-        super().__init__("operator", context=context, namespace=NAMESPACE)
+    def __init__(self, context, name="operator"):
+        super().__init__(name, context=context, namespace=NAMESPACE)
         group = ReentrantCallbackGroup()
         self.states: deque = deque(maxlen=1000)
         self.status = None
-        self._delta = self.create_publisher(EndEffectorDelta, "end_effector_delta", 1)
+        self._delta = self.create_publisher(EndEffectorDelta, "end_effector_delta", 50)
         self.create_subscription(
             EndEffectorState, "end_effector_state", self._on_state, 10, callback_group=group
         )
@@ -166,10 +166,12 @@ class Operator(Node):
     def said(self, text):
         return self.status is not None and text in self.status.message
 
+    def value(self, name):
+        values = [] if self.status is None else self.status.values
+        return {v.key: v.value for v in values}.get(name, "0")
+
     def counter(self, name):
-        if self.status is None:
-            return 0
-        return int({v.key: v.value for v in self.status.values}.get(name, "0"))
+        return int(self.value(name))
 
     def level(self):
         return None if self.status is None else self.status.level
@@ -326,13 +328,101 @@ def test_motion_ends_within_300_ms_when_the_commands_stop(graph):
     assert graph.operator.counter("accepted") == 5
 
 
+def stream(graph, commander, rate_hz, n, action, names=ACTION_NAMES):
+    """Send n commands at a rate, on time, from a thread of the test's own."""
+    begin_s = time.monotonic()
+    for k in range(n):
+        time.sleep(max(0.0, begin_s + k / rate_hz - time.monotonic()))
+        commander.send(action, names=names, step_s=1 / rate_hz)
+
+
+@pytest.mark.parametrize(("rate_hz", "reverse"), [(50, False), (30, True)])
+def test_every_command_of_a_fast_policy_arrives_and_moves_the_arm(graph, rate_hz, reverse):
+    graph.active_controller()
+    start = position(graph.operator.states[-1].pose)
+    n = 2 * rate_hz
+    action = [0.1 / n, 0, -0.04 / n, 0, 0, 0, 1.0]
+    order = slice(None, None, -1 if reverse else 1)  # the names decide the order of values
+    stream(graph, graph.operator, rate_hz, n, action[order], ACTION_NAMES[order])
+    until(lambda: graph.operator.counter("accepted") == n)
+    until(lambda: quiet_s(graph.driver) > 0.2)
+    moved = position(graph.operator.states[-1].pose) - start
+    np.testing.assert_allclose(moved, [0.1, 0, -0.04], atol=2e-3)
+    assert graph.operator.counter("lost") == 0
+    assert graph.operator.counter("refused") == 0
+
+
+def test_a_second_commander_that_comes_later_is_named_and_both_wait(graph):
+    graph.active_controller()
+    stream(graph, graph.operator, 10, 3, [0.01, 0, 0, 0, 0, 0, 1.0])
+    until(lambda: graph.operator.counter("accepted") == 3)
+    teleop = graph.add(Operator(graph.context, "my_teleop"))
+    until(lambda: teleop.count_subscribers("end_effector_delta") > 0)
+    for _ in range(10):
+        graph.operator.send([0.01, 0, 0, 0, 0, 0, 1.0], step_s=0.1)
+        teleop.send([0, 0, 0.01, 0, 0, 0, 0.0], step_s=0.1)
+        time.sleep(0.1)
+    until(lambda: graph.operator.counter("commands") == 23)
+    assert graph.operator.counter("accepted") <= 5  # the first of each, until the other is heard
+    assert graph.operator.counter("refused_other_commander") >= 18
+    assert graph.operator.level() == DiagnosticStatus.WARN
+    assert graph.operator.said("/wx250s/my_teleop and /wx250s/operator")
+    assert quiet_s(graph.driver) > 0.3
+    assert float(graph.operator.value("refusing_s")) > 0.5
+    # Alone again, the first is obeyed again.
+    time_s = time.monotonic()
+    accepted = graph.operator.counter("accepted")
+    while graph.operator.counter("accepted") == accepted:
+        assert time.monotonic() < time_s + 5.0
+        graph.operator.send([0.001, 0, 0, 0, 0, 0, 1.0], step_s=0.1)
+        time.sleep(0.1)
+    until(lambda: graph.operator.level() == DiagnosticStatus.OK)
+    assert float(graph.operator.value("refusing_s")) == 0.0
+
+
+def test_a_named_pose_waits_for_the_end_of_commands_and_is_refused_while_they_go_on(graph):
+    graph.active_controller()
+    stream(graph, graph.operator, 5, 2, [0.01, 0, 0, 0, 0, 0, 1.0])
+    handle = graph.operator.move("neutral")
+    result = wait_for(handle.get_result_async(), 10.0).result
+    assert result.code == RESULT.CODE_REACHED  # right after the last command, as after an episode
+
+    asked = None
+    for _ in range(10):
+        graph.operator.send([0.005, 0, 0, 0, 0, 0, 1.0], step_s=0.2)
+        time.sleep(0.1)
+        if asked is None:
+            goal = MoveToNamedPose.Goal(pose="start")
+            asked = graph.operator.moves.send_goal_async(goal)
+    result = wait_for(wait_for(asked).get_result_async()).result
+    assert result.code == RESULT.CODE_BUSY
+    assert "/wx250s/operator" in result.message
+
+
+@pytest.mark.parametrize(
+    ("topic", "kind"),
+    [("commands/joint_group", JointGroupCommand), ("commands/joint_single", JointSingleCommand)],
+)
+def test_a_later_publisher_of_joint_commands_makes_the_arm_hold(graph, topic, kind):
+    graph.active_controller()
+    teleop = graph.add(Node("teleop", context=graph.context, namespace=NAMESPACE))
+    teleop.create_publisher(kind, topic, 1)
+    until(lambda: graph.operator.level() == DiagnosticStatus.ERROR)
+    assert graph.operator.said(f"/wx250s/teleop publishes /wx250s/{topic}")
+    graph.operator.send([0.02, 0, 0, 0, 0, 0, 1.0])
+    until(lambda: graph.operator.counter("refused_rival") == 1)
+    result = wait_for(graph.operator.move("neutral").get_result_async()).result
+    assert result.code == RESULT.CODE_BUSY
+    assert graph.operator.counter("accepted") == 0
+
+
 @pytest.mark.parametrize(
     ("code", "sent"),
     [
         ("stale", {"age_s": 0.6}),
         ("stale", {"age_s": 1e6}),
         ("future_stamp", {"age_s": -1.0}),
-        ("wrong_names", {"names": ["dx", "dy", "dz", "dyaw", "dpitch", "droll", "gripper"]}),
+        ("wrong_names", {"names": ["dx", "dy", "dz", "dyaw", "dpitch", "dyaw", "gripper"]}),
         ("wrong_names", {"names": []}),
         ("wrong_length", {"values": [0.02] * 6}),
         ("non_finite", {"values": [math.nan, 0, 0, 0, 0, 0, 1]}),

@@ -317,10 +317,18 @@ def test_a_corrupt_bundle_is_refused_and_a_repaired_one_accepted(make_rig, bundl
         ({"model": "nowhere"}, "no such bundle"),
         ({"task": "fly"}, "push_left"),
         ({"rate_hz": 15.0}, "the bundle was made for 5"),
+        ({"rate_hz": 60.0, "bundle_rate_hz": 60.0}, "60 Hz, expected 0.5 to 50"),
+        ({"bundle_rate_hz": 0.4}, "0.4 Hz, expected 0.5 to 50"),
         ({"policy": "rando"}, 'did you mean "random"'),
     ],
 )
-def test_bad_parameters_refuse_the_configuration(make_rig, parameters, part):
+def test_bad_parameters_refuse_the_configuration(make_rig, bundle, tmp_path, parameters, part):
+    parameters = dict(parameters)
+    if rate_hz := parameters.pop("bundle_rate_hz", None):
+        folder = shutil.copytree(bundle, tmp_path / "other" / bundle.name)
+        file = next(folder.glob("*.yaml"))
+        file.write_text(file.read_text().replace("rate_hz: 5.0", f"rate_hz: {rate_hz}"))
+        parameters["model"] = folder
     rig = make_rig(**parameters)
     assert not rig.transition(CONFIGURE)
     assert rig.state() == State.PRIMARY_STATE_UNCONFIGURED
@@ -359,6 +367,20 @@ def test_a_second_source_of_commands_is_refused(make_rig):
     assert wait_until(
         lambda: rig.run_episode(max_steps=1).termination_reason == RunEpisode.Result.REASON_BUSY
     )
+
+
+def test_an_episode_ends_when_a_second_source_of_commands_comes(make_rig):
+    rig = make_rig()
+    rig.activate()
+    _, future = rig.start_episode(max_steps=500)
+    assert wait_until(lambda: len(rig.robot.commands) >= 2)
+    publisher = rig.robot.create_publisher(EndEffectorDelta, "end_effector_delta", 1)
+    came_s = time.monotonic()
+    result = rig.wait_for(future).result
+    assert result.termination_reason == RunEpisode.Result.REASON_BUSY
+    assert "/robot publishing /end_effector_delta too" in result.message
+    assert rig.robot.commands[-1][0] - came_s < 1.5
+    rig.robot.destroy_publisher(publisher)
 
 
 def test_the_random_baseline_runs_from_a_parameter(make_rig):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from widowx_control.bridge_spaces import ACTION_NAMES
 from widowx_control.command_gate import CommandGate, GateCode
+from widowx_control.commanders import Commanders
 from widowx_control.joint_state_reader import JointStateReader
 from widowx_control.kinematics import JOINT_NAMES
 
@@ -18,7 +19,9 @@ ZERO = [0.0] * 7
     [
         ({}, GateCode.PASSED),
         ({"frame": ""}, GateCode.PASSED),
-        ({"names": NAMES[::-1]}, GateCode.WRONG_NAMES),
+        ({"names": NAMES[::-1]}, GateCode.PASSED),
+        ({"names": [*NAMES[:6], "dx"]}, GateCode.WRONG_NAMES),
+        ({"names": [*NAMES, "dx"], "values": [0.0] * 8}, GateCode.WRONG_NAMES),
         ({"names": NAMES[:6], "values": ZERO[:6]}, GateCode.WRONG_NAMES),
         ({"values": ZERO[:6]}, GateCode.WRONG_LENGTH),
         ({"values": []}, GateCode.WRONG_LENGTH),
@@ -29,6 +32,7 @@ ZERO = [0.0] * 7
         ({"stamp_s": 99.7}, GateCode.PASSED),
         ({"stamp_s": 99.5}, GateCode.STALE),
         ({"stamp_s": 0.0}, GateCode.STALE),
+        ({"stamp_s": math.nan}, GateCode.FUTURE_STAMP),
         ({"stamp_s": 100.05}, GateCode.PASSED),
         ({"stamp_s": 100.3}, GateCode.FUTURE_STAMP),
     ],
@@ -62,6 +66,81 @@ def test_order_counts_only_among_passed_commands_and_since_reset():
     assert check(99.1) is GateCode.OUT_OF_ORDER
     gate.reset()
     assert check(99.1) is GateCode.PASSED
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_names_decide_the_order_of_values(seed):
+    order = np.random.default_rng(seed).permutation(7)
+    gate = CommandGate(max_age_s=0.4, future_tolerance_s=0.1, frame="base_link")
+    values = np.linspace(-0.03, 0.03, 7)
+    names = [NAMES[i] for i in order]
+    verdict = gate.check(names, values[order].tolist(), "", 0.2, 100.0, 100.0)
+    assert verdict.passed
+    np.testing.assert_array_equal(verdict.action, values)
+
+
+@pytest.mark.parametrize("back_s", [0.2, 30.0, 86400.0])
+def test_a_clock_that_goes_back_begins_anew_with_one_notice(back_s):
+    gate = CommandGate(max_age_s=0.4, future_tolerance_s=0.1, frame="base_link")
+    notices = []
+    for k in range(20):
+        now_s = 1000.0 + 0.05 * k - (back_s if k >= 10 else 0.0)
+        assert gate.check(NAMES, ZERO, "", 0.05, now_s - 0.01, now_s).passed
+        notices.append(gate.notice)
+        gate.notice = ""
+    assert [k for k, notice in enumerate(notices) if notice] == [10]
+
+
+def test_stamps_that_go_back_begin_anew_and_a_late_command_does_not():
+    gate = CommandGate(max_age_s=2.0, future_tolerance_s=0.1, frame="base_link")
+
+    def codes(stamps_s):
+        return [
+            gate.check(NAMES, ZERO, "", 0.05, stamp_s, now_s).code
+            for stamp_s, now_s in zip(
+                stamps_s, 1000.0 + 0.05 * np.arange(len(stamps_s)), strict=True
+            )
+        ]
+
+    passed, late = GateCode.PASSED, GateCode.OUT_OF_ORDER
+    stamps_s = 999.9 + 0.05 * np.arange(10)
+    mixed_s = stamps_s.copy()
+    mixed_s[[4, 7]] -= 1.0
+    assert codes(mixed_s) == [passed] * 4 + [late] + [passed] * 2 + [late] + [passed] * 2
+    gate.reset()
+    stamps_s[5:] -= 1.0  # the sender's clock was set back
+    assert codes(stamps_s) == [passed] * 5 + [late] * 2 + [passed] * 3
+    assert gate.notice.startswith("the stamps of commands went back by ")
+
+
+def test_a_stamp_far_ahead_is_not_remembered():
+    gate = CommandGate(max_age_s=0.4, future_tolerance_s=0.1, frame="base_link")
+    assert gate.check(NAMES, ZERO, "", 0.05, 1000.0 + 3600, 1000.0).code is GateCode.FUTURE_STAMP
+    assert gate.check(NAMES, ZERO, "", 0.05, 1000.04, 1000.05).passed
+
+
+def test_lost_commands_are_counted_per_publisher():
+    commanders = Commanders()
+    heard = [
+        (b"a", 1), (b"a", 2), (b"a", 5), (b"b", 40), (b"a", 6), (b"b", 42), (b"b", 1), (b"b", 2),
+    ]  # fmt: skip
+    lost = [commanders.heard(gid, n, 0.02, 0.1 * i) for i, (gid, n) in enumerate(heard)]
+    assert lost == [0, 0, 2, 0, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("step_s", [0.02, 0.2, 2.0, math.nan, math.inf, -1.0])
+def test_a_commander_is_one_until_it_is_silent(step_s):
+    commanders = Commanders()
+    for i in range(10):
+        commanders.heard(b"a", i, step_s, 0.02 * i)
+    commanders.heard(b"b", 1, 0.2, 0.2)
+    assert commanders.active(0.2) == [b"a", b"b"]
+    assert commanders.active(1.0) == [b"a", b"b"]
+    assert commanders.active(5.0) == []
+    commanders.heard(b"a", 10, step_s, 5.0)
+    assert commanders.active(5.0) == [b"a"]
+    commanders.keep([b"b"])
+    assert commanders.active(5.0) == []
 
 
 def read(reader, changes=None, stamp_s=50.0, drop=None):

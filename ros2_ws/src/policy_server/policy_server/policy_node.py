@@ -143,7 +143,9 @@ PARAMETERS = (
 )
 
 _SENSOR_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-_COMMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+_COMMAND_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+"""Commands are deltas: one that is replaced before it was sent is motion that is missing."""
+_WATCH_PERIOD_S = 0.5
 _LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -208,7 +210,9 @@ class PolicyNode(LifecycleNode):
             cancel_callback=self._on_cancel,
         )
         # Steady: a node whose simulated clock stands must still say so.
-        self.create_timer(1.0, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._publish_status, clock=steady)
+        self.create_timer(_WATCH_PERIOD_S, self._end_beside_others, clock=steady)
 
     # --- lifecycle -------------------------------------------------------------------------
 
@@ -297,6 +301,12 @@ class PolicyNode(LifecycleNode):
                 f"found rate_hz {rate_hz:g}, expected 0 or {spec.rate_hz / RATE_FACTOR:g} to "
                 f"{spec.rate_hz * RATE_FACTOR:g}: the bundle was made for {spec.rate_hz:g}"
             )
+        if not robot.executes(1 / rate_hz):
+            shortest_s, longest_s = robot.step_range_s
+            raise ValueError(
+                f"found a rate of {rate_hz:g} Hz, expected {1 / longest_s:g} to "
+                f"{1 / shortest_s:g}, which the controller of {robot.name} executes"
+            )
         if rate_hz != spec.rate_hz:
             self.get_logger().warning(
                 f"running at {rate_hz:g} Hz; the bundle was made for {spec.rate_hz:g} Hz"
@@ -356,6 +366,12 @@ class PolicyNode(LifecycleNode):
             if (end.node_name, end.node_namespace) != own
         ] or [f"another {self.get_fully_qualified_name()}"]
         return f"found {', '.join(names)} publishing {topic} too, expected one source of commands"
+
+    def _end_beside_others(self) -> None:
+        """End a running episode when another node begins to command the same arm."""
+        stop = self._stop
+        if stop is not None and (others := self._other_commanders()):
+            stop.set(Reason.BUSY, others)
 
     # --- parameters ------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ class RobotSpec:
         frame: frame of the action.
         action_names, action_units, action_low, action_high: entries of a command, with bounds.
         state_names, state_units: entries of the reported end-effector state.
+        step_range_s: shortest and longest period of commands that its controller executes.
     """
 
     name: str
@@ -29,6 +30,13 @@ class RobotSpec:
     action_high: tuple[float, ...]
     state_names: tuple[str, ...]
     state_units: tuple[str, ...]
+    step_range_s: tuple[float, float]
+
+    def executes(self, step_s: float) -> bool:
+        """Whether the controller takes commands with this period; never for NaN."""
+        shortest_s, longest_s = self.step_range_s
+        # A rate that went through a file or float32 is still the same rate.
+        return shortest_s * (1 - 1e-6) <= step_s <= longest_s * (1 + 1e-6)
 
 
 ROBOTS = {
@@ -42,6 +50,7 @@ ROBOTS = {
         action_high=(0.05, 0.05, 0.05, 0.25, 0.25, 0.25, 1.0),
         state_names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
         state_units=("m", "m", "m", "rad", "rad", "rad", "opening"),
+        step_range_s=(0.02, 2.0),
     )
 }
 

@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from policy_server.robots import ROBOTS
 
 from widowx_control.bridge_spaces import (
     ACTION_HIGH,
@@ -26,7 +27,7 @@ from widowx_control.bridge_spaces import (
 )
 from widowx_control.gripper import GripperConfig, GripperController, opening_from_finger
 from widowx_control.interpolation import Interpolator
-from widowx_control.kinematics import JOINT_NAMES, JOINT_VELOCITY_RAD_S, ArmKinematics
+from widowx_control.kinematics import JOINT_NAMES, JOINT_VELOCITY_RAD_S, ArmKinematics, IkResult
 from widowx_control.rotations import limit_rotation
 from widowx_control.servo_stiffness import (
     full_load_error_rad,
@@ -36,12 +37,18 @@ from widowx_control.servo_stiffness import (
 
 Array = npt.NDArray[np.float64]
 
-STEP_RANGE_S: Final = (0.02, 2.0)
-"""Shortest and longest period of commands."""
+ROBOT: Final = ROBOTS["wx250s"]
+STEP_RANGE_S: Final = ROBOT.step_range_s
+"""Shortest and longest period of commands; `ROBOT.executes` judges one."""
+_ARRIVAL_S: Final = 0.2
+"""A quick command that the speed limit holds back has this long to arrive, which together with the
+stop is less than the 0.3 s within which the arm rests after a policy that died."""
 _MAX_SAG_RAD: Final = 0.15
 """More than any pose of the unloaded arm makes its servos give way at their factory gain."""
 _HOLD_ERROR_RAD: Final = 0.2
 """A held joint this far away was moved by something stronger than its servo, or has no torque."""
+_ROTATION_PARTS: Final = (0.5, 0.25, 0.0)
+"""Of a rotation that the wrist cannot do, tried in this order."""
 _STOP_LEAD_RAD: Final = 0.15
 """A stop leaves no joint to go further than this, which is within what the arm holds."""
 _CLEAR_HEIGHT_M: Final = 0.12
@@ -182,6 +189,7 @@ class ArmControl:
         self._mode = ArmMode.IDLE
         self._reason = "not started"
         self._since_command_s = 0.0
+        self._first_period_s: float | None = None
         self._step_s = config.step_s
         self._measured_q: Array = np.zeros(len(JOINT_NAMES))
         self._finger_m = 0.0
@@ -309,7 +317,6 @@ class ArmControl:
         if not keep_gripper:
             self._gripper = GripperController(self.config.gripper)
             self._gripper.target = opening_from_finger(self._finger_m)
-        self._since_command_s = 0.0
         self._mode, self._reason = ArmMode.HOLDING, "no command yet"
 
     def observe(self, measured_q: npt.ArrayLike, finger_m: float) -> bool:
@@ -344,7 +351,7 @@ class ArmControl:
             were, except UNREACHABLE: the gripper target is taken and the arm holds its pose.
         """
         step_s = self.config.step_s if step_s is None else step_s
-        if not STEP_RANGE_S[0] <= step_s <= STEP_RANGE_S[1]:
+        if not ROBOT.executes(step_s):
             raise ValueError(f"step_s is {step_s}; it must be within {STEP_RANGE_S}")
         values = np.asarray(action, dtype=np.float64)
         if values.shape != ACTION_LOW.shape:
@@ -367,15 +374,10 @@ class ArmControl:
         for name in limits:
             self.counters[f"limited_{name}"] += 1
 
-        self._since_command_s = 0.0
+        self._since_command_s, self._first_period_s = 0.0, None
         self._step_s = step_s
         self._gripper.target = clipped[6]
-        result = self._kinematics.inverse(
-            target,
-            self._interpolator.target,
-            max_joint_step_rad=self.config.max_joint_step_rad,
-            limit_margin_rad=self.config.joint_limit_margin_rad,
-        )
+        result = self._inverse(target, self._interpolator.target)
         code = CommandCode.LIMITED if limits else CommandCode.ACCEPTED
         reason = f"limited: {', '.join(limits)}" if limits else ""
         if not result.converged:
@@ -383,6 +385,7 @@ class ArmControl:
                 f"the pose is out of reach: the nearest joint positions miss it by "
                 f"{1e3 * result.position_error_m:.1f} mm and {result.rotation_error_rad:.3f} rad"
             )
+            result = self._with_less_rotation(clipped[:6]) or result
             near = (
                 result.position_error_m <= float(ACTION_HIGH[0])
                 and result.rotation_error_rad <= 0.05
@@ -474,18 +477,7 @@ class ArmControl:
             return JointCommand(None, 0.0)
         dt_s = min(max(dt_s, 0.0), 0.1)
         if self._mode is ArmMode.TRACKING:
-            self._since_command_s += dt_s
-            timeout_s = self._step_s * self.config.command_timeout_periods
-            if self._since_command_s > timeout_s + 1e-9:
-                self.counters["command_timeout"] += 1
-                self.hold(f"no command for {self._since_command_s:.2f} s")
-            elif (
-                self._since_command_s > self._step_s + 1e-9 >= self._since_command_s - dt_s
-                and not self._interpolator.done
-            ):
-                # The speed limit kept it from arriving. Going on until the time-out would make
-                # the arm move for more than 0.3 s after a policy that died.
-                self._rest()
+            self._track(dt_s)
         elif (
             self._mode is ArmMode.MOVING
             and self._interpolator.done
@@ -513,6 +505,23 @@ class ArmControl:
             self._stopped_goals_rad = servo_goals_rad
         return JointCommand(servo_goals_rad, pwm)
 
+    def _track(self, dt_s: float) -> None:
+        """End a motion that no further command prolongs; a step that is under way is finished."""
+        self._since_command_s += dt_s
+        if self._first_period_s is None:
+            # The command came somewhere within this period, so less than that may have passed.
+            self._first_period_s = dt_s
+        if self._interpolator.done:
+            least_s = self._since_command_s - self._first_period_s
+            if least_s > self._step_s * self.config.command_timeout_periods + 1e-9:
+                self.counters["command_timeout"] += 1
+                self.hold(f"no command for {least_s:.2f} s")
+            return
+        limit_s = max(self._step_s, _ARRIVAL_S) + 1e-9
+        if self._since_command_s > limit_s >= self._since_command_s - dt_s:
+            # The speed limit kept it from arriving; going on would be motion without a policy.
+            self._rest()
+
     def _shortest_s(self, way_rad: Array, duration_s: float) -> float:
         """Duration of a joint-space motion, lengthened where the speed limit asks for it."""
         # A cubic from rest to rest peaks at 1.5 times its mean speed.
@@ -529,13 +538,25 @@ class ArmControl:
         if pose[2, 3] > _CLEAR_HEIGHT_M - _LEAST_LIFT_M:
             return None
         pose[2, 3] = _CLEAR_HEIGHT_M
-        result = self._kinematics.inverse(
+        result = self._inverse(pose, self._interpolator.position)
+        return result.joint_positions_rad if result.converged else None
+
+    def _with_less_rotation(self, delta: Array) -> IkResult | None:
+        """Go the way of a (6,) delta although a wrist at the end of its range cannot turn along."""
+        for part in _ROTATION_PARTS if delta[3:].any() else ():
+            turned = np.concatenate((delta[:3], part * delta[3:]))
+            result = self._inverse(self._bounded_target(turned, []), self._interpolator.target)
+            if result.converged:
+                return result
+        return None
+
+    def _inverse(self, pose: Array, start_rad: Array) -> IkResult:
+        return self._kinematics.inverse(
             pose,
-            self._interpolator.position,
+            start_rad,
             max_joint_step_rad=self.config.max_joint_step_rad,
             limit_margin_rad=self.config.joint_limit_margin_rad,
         )
-        return result.joint_positions_rad if result.converged else None
 
     def _yield_to_force(self, dt_s: float) -> None:
         """Hold where the arm is, not where it was, after it was moved by force or fell limp.

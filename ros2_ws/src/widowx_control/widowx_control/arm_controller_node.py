@@ -31,12 +31,14 @@ from rclpy.clock_type import ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import MessageInfo
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 
 from widowx_control.arm_control import ArmControl, ArmMode, CommandCode
 from widowx_control.command_gate import CommandGate, GateCode
+from widowx_control.commanders import Commanders, silence_s
 from widowx_control.controller_parameters import ParameterError, declare_parameters
 from widowx_control.joint_state_reader import ArmMeasurement, JointStateReader
 from widowx_control.kinematics import JOINT_NAMES, ArmKinematics
@@ -48,11 +50,18 @@ _PROFILE_ANSWER_S = 1.0
 _GRIPPER_REPEAT_S = 0.5
 _GRIPPER_DEADBAND_PWM = 10.0
 _FEEDBACK_PERIOD_S = 0.1
+_WATCH_PERIOD_S = 0.5
+_REFUSAL_SHOWN_S = 1.0
+_ARM_TOPICS = ("commands/joint_group", "commands/joint_single")
+_COMMAND_DEPTH = 50
+"""Commands are deltas, so none may be dropped: a second of them at the highest rate."""
 _OPENED = 0.9
 
 _REFUSALS = (
     "not_active",
     "joint_states",
+    "rival",
+    "other_commander",
     *(c.value for c in GateCode if c is not GateCode.PASSED),
     CommandCode.UNREACHABLE.value,
     CommandCode.BUSY.value,
@@ -86,7 +95,10 @@ class _Motion:
     goal: ServerGoalHandle
     finished: Future[tuple[int, str]]
     target: tuple[float, ...]
-    deadline_s: float
+    accepted: int
+    """Commands accepted by the time of the goal."""
+    started: bool = False
+    deadline_s: float = 0.0
     elapsed_s: float = 0.0
     feedback_s: float = 0.0
 
@@ -121,8 +133,11 @@ class ArmController(LifecycleNode):
         self._profile_answers: list[Future[RegisterValues.Response]] = []
         self._profile_asked_s = float("-inf")
         self._counts: Counter[str] = Counter()
-        self._refused_before = 0
+        self._refused_at_s = float("-inf")
+        self._refusing_since_s: float | None = None
         self._last_refusal = ""
+        self._commanders = Commanders()
+        self._step_s = 0.0
         self._reported: tuple[Any, str] = (None, "")
         self._reported_at_s = float("-inf")
         self._rival_nodes: list[str] = []
@@ -142,7 +157,7 @@ class ArmController(LifecycleNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # On the steady clock: a simulator that dies takes the clock of use_sim_time with it.
-        self._watch_timer = self.create_timer(1.0, self._watch, clock=self._steady)
+        self._watch_timer = self.create_timer(_WATCH_PERIOD_S, self._watch, clock=self._steady)
 
     # -- lifecycle ---------------------------------------------------------------------------
 
@@ -180,7 +195,7 @@ class ArmController(LifecycleNode):
                     EndEffectorDelta,
                     "end_effector_delta",
                     self._on_command,
-                    1,
+                    _COMMAND_DEPTH,
                 ),
             ),
             (
@@ -219,7 +234,10 @@ class ArmController(LifecycleNode):
         self._gate.reset()
         self._fault = ""
         self._last_refusal = ""
-        self._refused_before = self._refused()
+        self._refused_at_s = float("-inf")
+        self._refusing_since_s = None
+        self._commanders = Commanders()
+        self._rival_nodes = []
         self._gripper_sent = (float("nan"), float("-inf"))
         self._active = True
         # Under use_sim_time the loop keeps the simulator's time; else no clock step may stop it.
@@ -272,19 +290,19 @@ class ArmController(LifecycleNode):
                 f"{twins} nodes are named {self.get_fully_qualified_name()}: another arm "
                 "controller runs in this namespace; stop it, or use another namespace"
             )
-        topic = self.resolve_topic_name("commands/joint_group")
         rivals = self._rivals()
         if rivals:
             raise DriverError(
-                f"{', '.join(rivals)} already publishes {topic}: two nodes must not command "
-                "one arm; stop it, or use another namespace"
+                f"{'; '.join(rivals)} already: two nodes must not command one arm; stop it, or "
+                "use another namespace"
             )
 
     def _rivals(self) -> list[str]:
-        topic = self.resolve_topic_name("commands/joint_group")
+        """Say which other nodes publish the topics that this one commands the arm by."""
         mine = (self.get_namespace(), self.get_name())
         return [
-            f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            f"{info.node_namespace.rstrip('/')}/{info.node_name} publishes {topic}"
+            for topic in map(self.resolve_topic_name, _ARM_TOPICS)
             for info in self.get_publishers_info_by_topic(topic)
             if (info.node_namespace, info.node_name) != mine
         ]
@@ -434,13 +452,26 @@ class ArmController(LifecycleNode):
         output.commanded_pose = _pose_message(commanded)
         self._state_publisher.publish(output)
 
-    def _on_command(self, message: EndEffectorDelta) -> None:
+    def _on_command(self, message: EndEffectorDelta, info: MessageInfo) -> None:
         self._counts["commands"] += 1
+        self._step_s = message.step_s
+        self._counts["lost"] += self._commanders.heard(
+            _gid(info), info["publication_sequence_number"], message.step_s, time.monotonic()
+        )
         if not self._active or self._control is None:
             self._refuse("not_active", "the arm controller is not active")
             return
         if self._fault:
             self._refuse("joint_states", self._fault)
+            return
+        if self._rival_nodes:
+            self._refuse("rival", self._rivalry())
+            return
+        others = self._other_commanders(_gid(info))
+        if others:
+            if self._control.mode is ArmMode.TRACKING:
+                self._control.hold(others)
+            self._refuse("other_commander", others)
             return
         gate = self._gate.check(
             message.names,
@@ -450,22 +481,65 @@ class ArmController(LifecycleNode):
             _stamp_s(message.header),
             self._now_s(),
         )
+        if self._gate.notice:
+            self.get_logger().warning(self._gate.notice)
+            self._gate.notice = ""
         if not gate.passed:
             self._refuse(gate.code.value, gate.reason)
             return
-        if self._motion is not None:
+        if self._motion is not None and self._motion.started:
             self._refuse(CommandCode.BUSY.value, "a named-pose motion is running")
             return
-        verdict = self._control.command(message.values, message.step_s)
+        verdict = self._control.command(gate.action, message.step_s)
         if verdict.accepted:
             self._counts["accepted"] += 1
+            self._refusing_since_s = None
         else:
             self._refuse(verdict.code.value, verdict.reason)
+
+    def _other_commanders(self, sender: bytes) -> str:
+        """Say that several nodes send commands now; '' while it is one."""
+        if len(self._commanders.active(time.monotonic())) < 2:
+            return ""
+        names = self._command_publishers()
+        # One that has ended, such as a policy node that was started again, is no commander.
+        self._commanders.keep({sender, *names})
+        active = self._commanders.active(time.monotonic())
+        if len(active) < 2:
+            return ""
+        known = sorted(names.get(gid, "a node that has ended") for gid in active)
+        return (
+            f"{' and '.join(known)} send end_effector_delta, expected one source of commands: "
+            "all are refused and the arm holds; end the others"
+        )
+
+    def _command_publishers(self) -> dict[bytes, str]:
+        """Return the nodes that publish the arm's commands, by the identity of the publisher."""
+        topic = self.resolve_topic_name("end_effector_delta")
+        return {
+            bytes(end.endpoint_gid): f"{end.node_namespace.rstrip('/')}/{end.node_name}"
+            for end in self.get_publishers_info_by_topic(topic)
+        }
+
+    def _rivalry(self) -> str:
+        return f"{'; '.join(self._rival_nodes)} too: the arm holds; stop it"
 
     def _refuse(self, code: str, reason: str) -> None:
         self._counts[f"refused_{code}"] += 1
         self._last_refusal = f"command refused ({code}): {reason}"
+        self._refused_at_s = time.monotonic()
+        if self._refusing_since_s is None:
+            self._refusing_since_s = self._refused_at_s
         self.get_logger().warning(self._last_refusal, throttle_duration_sec=1.0)
+
+    def _refusing_s(self) -> float:
+        """For how long every command has been refused; 0 when none comes."""
+        if self._refusing_since_s is None:
+            return 0.0
+        if time.monotonic() - self._refused_at_s > silence_s(self._step_s):
+            self._refusing_since_s = None
+            return 0.0
+        return self._refused_at_s - self._refusing_since_s
 
     def _refused(self) -> int:
         return sum(n for name, n in self._counts.items() if name.startswith("refused_"))
@@ -525,14 +599,14 @@ class ArmController(LifecycleNode):
 
     async def _execute_move(self, goal: ServerGoalHandle) -> MoveToNamedPose.Result:
         """Start the motion; the control loop follows it and sets the outcome."""
-        outcome = self._start_motion(goal)
-        motion = self._motion
-        if outcome is None:
-            assert motion is not None
+        motion = self._start_motion(goal)
+        if isinstance(motion, _Motion):
             await motion.finished
             outcome = motion.finished.result()
             assert outcome is not None
-        code, message = outcome
+            code, message = outcome
+        else:
+            code, message = motion
         if code == MoveToNamedPose.Result.CODE_REACHED:
             goal.succeed()
         elif code == MoveToNamedPose.Result.CODE_CANCELLED:
@@ -542,7 +616,7 @@ class ArmController(LifecycleNode):
             goal.abort()
         return MoveToNamedPose.Result(code=code, message=message)
 
-    def _start_motion(self, goal: ServerGoalHandle) -> tuple[int, str] | None:
+    def _start_motion(self, goal: ServerGoalHandle) -> _Motion | tuple[int, str]:
         result = MoveToNamedPose.Result
         request = goal.request
         if not self._active or self._control is None:
@@ -558,18 +632,46 @@ class ArmController(LifecycleNode):
                 result.CODE_UNKNOWN_POSE,
                 f"unknown pose {request.pose[:40]!r}; known are {known}",
             )
+        if self._rival_nodes:
+            return result.CODE_BUSY, self._rivalry()
+        motion = _Motion(goal, Future(), poses[request.pose], self._counts["accepted"])
+        self._motion = motion
+        if self._control.mode is not ArmMode.TRACKING:
+            self._begin_motion(motion)
+        return motion
+
+    def _begin_motion(self, motion: _Motion) -> None:
+        assert self._control is not None
+        request = motion.goal.request
         duration_s = request.duration_s or self._config.move_duration_s
-        target = poses[request.pose]
         try:
-            planned_s = self._control.move_to(target, duration_s, request.open_gripper)
+            planned_s = self._control.move_to(motion.target, duration_s, request.open_gripper)
         except ValueError as error:
-            return result.CODE_NONE, str(error)
-        self._motion = _Motion(goal, Future(), target, planned_s + self._config.arrival_timeout_s)
-        return None
+            self._finish_motion(MoveToNamedPose.Result.CODE_NONE, str(error))
+            return
+        motion.started = True
+        motion.deadline_s = planned_s + self._config.arrival_timeout_s
+
+    def _await_end_of_commands(self, motion: _Motion) -> None:
+        """Begin once the stream of commands has ended; refuse when it goes on."""
+        assert self._control is not None
+        result = MoveToNamedPose.Result
+        if motion.goal.is_cancel_requested:
+            self._finish_motion(result.CODE_CANCELLED, "cancelled before it began")
+        elif self._counts["accepted"] > motion.accepted:
+            names = ", ".join(sorted(set(self._command_publishers().values())))
+            self._finish_motion(
+                result.CODE_BUSY, f"{names} commands the arm by end_effector_delta; end that first"
+            )
+        elif self._control.mode is not ArmMode.TRACKING:
+            self._begin_motion(motion)
 
     def _follow_motion(self, motion: _Motion, dt_s: float) -> None:
         result = MoveToNamedPose.Result
         assert self._control is not None and self._measurement is not None
+        if not motion.started:
+            self._await_end_of_commands(motion)
+            return
         motion.elapsed_s += dt_s
         if motion.goal.is_cancel_requested:
             self._control.hold("motion cancelled")
@@ -603,32 +705,36 @@ class ArmController(LifecycleNode):
     # -- diagnostics -------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        rivals = self._rivals() if self._active else []
-        self._rival_nodes = rivals
+        self._rival_nodes = self._rivals() if self._active else []
         if self._active:
             self._check_stale()
-        self.publish_diagnostics(periodic=True)
+            self._commanders.keep(self._command_publishers())
+            if self._rival_nodes and self._control is not None:
+                self._control.hold(self._rivalry())
+                self._finish_motion(MoveToNamedPose.Result.CODE_BUSY, self._rivalry())
+        self.publish_diagnostics()
 
     def _report_change(self) -> None:
         """Publish diagnostics at once when the health changed, at most every 0.1 s."""
         if self._health() != self._reported and time.monotonic() - self._reported_at_s > 0.1:
             self.publish_diagnostics()
 
-    def publish_diagnostics(self, periodic: bool = False) -> None:
-        """Publish the counters; a periodic call starts a new window for the warning level."""
+    def publish_diagnostics(self) -> None:
+        """Publish the health and the counters."""
         status = DiagnosticStatus(
             name=f"{self.get_fully_qualified_name().lstrip('/')}: control", hardware_id="wx250s"
         )
         self._reported = self._health()
         self._reported_at_s = time.monotonic()
         status.level, status.message = self._reported
-        if periodic:
-            self._refused_before = self._refused()
         values: dict[str, Any] = {
             "mode": self._control.mode.value if self._active and self._control else "off",
             "reason": self._control.reason if self._control else "",
             "commands": self._counts["commands"],
             "accepted": self._counts["accepted"],
+            "lost": self._counts["lost"],
+            "refused": self._refused(),
+            "refusing_s": f"{self._refusing_s():.2f}",
             **{f"refused_{c}": self._counts[f"refused_{c}"] for c in _REFUSALS},
             "last_refusal": self._last_refusal,
             "joint_states_fault": self._counts["joint_states_fault"],
@@ -650,13 +756,17 @@ class ArmController(LifecycleNode):
         if self._fault:
             return DiagnosticStatus.ERROR, self._fault
         if self._rival_nodes:
-            return DiagnosticStatus.ERROR, (
-                f"{', '.join(self._rival_nodes)} publishes commands for the same arm"
-            )
-        if self._refused() > self._refused_before:
+            return DiagnosticStatus.ERROR, self._rivalry()
+        if time.monotonic() - self._refused_at_s < _REFUSAL_SHOWN_S:
             return DiagnosticStatus.WARN, self._last_refusal
         reason = self._control.reason
         return DiagnosticStatus.OK, self._control.mode.value + (f": {reason}" if reason else "")
+
+
+def _gid(info: MessageInfo) -> bytes:
+    """Identify the publisher of a message; before ROS 2 Kilted all look alike."""
+    gid = info.get("publisher_gid")
+    return b"" if gid is None else bytes(gid["data"])
 
 
 def _stamp_s(header: Header) -> float:

@@ -7,9 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
-from widowx_control.arm_control import STEP_RANGE_S
+from widowx_control.arm_control import ROBOT, STEP_RANGE_S
 from widowx_control.bridge_spaces import ACTION_NAMES
+
+_NEW_ORDER: Final = 3
+"""So many commands in a row that are in order among themselves, but before the last one that
+passed, come from a clock that went back; fewer are late."""
 
 
 class GateCode(StrEnum):
@@ -32,6 +37,8 @@ class GateVerdict:
 
     code: GateCode
     reason: str = ""
+    action: tuple[float, ...] = ()
+    """The values in the order of `ACTION_NAMES`, of a command that passed."""
 
     @property
     def passed(self) -> bool:
@@ -54,11 +61,15 @@ class CommandGate:
         self._future_tolerance_s = future_tolerance_s
         self._frame = frame
         self._last_stamp_s = -math.inf
+        self._last_now_s = -math.inf
+        self._late_stamps_s: list[float] = []
         self.counters: Counter[str] = Counter()
+        self.notice = ""
+        """That a clock went back, once; whoever logs it empties it."""
 
     def reset(self) -> None:
         """Forget the last stamp (not the counters), e.g. when the controller is activated."""
-        self._last_stamp_s = -math.inf
+        self._last_stamp_s = self._last_now_s = -math.inf
 
     def check(
         self,
@@ -72,18 +83,39 @@ class CommandGate:
         """Judge one command.
 
         Args:
-            names: names of the values, in their order.
+            names: names of the values, in their order, which may be any.
             values: the command.
             frame: frame_id of the command.
             step_s: time that the motion should take.
             stamp_s: time of the observation that caused the command.
             now_s: present time on the same clock.
         """
+        self._follow_clock(now_s)
         verdict = self._judge(names, values, frame, step_s, stamp_s, now_s)
         self.counters[verdict.code.value] += 1
         if verdict.passed:
             self._last_stamp_s = stamp_s
+            self._late_stamps_s = []
         return verdict
+
+    def _follow_clock(self, now_s: float) -> None:
+        """Begin anew after a step back of the clock: every right stamp is before the last one."""
+        back_s = self._last_now_s - now_s
+        if back_s > self._future_tolerance_s:
+            self._begin_anew(f"the clock went back by {back_s:.1f} s")
+        self._last_now_s = now_s
+
+    def _begin_anew(self, cause: str) -> None:
+        self._last_stamp_s = -math.inf
+        self.counters["clock_went_back"] += 1
+        self.notice = f"{cause}: the order of commands begins anew"
+
+    def _sender_went_back(self, stamp_s: float) -> bool:
+        """Tell a sender whose clock went back from commands that are late."""
+        if self._late_stamps_s and stamp_s < self._late_stamps_s[-1]:
+            self._late_stamps_s = []
+        self._late_stamps_s.append(stamp_s)
+        return len(self._late_stamps_s) >= _NEW_ORDER
 
     def _judge(
         self,
@@ -94,10 +126,11 @@ class CommandGate:
         stamp_s: float,
         now_s: float,
     ) -> GateVerdict:
-        if tuple(names) != ACTION_NAMES:
+        if sorted(names) != sorted(ACTION_NAMES):
             return GateVerdict(
                 GateCode.WRONG_NAMES,
-                f"names are [{', '.join(names)[:200]}], expected [{', '.join(ACTION_NAMES)}]",
+                f"names are [{', '.join(names)[:200]}], expected [{', '.join(ACTION_NAMES)}] "
+                "in any order",
             )
         if len(values) != len(ACTION_NAMES):
             return GateVerdict(
@@ -110,25 +143,29 @@ class CommandGate:
             return GateVerdict(
                 GateCode.WRONG_FRAME, f"frame_id is {frame[:40]!r}, expected {self._frame!r}"
             )
-        low, high = STEP_RANGE_S
-        if not low <= step_s <= high:
+        if not ROBOT.executes(step_s):
+            low, high = STEP_RANGE_S
             return GateVerdict(GateCode.BAD_STEP, f"step_s is {step_s}, expected {low} .. {high} s")
         age_s = now_s - stamp_s
-        if age_s < -self._future_tolerance_s:
+        # Written so that an age of NaN is refused too.
+        if not age_s >= -self._future_tolerance_s:
             return GateVerdict(
                 GateCode.FUTURE_STAMP,
                 f"stamped {-age_s:.3f} s in the future (tolerance {self._future_tolerance_s} s); "
                 "are the clocks of the machines synchronised?",
             )
-        if age_s > self._max_age_s:
+        if not age_s <= self._max_age_s:
             return GateVerdict(
                 GateCode.STALE,
                 f"the observation is {age_s:.3f} s old, limit {self._max_age_s} s",
             )
-        if stamp_s < self._last_stamp_s:
-            return GateVerdict(
-                GateCode.OUT_OF_ORDER,
-                f"the observation is {self._last_stamp_s - stamp_s:.3f} s older than that of "
-                "the last command",
-            )
-        return GateVerdict(GateCode.PASSED)
+        back_s = self._last_stamp_s - stamp_s
+        if back_s > 0:
+            if not self._sender_went_back(stamp_s):
+                return GateVerdict(
+                    GateCode.OUT_OF_ORDER,
+                    f"the observation is {back_s:.3f} s older than that of the last command",
+                )
+            self._begin_anew(f"the stamps of commands went back by {back_s:.3f} s")
+        value_of = dict(zip(names, values, strict=True))
+        return GateVerdict(GateCode.PASSED, action=tuple(value_of[name] for name in ACTION_NAMES))
