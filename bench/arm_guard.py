@@ -5,7 +5,7 @@
 Three processes exchange real messages: a stand-in for the driver publishes joint_states at 100 Hz,
 a sender streams joint positions at 50 Hz, and the guard is between them. The same stream then goes
 to the driver directly; the difference is the guard's. Prints a table, then name=value lines; writes
-bench/results/arm_guard.json.
+`arm_guard.json`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from interbotix_xs_msgs.srv import RegisterValues
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from result_files import add_results_option, write_result
 from sensor_msgs.msg import JointState
 from widowx_control.guard.checks import GuardConfig
 from widowx_control.guard.core import CommandTimes, Guard, Measurement
@@ -183,6 +184,7 @@ def main() -> None:
     parser.add_argument("--duration_s", type=float, default=30.0)
     parser.add_argument("--domain", type=int, default=77)
     parser.add_argument("--send", help=argparse.SUPPRESS)
+    add_results_option(parser)
     arguments = parser.parse_args()
     if arguments.send:
         send(arguments.send, arguments.duration_s)
@@ -203,9 +205,8 @@ def main() -> None:
         result |= {f"{name}_{key}_ms": value for key, value in row.items()}
     for key, value in result.items():
         print(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}")
-    path = ROOT / "bench" / "results" / "arm_guard.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    content = json.dumps(result, indent=2) + "\n"
+    write_result("arm_guard.json", content, arguments.update_results)
 
 
 if __name__ == "__main__":

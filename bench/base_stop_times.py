@@ -9,7 +9,7 @@ service. Each fault is done while the base drives, and the time is taken until t
 rest: on the serial line of the Kobuki, on `/api/sport/request` of the Go2. For the Kobuki also the
 time until its wheels stand.
 
-Prints a table and, as its last line, `name=value` pairs; writes `results/base_stop_times.md` and
+Prints a table and, as its last line, `name=value` pairs; writes `base_stop_times.md` and
 `.json`.
 """
 
@@ -41,6 +41,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from result_files import add_results_option, write_result
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from unitree_api.msg import Request
@@ -344,6 +345,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bases", nargs="+", default=["kobuki", "go2"], choices=["kobuki", "go2"])
+    add_results_option(parser)
     options = parser.parse_args()
     measure = {"kobuki": kobuki, "go2": go2}
     found = {base: measure[base](options.repeats, options.seed) for base in options.bases}
@@ -356,10 +358,9 @@ def main() -> int:
     for base, times in found.items():
         lines += [*table(base, times), ""]
     print("\n".join(lines))
-    results = ROOT / "bench" / "results"
-    results.mkdir(exist_ok=True)
-    (results / "base_stop_times.md").write_text("\n".join(lines))
-    (results / "base_stop_times.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_result("base_stop_times.md", "\n".join(lines), options.update_results)
+    content = json.dumps(found, indent=1) + "\n"
+    write_result("base_stop_times.json", content, options.update_results)
     longest = {
         base: max(max(times["told_ms"]) for times in faults.values())
         for base, faults in found.items()

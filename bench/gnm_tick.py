@@ -17,7 +17,7 @@ rounds to three digits; and with `provider:=cpu`, ONNX Runtime in single precisi
 Each runs in a process of its own, in alternating rounds: idle threads of one library disturb the
 other. All of them get as many threads as the machine has cores, and then a single one, which is
 what the navigator takes by default. The sizes of the map are measured with the shipped network.
-Prints a table and, as its last line, `name=value` pairs; writes `bench/results/gnm_tick.json`.
+Prints a table and, as its last line, `name=value` pairs; writes `gnm_tick.json`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 import psutil
 from numpy.typing import NDArray
+from result_files import add_results_option, write_result
 
 ROOT = Path(__file__).resolve().parents[1]
 CAMERA = (120, 160, 3)
@@ -279,6 +280,7 @@ def main() -> int:
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--provider", default="fastest", help=argparse.SUPPRESS)
+    add_results_option(parser)
     options = parser.parse_args()
     measured = (options.candidates, options.ticks, options.threads)
     if options.role == "network":
@@ -343,9 +345,7 @@ def main() -> int:
         "cpu_ratio": cpu_ratio,
         "growth": growth,
     }
-    results = ROOT / "bench" / "results"
-    results.mkdir(exist_ok=True)
-    (results / "gnm_tick.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_result("gnm_tick.json", json.dumps(found, indent=1) + "\n", options.update_results)
     shown = {
         **{name: f"{ratio:.1f}" for name, ratio in ratios.items()},
         "cpu_ratio": f"{cpu_ratio:.1f}",

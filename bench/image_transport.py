@@ -24,6 +24,7 @@ import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from result_files import add_results_option, write_result
 from sensor_msgs.msg import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -162,6 +163,7 @@ def main() -> int:
     parser.add_argument("--role", choices=["publish", "subscribe"], help=argparse.SUPPRESS)
     parser.add_argument("--reliability", choices=list(RELIABILITY), help=argparse.SUPPRESS)
     parser.add_argument("--domain", type=int, default=80, help="first ROS domain to use")
+    add_results_option(parser)
     options = parser.parse_args()
     if options.role == "publish":
         publish(options.reliability, options.duration_s)
@@ -181,10 +183,8 @@ def main() -> int:
                 f"{row.latency_p99_ms or float('nan'):8.2f}",
                 flush=True,
             )
-    results = ROOT / "bench" / "results"
-    results.mkdir(exist_ok=True)
-    file = results / "image_transport.json"
-    file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    content = json.dumps([asdict(row) for row in rows], indent=1) + "\n"
+    write_result("image_transport.json", content, options.update_results)
     used = next(row for row in rows if (row.setting, row.reliability) == (PROFILE, "best_effort"))
     print(
         f"frames_lost={used.frames_lost} frames_expected={used.frames_expected} "

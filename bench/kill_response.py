@@ -41,6 +41,7 @@ from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from result_files import add_results_option, write_result
 from sensor_msgs.msg import JointState
 from servo_bus_emulator.control_socket import tell
 from std_srvs.srv import Trigger
@@ -376,11 +377,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="of each victim")
     parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=list(VICTIMS))
     parser.add_argument("--seed", type=int, default=0, help="of the moments and their order")
-    parser.add_argument(
-        "--output", type=Path, default=ROOT / "bench" / "results" / "kill_response.json"
-    )
     parser.add_argument("--prefix", default="", help="of the nodes' commands, e.g. 'chrt -r 5'")
     parser.add_argument("--log", type=Path, default=Path(os.devnull), help="output of the nodes")
+    add_results_option(parser)
     options = parser.parse_args()
     prefix = shlex.split(options.prefix)
     found, disturbed = measure(options.victims, options.kills, options.seed, options.log, prefix)
@@ -415,8 +414,8 @@ def main() -> int:
         "summary": summary,
         "kills": [asdict(kill) for kill in found],
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
+    content = json.dumps(result, indent=1) + "\n"
+    write_result("kill_response.json", content, options.update_results)
     pairs = {
         f"{victim}_worst_s": f"{row['commanded_worst_s']:.3f}" for victim, row in summary.items()
     }

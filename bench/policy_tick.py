@@ -43,6 +43,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from result_files import add_results_option, write_result
 from sensor_msgs.msg import CameraInfo, Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -366,6 +367,7 @@ def main() -> int:
     parser.add_argument("--duration_s", type=float, default=300.0)
     parser.add_argument("--role", choices=["bare", "camera"], help=argparse.SUPPRESS)
     parser.add_argument("--frames", type=int, default=0, help=argparse.SUPPRESS)
+    add_results_option(parser)
     options = parser.parse_args()
     if options.role == "bare":
         bare(options.model, options.duration_s)
@@ -391,10 +393,8 @@ def main() -> int:
     ):
         print(f"{label:32} {found[f'{key}_p50_ms']:8.2f} {found[f'{key}_p99_ms']:8.2f}")
     print(f"{'ONNX Runtime alone, no pauses':32} {found['bare_unpaced_p50_ms']:8.2f}")
-    results = ROOT / "bench" / "results"
-    results.mkdir(exist_ok=True)
-    file = results / f"policy_tick_{options.graph}.json"
-    file.write_text(json.dumps(found, indent=1) + "\n")
+    content = json.dumps(found, indent=1) + "\n"
+    write_result(f"policy_tick_{options.graph}.json", content, options.update_results)
     shown = {
         "ratio_p50": f"{ratio:.2f}",
         "observe_to_publish_p50_ms": f"{found['observe_to_publish_p50_ms']:.2f}",

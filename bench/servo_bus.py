@@ -7,7 +7,7 @@ the publish call to the last byte of the goal on the wire, both on the steady cl
 system allows it, emulator and client run at real-time priority, and so do the kernel's workers that
 carry the bytes of a pseudo-terminal: servos do not wait for a busy computer. A second measurement
 has the driver and those workers at ordinary priority. Prints tables, then name=value lines; writes
-bench/results/servo_bus.json.
+`servo_bus.json`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from interbotix_xs_msgs.srv import Reboot, RegisterValues
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from result_files import add_results_option, write_result
 from sensor_msgs.msg import JointState
 from servo_bus_emulator.remote import RemoteEmulator
 from std_srvs.srv import Trigger
@@ -617,8 +618,7 @@ def main() -> int:
     parser.add_argument("--duration_s", type=float, default=60.0, help="of the rate measurement")
     parser.add_argument("--noise_duration_s", type=float, default=20.0, help="1 %% damaged bytes")
     parser.add_argument("--seed", type=int, default=0)
-    results = Path(__file__).parent / "results" / "servo_bus.json"
-    parser.add_argument("--out", type=Path, default=results)
+    add_results_option(parser)
     arguments = parser.parse_args()
     loads = [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory() as folder:
@@ -659,8 +659,8 @@ def main() -> int:
         "faults": [asdict(row) for row in reactions],
         "damaged_line": [asdict(row) for row in deliveries],
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(content, indent=2) + "\n")
+    text = json.dumps(content, indent=2) + "\n"
+    write_result("servo_bus.json", text, arguments.update_results)
     return 0
 
 

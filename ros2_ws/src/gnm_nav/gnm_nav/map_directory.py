@@ -21,6 +21,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 from policy_server.image_conversion import ImageConverter, ImageError
+from policy_server.safetensors_writer import write_safetensors
 
 from gnm_nav.topological_map import (
     EDGE_DTYPE,
@@ -230,8 +231,7 @@ def _write(topological_map: TopologicalMap, directory: Path) -> None:
     put(IMAGES_FILE, lambda file: _write_images(file, topological_map.images))
     embeddings = topological_map.embeddings
     if embeddings is not None:
-        tensors = {"embeddings": np.ascontiguousarray(embeddings)}
-        put(EMBEDDINGS_FILE, lambda file: safetensors.numpy.save_file(tensors, file))
+        put(EMBEDDINGS_FILE, lambda file: write_safetensors(file, {"embeddings": embeddings}))
     if len(topological_map.pictures):
         (directory / PICTURES).mkdir()
         sums = []

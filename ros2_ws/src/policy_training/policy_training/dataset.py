@@ -1,7 +1,6 @@
 """Demonstration datasets on disk: `dataset.json` beside `shard-*.safetensors`.
 
-The module needs numpy and safetensors only, so that recorders and simulators can write datasets
-without a training framework.
+The module needs no training framework, so that recorders and simulators can write datasets.
 
 A shard holds whole episodes one after another. An episode of T actions fills T + 1 rows: the last
 row is the final observation and has NaN actions, so that the observation after every action exists.
@@ -29,7 +28,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from policy_server.safetensors_writer import write_safetensors
+from safetensors.numpy import load_file
 
 SCHEMA_VERSION = 1
 SHARD_ROWS = 4096
@@ -235,10 +235,10 @@ class DatasetWriter:
     def _write_shard(self) -> None:
         name = f"shard-{len(self._shards):05d}.safetensors"
         arrays = {
-            key: np.ascontiguousarray(np.concatenate([episode[key] for episode in self._pending]))
+            key: np.concatenate([episode[key] for episode in self._pending])
             for key in self._pending[0]
         }
-        save_file(arrays, self._path / name)
+        write_safetensors(self._path / name, arrays)
         self._shards.append(
             {"file": name, "rows": self._pending_rows, "sha256": _sha256(self._path / name)}
         )

@@ -38,10 +38,10 @@ def _collect_world(job: dict[str, Any]) -> list[dict[str, Any]]:
     """Drive all robots through one world; writes their shards and returns their descriptions."""
     from base_drivers.robot_config import load_robot
     from policy_server.preprocessing import crop_bicubic
+    from policy_server.safetensors_writer import write_safetensors
     from robot_sim.navigation import BaseSimulation, make_world
     from robot_sim.navigation.driving import drive
     from robot_sim.navigation.route import NoRoute, sample_route
-    from safetensors.numpy import save
 
     world = make_world(job["kind"], job["seed"])
     routes = []
@@ -91,15 +91,16 @@ def _collect_world(job: dict[str, Any]) -> list[dict[str, Any]]:
         tensors = {key: np.concatenate(values) for key, values in columns.items()}
         tensors["route_points_m"] = np.concatenate(lines).astype(np.float32)
         tensors["route_offsets"] = np.cumsum([0, *map(len, lines)]).astype(np.int64)
-        data = save(tensors)
         file = f"{job['kind']}-{job['seed']:05d}-{name}.safetensors"
         path = Path(job["out"]) / file
-        path.with_suffix(".part").write_bytes(data)
-        path.with_suffix(".part").rename(path)
+        part = path.with_suffix(".part")
+        write_safetensors(part, tensors)
+        digest = hashlib.sha256(part.read_bytes()).hexdigest()
+        part.rename(path)
         described.append(
             {
                 "file": file,
-                "sha256": hashlib.sha256(data).hexdigest(),
+                "sha256": digest,
                 "world": {"kind": job["kind"], "seed": job["seed"]},
                 "robot": name,
                 "spacing_m": robot.waypoint_spacing_m,
