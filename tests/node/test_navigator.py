@@ -10,10 +10,13 @@ import os
 import shutil
 import signal
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
 from gnm_nav.map_building import MapBuilder
 from gnm_nav.map_directory import save_map
 from nav_msgs.msg import Odometry, Path
@@ -28,6 +31,7 @@ from rclpy.clock import Clock
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
+from spun_nodes import SpunNodes
 from visualization_msgs.msg import MarkerArray
 
 SPACING_M = 0.1
@@ -41,7 +45,8 @@ class Around(Node):
         super().__init__("around", context=context, use_global_arguments=False)
         self.steps = 2.0
         self.camera = "alive"  # alive, off, frozen, black, white, mono8, broken
-        self.offset_s = 0.0
+        self.stamp_of = lambda now_ns: now_ns
+        self.odometry_yaw = 0.0
         self.moves_by_itself = 0.0  # steps per second, as the odometry says
         self.paths = []  # (receive time [s], message)
         self.statuses = []
@@ -87,6 +92,7 @@ class Around(Node):
         odometry = Odometry()
         odometry.header.stamp.sec, odometry.header.stamp.nanosec = divmod(stamp_ns, 10**9)
         odometry.twist.twist.linear.x = (pace + self.moves_by_itself) * SPACING_M
+        odometry.pose.pose.orientation.z = self.odometry_yaw
         self.odometry.publish(odometry)
         if self.camera == "off":
             return
@@ -105,7 +111,7 @@ class Around(Node):
         self._last_image = image
         message = Image(height=120, width=160, encoding=encoding, step=480)
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(
-            stamp_ns + round(self.offset_s * 1e9), 10**9
+            self.stamp_of(stamp_ns), 10**9
         )
         message.data = array.array("B", np.ascontiguousarray(image).tobytes())
         self.images.publish(message)
@@ -201,6 +207,19 @@ def make_rig(free_domain, files, monkeypatch):
     yield make
     for rig in rigs:
         rig.close()
+
+
+@pytest.fixture
+def beside(free_domain):
+    """Makes another node, of another DDS participant as another process has."""
+
+    @contextmanager
+    def make(name):
+        nodes = SpunNodes(free_domain)
+        yield nodes.add(rclpy.create_node(name, context=nodes.context))
+        nodes.close()
+
+    return make
 
 
 def recovers(path):
@@ -377,13 +396,49 @@ def test_a_short_gap_of_the_camera_is_a_pause(make_rig):
     assert result.reason == Reason.REASON_REACHED, result.message
 
 
-def test_stamps_of_another_clock_are_not_driven_by(make_rig):
+@pytest.mark.parametrize(
+    ("stamps", "said"),
+    [
+        (lambda now_ns: now_ns - 3 * 10**9, "3.0"),
+        (lambda now_ns: now_ns + 3 * 10**9, "ahead of the clock"),
+        (lambda now_ns: 0, "no stamp (0)"),
+        (lambda now_ns: 10**18, "the stamp of those before"),
+    ],
+)
+def test_stamps_that_are_not_of_now_are_told_and_not_driven_by(make_rig, stamps, said):
     rig = make_rig(camera_grace_s=0.5)
-    rig.around.offset_s = -3.0
+    rig.around.stamp_of = stamps
     rig.activate()
+
+    def told():
+        last = rig.around.diagnostics[-1] if rig.around.diagnostics else None
+        return last is not None and last.level == last.WARN and said in last.message
+
+    # Before anybody asks for a goal.
+    assert wait_until(told)
     result = rig.navigate(goal_node="last")
-    assert result.reason == Reason.REASON_STALE_CAMERA
+    assert result.reason == Reason.REASON_STALE_CAMERA and said in result.message
     assert not any(m.poses for _, m in rig.around.paths)
+
+
+def test_inputs_of_another_type_and_bad_odometry_are_told(make_rig, beside):
+    rig = make_rig()
+    around = rig.around
+    around.odometry_yaw = math.nan
+    rig.activate()
+
+    def told(*texts):
+        last = around.diagnostics[-1] if around.diagnostics else None
+        return (
+            last is not None and last.level == last.WARN and all(t in last.message for t in texts)
+        )
+
+    assert wait_until(lambda: told("odometry is not used"))
+    around.odometry_yaw = 0.0
+    with beside("localisation") as other:
+        other.create_publisher(PoseStamped, "odom", 1)
+        said = "/odom is published as geometry_msgs/msg/PoseStamped by /localisation"
+        assert wait_until(lambda: told(said))
 
 
 def test_a_place_off_the_map_is_lost(make_rig):

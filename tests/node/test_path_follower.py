@@ -11,6 +11,7 @@ from nav_msgs.msg import Odometry, Path
 from node_rig import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, NodeRig, wait_until
 from rclpy.clock import Clock
 from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMessage
 
 
@@ -42,6 +43,7 @@ class Around(Node):
         self.frame = "base_link"
         self.stamp_offset_s = 0.0
         self.odometry = None
+        self.odometry_offset_s = 0.0
         self.clock_rate = clock_rate
         self.clock_s = 10.0
         self.commands = []  # (receive time [s], message)
@@ -67,7 +69,8 @@ class Around(Node):
         stamp_ns = self.now_ns() + round(self.stamp_offset_s * 1e9)
         if self.odometry is not None:
             message = Odometry()
-            message.header.stamp.sec, message.header.stamp.nanosec = divmod(self.now_ns(), 10**9)
+            odometry_ns = self.now_ns() + round(self.odometry_offset_s * 1e9)
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(odometry_ns, 10**9)
             x, y, yaw = self.odometry
             message.pose.pose.position.x, message.pose.pose.position.y = x, y
             message.pose.pose.orientation.z = math.sin(yaw / 2)
@@ -181,6 +184,33 @@ def test_bad_paths_are_refused_counted_and_stop_the_robot(make_rig, change, code
     assert rig.process.poll() is None
 
 
+def told(around, *texts):
+    """Whether a warning in /diagnostics says all this."""
+    last = around.diagnostics[-1] if around.diagnostics else None
+    return last is not None and last.level != last.OK and all(t in last.message for t in texts)
+
+
+def test_best_effort_paths_are_followed_and_what_cannot_be_heard_is_told(make_rig):
+    rig = make_rig()
+    around = rig.around
+    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    around.destroy_publisher(around.paths)
+    around.paths = around.create_publisher(Path, "waypoints", best_effort)
+    around.waypoints = straight()
+    rig.activate()
+    assert wait_until(lambda: around.speed() > 0.2)
+    around.odometry, around.odometry_offset_s = (0.0, 0.0, 0.0), 50.0
+    assert wait_until(lambda: told(around, "odometry is not used", "ahead of the clock"))
+    around.odometry_offset_s = 0.0
+    around.odometry = (math.nan, 0.0, 0.0)
+    assert wait_until(lambda: told(around, "odometry is not used", "no number"))
+    around.odometry = None
+    around.frame = "odom"
+    assert wait_until(lambda: told(around, 'path refused: found a path in the frame "odom"'))
+    around.create_publisher(Path, "waypoints", 1)
+    assert wait_until(lambda: told(around, "/waypoints has 2 senders", "/around"))
+
+
 def test_an_empty_path_stops_at_once(make_rig):
     rig = make_rig()
     around = rig.around
@@ -231,6 +261,7 @@ def test_a_standing_clock_stops_the_robot(make_rig):
     assert wait_until(lambda: around.speed() > 0.2)
     around.clock_rate = 0.0000001
     assert stop_time_s(around, time.monotonic()) <= 0.45
+    assert wait_until(lambda: told(around, "simulated time stands", "/clock"))
 
 
 def test_is_not_activated_beside_another_source_of_commands(make_rig):

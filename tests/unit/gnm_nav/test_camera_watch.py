@@ -104,3 +104,26 @@ def test_the_same_picture_is_late_only_while_the_robot_moves(moves):
         watch.moving(moves, now, now)
         watch.push(picture(min(index, 17)), now, now)
     assert watch.is_late(now) == moves
+
+
+@pytest.mark.parametrize(
+    ("stamp", "said"),
+    [(lambda now: 0.0, "no stamp (0)"), (lambda now: 5.0, "the stamp of those before, 5.000")],
+)
+def test_stamps_of_zero_and_stamps_that_stand_are_named(stamp, said):
+    watch = CameraWatch(CameraLimits(timeout_s=0.2))
+    for index in range(10):
+        now = 5.0 + 0.1 * index
+        watch.push(picture(index), stamp(now), now)
+    fault = watch.check(now, now)
+    assert fault.problem is CameraProblem.STALE and said in fault.message
+
+
+def test_a_frozen_camera_is_found_after_the_clock_was_set_back():
+    watch = CameraWatch(CameraLimits(frozen_s=0.15))
+    watch.push(picture(1), 500.0, 500.0)
+    for index in range(8):
+        now = 5.0 + 0.1 * index
+        watch.moving(True, now, now)
+        watch.push(picture(1), now, now)
+    assert problem(watch, now) is CameraProblem.FROZEN

@@ -86,6 +86,7 @@ class CameraWatch:
         """Forget every image."""
         self._stamp_s = math.nan
         self._arrived_s = -math.inf
+        self._advanced_s = -math.inf
         self._changed_s = -math.inf
         self._gaps_s: deque[float] = deque(maxlen=_PERIODS)
         self._sample: NDArray[np.uint8] | None = None
@@ -110,6 +111,10 @@ class CameraWatch:
             self._sample = sample.copy()
             self._picture = self._examine(sample)
             self._frozen = None
+        # A clock that was set back would make the same picture new for as long.
+        self._same_since_s = min(self._same_since_s, stamp_s)
+        if stamp_s != self._stamp_s:
+            self._advanced_s = steady_s
         self._stamp_s = stamp_s
         self._gaps_s.append(steady_s - self._arrived_s)
         self._arrived_s = steady_s
@@ -170,11 +175,11 @@ class CameraWatch:
             return CameraFault(CameraProblem.MISSING, "no image has arrived yet")
         age_s = now_s - self._stamp_s
         silence_s = steady_s - self._arrived_s
-        if max(age_s, silence_s) > limits.timeout_s:
+        if not max(age_s, silence_s) <= limits.timeout_s:
             return CameraFault(
                 CameraProblem.STALE,
-                f"the newest image is {age_s:.2f} s old and came {silence_s:.2f} s ago, expected "
-                f"at most {limits.timeout_s:g} s",
+                f"the newest image {self._describe(age_s, silence_s, steady_s)}, expected at most "
+                f"{limits.timeout_s:g} s",
             )
         if age_s < -limits.future_tolerance_s:
             return CameraFault(
@@ -192,3 +197,13 @@ class CameraWatch:
             )
         # Until another picture comes: the robot now stands, which alone would explain this one.
         return self._frozen
+
+    def _describe(self, age_s: float, silence_s: float, steady_s: float) -> str:
+        if silence_s <= self.limits.timeout_s:
+            if self._stamp_s == 0.0:
+                return "has no stamp (0): its driver must stamp it"
+            if steady_s - self._advanced_s > self.limits.timeout_s:
+                return (
+                    f"has the stamp of those before, {self._stamp_s:.3f}, and is {age_s:.2f} s old"
+                )
+        return f"is {age_s:.2f} s old and came {silence_s:.2f} s ago"

@@ -123,6 +123,17 @@ class Journey:
             self.end_search()
         return float(np.clip(1.0 - remaining_steps / self.first_steps, 0.0, 1.0))
 
+    def shift_clock(self, by_s: float) -> None:
+        """The clock was set: what began before lasts as long as it would have."""
+        self.progress_at_s += by_s
+        for name in ("lost_since_s", "looking_since_s", "still_since_s"):
+            if (since_s := getattr(self, name)) is not None:
+                setattr(self, name, since_s + by_s)
+        if self.nudge is not None:
+            self.nudge.back_until_s += by_s
+            self.nudge.turn_until_s += by_s
+            self.nudge.drive_until_s += by_s
+
     def end_search(self) -> None:
         """The next search begins anew."""
         self.searched_rad = 0.0

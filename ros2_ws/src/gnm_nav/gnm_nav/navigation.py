@@ -125,6 +125,14 @@ class NavigationCore:
         """Start a new context, e.g. after the camera failed."""
         self._context.clear()
 
+    def shift_clock(self, by_s: float) -> None:
+        """The clock of the image stamps was set by so much; the frames before are forgotten."""
+        self._context.clear()
+        if self._last_tick_s is not None:
+            self._last_tick_s += by_s
+        if self._journey is not None:
+            self._journey.shift_clock(by_s)
+
     def forget_place(self, node: int | None = None) -> None:
         """Be lost; or believe to be at a node that somebody names."""
         self._reckoning.forget()

@@ -38,6 +38,8 @@ _INBOX_IMAGES = 64
 _INBOX_ODOMETRY = 256
 _END_WAIT_S = 10.0
 _NO_ODOMETRY_S = 1.0
+_SET_BACK_S = 0.5
+"""A clock that goes back by more was set; by less, two threads have read it in turn."""
 _SET_OFF_S = 1.0
 """Without odometry, a robot that is told to drive counts as moving after so long."""
 
@@ -181,6 +183,7 @@ class NavigationRunner:
         publish: sends a path; called from both threads, never at the same time.
         on_tick: told of each tick, in the worker's thread.
         on_error: told of an inference that failed, in the worker's thread.
+        on_clock_set: told by how much the clock was set back [s], in either thread.
     """
 
     def __init__(
@@ -192,6 +195,7 @@ class NavigationRunner:
         publish: Callable[[PathOut], None],
         on_tick: Callable[[TickReport], None],
         on_error: Callable[[str], None],
+        on_clock_set: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.settings = settings
         self._core = core
@@ -200,6 +204,7 @@ class NavigationRunner:
         self._publish = publish
         self._on_tick = on_tick
         self._on_error = on_error
+        self._on_clock_set = on_clock_set
         self._lock = threading.RLock()
         self._inbox: deque[tuple[NDArray[np.uint8], float]] = deque(maxlen=_INBOX_IMAGES)
         self._odometry_inbox: deque[StampedPose] = deque(maxlen=_INBOX_ODOMETRY)
@@ -210,6 +215,8 @@ class NavigationRunner:
         self._fault: CameraFault | None = None
         self._fault_since_s = math.inf
         self._odometry_s = -math.inf
+        self._now_s = -math.inf
+        self._set_back_s = 0.0
         self._decision = NavigationDecision(NavigationState.IDLE)
         self._stop: StopSignal | None = None
         self._closing = False
@@ -243,6 +250,8 @@ class NavigationRunner:
             self._path = None
             self._fault = None
             self._fault_since_s = time.monotonic()
+            self._now_s = -math.inf
+            self._set_back_s = 0.0
             self._closing = False
         self._thread = threading.Thread(target=self._run, name="navigation", daemon=True)
         self._thread.start()
@@ -335,6 +344,12 @@ class NavigationRunner:
     # --- shared; the lock is held ------------------------------------------------------------
 
     def _look(self, now_s: float, steady_s: float) -> CameraFault | None:
+        if now_s < self._now_s - _SET_BACK_S:
+            # By its old stamp, the path would hold until the clock has caught up.
+            self._hold()
+            self._set_back_s += now_s - self._now_s
+            self._on_clock_set(self._now_s - now_s)
+        self._now_s = now_s
         fault = self._watch.check(now_s, steady_s)
         if fault is None:
             self._fault_since_s = math.inf
@@ -408,12 +423,21 @@ class NavigationRunner:
             self._inbox.clear()
             self._odometry_inbox.clear()
             fault = self._look(now_s, time.monotonic())
+            set_by_s, self._set_back_s = self._set_back_s, 0.0
+        if set_by_s:
+            core.shift_clock(set_by_s)
+            if goal is not None and goal.started_s is not None:
+                goal.started_s += set_by_s
         if goal is not None and not self._prepare(core, goal, now_s):
             return
+        # What lies ahead of the clock must not be remembered: all that is right would be older.
+        latest_s = now_s + self._watch.limits.future_tolerance_s
         for pose in odometry:
-            core.push_odometry(*pose)
+            if pose[0] <= latest_s:
+                core.push_odometry(*pose)
         for frame, stamp_s in images:
-            core.push_frame(frame, stamp_s)
+            if stamp_s <= latest_s:
+                core.push_frame(frame, stamp_s)
         start_s = time.perf_counter()
         failure = ""
         flat = fault is not None and fault.problem is CameraProblem.FLAT

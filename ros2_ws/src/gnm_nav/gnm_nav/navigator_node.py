@@ -23,6 +23,7 @@ from policy_server.bundle import MODEL_PATH_VARIABLE, find_bundle, model_search_
 from policy_server.engine import PROVIDER_NAMES, ProviderWarning
 from policy_server.episode import StopSignal
 from policy_server.image_conversion import ImageConverter, ImageError
+from policy_server.input_watch import InputWatch
 from policy_server.navigation_model import NavigationModel, load_navigation_model
 from policy_server.node_parameters import (
     NodeParameter,
@@ -65,6 +66,7 @@ from gnm_nav.navigation_view import (
     waypoint_path,
 )
 from gnm_nav.node_main import run_node
+from gnm_nav.odometry_gate import OdometryGate
 from gnm_nav.planar_pose import odometry_pose
 from gnm_nav.topological_map import MapError, MapModel, TopologicalMap
 
@@ -239,6 +241,9 @@ class NavigatorNode(LifecycleNode):
         self._bad_images = 0
         self._converter = ImageConverter(self._say_warning)
         self._inference_failures = 0
+        self._odometry = OdometryGate()
+        self._watch = InputWatch(self)
+        self._problems: list[str] = []
         self._graph_sent_s = -math.inf
         self._graph_readers = 0
         self._route_sent: list[int] = []
@@ -268,7 +273,7 @@ class NavigatorNode(LifecycleNode):
         ]
         # Steady: a node whose simulated clock stands must still say so.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
+        self.create_timer(1.0, self._watch_inputs, clock=self._steady)
 
     # --- lifecycle -------------------------------------------------------------------------
 
@@ -316,6 +321,7 @@ class NavigatorNode(LifecycleNode):
             self._send_path,
             self._on_tick,
             self._on_inference_error,
+            self._on_clock_set,
         )
         nodes = f"map {loaded.name} with {len(loaded)} nodes" if loaded else "no map"
         self.get_logger().info(f"{spec.name} ({spec.kind}) for {self._robot.name}, {nodes}")
@@ -356,12 +362,17 @@ class NavigatorNode(LifecycleNode):
         self._report = None
         self._images = self._bad_images = self._inference_failures = 0
         self._graph_sent_s = -math.inf
+        self._odometry.reset()
         result = super().on_activate(state)
         self._runner.start()
         self._active = True
+        watch = self._watch
         self._entities = [
-            self.create_subscription(Image, "camera/image_raw", self._on_image, _NEWEST),
-            self.create_subscription(Odometry, "odom", self._on_odometry, _NEWEST),
+            watch.add(
+                self.create_subscription(Image, "camera/image_raw", self._on_image, _NEWEST),
+                "choose another camera_topic, or let the driver publish images as they are",
+            ),
+            watch.add(self.create_subscription(Odometry, "odom", self._on_odometry, _NEWEST)),
             self.create_timer(1.0 / BEAT_HZ, self._beat, clock=self._steady),
         ]
         self._say_fault("")
@@ -397,6 +408,8 @@ class NavigatorNode(LifecycleNode):
             destroy = self.destroy_timer if hasattr(entity, "reset") else self.destroy_subscription
             destroy(entity)
         self._entities = []
+        self._watch.clear()
+        self._problems = []
 
     def _release(self) -> None:
         self._runner = None
@@ -444,7 +457,9 @@ class NavigatorNode(LifecycleNode):
             math.hypot(twist.linear.x, twist.linear.y) > _MOVING_M_S
             or abs(twist.angular.z) > _MOVING_RAD_S
         )
-        self._runner.push_odometry(odometry_pose(message), moves)
+        pose = odometry_pose(message)
+        if self._odometry.accept(pose, self._now_s(), time.monotonic()):
+            self._runner.push_odometry(pose, moves)
 
     def _beat(self) -> None:
         if self._runner is not None and self._active:
@@ -607,6 +622,11 @@ class NavigatorNode(LifecycleNode):
         self._inference_failures += 1
         self.get_logger().error(f"inference failed: {message}", throttle_duration_sec=2.0)
 
+    def _on_clock_set(self, back_s: float) -> None:
+        self.get_logger().warning(
+            f"the clock was set back by {back_s:.2f} s: images and odometry begin anew"
+        )
+
     def _on_tick(self, report: TickReport) -> None:
         """Publish what a tick found; called in the worker's thread."""
         self._report = report
@@ -668,6 +688,13 @@ class NavigatorNode(LifecycleNode):
             self.get_logger().error(message)
         self._publish_diagnostics()
 
+    def _watch_inputs(self) -> None:
+        self._problems = self._watch.problems() if self._active else []
+        if self._active and (problem := self._odometry.problem(time.monotonic())):
+            self.get_logger().warning(problem, throttle_duration_sec=10.0)
+            self._problems.append(problem)
+        self._publish_diagnostics()
+
     def _publish_diagnostics(self) -> None:
         report, runner, model = self._report, self._runner, self._model
         level, message = DiagnosticStatus.OK, "unconfigured"
@@ -702,6 +729,10 @@ class NavigatorNode(LifecycleNode):
                     values["camera"] = report.fault.problem.value
                 if report.failure:
                     level = DiagnosticStatus.ERROR
+            if self._problems:
+                level = max(level, DiagnosticStatus.WARN)
+                message = "; ".join([message, *self._problems])
+            values |= {f"odometry_refused_{c}": n for c, n in self._odometry.refused.items()}
         if self._fault:
             level, message = DiagnosticStatus.ERROR, self._fault
         diagnostic = DiagnosticStatus(

@@ -261,7 +261,8 @@ class PathFollower:
         if age_s > self.settings.path_timeout_s:
             raise PathError(
                 "stale",
-                f"found a path {age_s:.2f} s old, expected at most "
+                f"found a path {'without a stamp (0)' if stamp_s == 0.0 else f'{age_s:.2f} s old'}"
+                ", expected at most "
                 f"{self.settings.path_timeout_s:g} s",
             )
         if age_s < -self.settings.future_tolerance_s:

@@ -15,18 +15,21 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry, Path
 from policy_interfaces.msg import BaseContacts
+from policy_server.input_watch import InputWatch
 from policy_server.node_parameters import (
     NodeParameter,
     check_change,
     declare_parameters,
     unknown_overrides,
 )
+from policy_server.pacing import stalled_clock_message
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from gnm_nav.node_main import run_node
+from gnm_nav.odometry_gate import OdometryGate
 from gnm_nav.path_follower import (
     FollowerOutput,
     FollowerSettings,
@@ -43,6 +46,7 @@ _CLOCK_STEP_S = 0.02
 """Zero is sent when a simulated clock moves on by less than this in `_STALLED_CLOCK_S`."""
 _MAX_PERIOD_S = 0.1
 """An update after a pause must not make up for all of it at once."""
+_TOLD_S = 2.0
 
 PARAMETERS = (
     NodeParameter(
@@ -129,6 +133,10 @@ class PathFollowerNode(LifecycleNode):
         self._fault = ""
         self._said = FollowerState.QUIET
         self._refused: Counter[str] = Counter()
+        self._refusal = ("", -math.inf)
+        self._odometry = OdometryGate()
+        self._watch = InputWatch(self)
+        self._problems: list[str] = []
         self._output: FollowerOutput | None = None
         self._commands: Any = None
         self._entities: list[Any] = []
@@ -137,7 +145,7 @@ class PathFollowerNode(LifecycleNode):
         self._clock_stands = False
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        self.create_timer(1.0, self._watch_inputs, clock=steady)
 
     # --- lifecycle -------------------------------------------------------------------------
 
@@ -170,10 +178,17 @@ class PathFollowerNode(LifecycleNode):
             TwistStamped if self._stamped else Twist, "cmd_vel_nav", 1
         )
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        several = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+        watch = self._watch
+        # Best effort hears senders of both kinds; a path comes again and again.
         self._entities = [
-            self.create_subscription(Path, "waypoints", self._on_path, 1),
-            self.create_subscription(Odometry, "odom", self._on_odometry, newest),
-            self.create_subscription(BaseContacts, "contacts", self._on_contacts, 10),
+            watch.add(
+                self.create_subscription(Path, "waypoints", self._on_path, newest), one_sender=True
+            ),
+            watch.add(self.create_subscription(Odometry, "odom", self._on_odometry, newest)),
+            watch.add(
+                self.create_subscription(BaseContacts, "contacts", self._on_contacts, several)
+            ),
         ]
         self._report("")
         return TransitionCallbackReturn.SUCCESS
@@ -193,6 +208,8 @@ class PathFollowerNode(LifecycleNode):
             )
         self._follower.reset()
         self._refused.clear()
+        self._refusal = ("", -math.inf)
+        self._odometry.reset()
         self._said = FollowerState.QUIET
         self._last_update_s = None
         self._clock_seen = (-math.inf, 0.0)
@@ -236,6 +253,8 @@ class PathFollowerNode(LifecycleNode):
             destroy = self.destroy_timer if hasattr(entity, "reset") else self.destroy_subscription
             destroy(entity)
         self._entities = []
+        self._watch.clear()
+        self._problems = []
         if self._commands is not None:
             self.destroy_publisher(self._commands)
             self._commands = None
@@ -278,12 +297,15 @@ class PathFollowerNode(LifecycleNode):
 
     def _drop(self, code: str, message: str) -> None:
         self._refused[code] += 1
+        self._refusal = (f"path refused: {message}", time.monotonic())
         self.get_logger().error(f"path refused: {message}", throttle_duration_sec=5.0)
 
     def _on_odometry(self, message: Odometry) -> None:
         if self._follower is None:
             return
-        self._follower.add_odometry(*odometry_pose(message))
+        pose = odometry_pose(message)
+        if self._odometry.accept(pose, self._now_s(), time.monotonic()):
+            self._follower.add_odometry(*pose)
 
     def _on_contacts(self, message: BaseContacts) -> None:
         if self._follower is None or not self._active:
@@ -311,7 +333,7 @@ class PathFollowerNode(LifecycleNode):
             self._clock_seen = (now_s, steady_s)
         self._clock_stands = steady_s - self._clock_seen[1] > _STALLED_CLOCK_S
         if self._clock_stands:
-            self._follower.stop("the clock stands", steady_s)
+            self._follower.stop(stalled_clock_message(now_s), steady_s)
         period_s = min(max(now_s - last_s, 0.0), _MAX_PERIOD_S)
         self._send(self._follower.update(now_s, steady_s, period_s))
 
@@ -347,6 +369,19 @@ class PathFollowerNode(LifecycleNode):
 
     # --- status ----------------------------------------------------------------------------
 
+    def _watch_inputs(self) -> None:
+        problems = self._watch.problems() if self._active else []
+        steady_s = time.monotonic()
+        if self._active:
+            refusal, refused_s = self._refusal
+            refusals = [refusal] if steady_s - refused_s < _TOLD_S else []
+            if problem := self._odometry.problem(steady_s):
+                self.get_logger().warning(problem, throttle_duration_sec=10.0)
+                refusals.append(problem)
+            problems += refusals
+        self._problems = problems
+        self._publish_diagnostics()
+
     def _report(self, fault: str) -> None:
         self._fault = fault
         if fault:
@@ -369,7 +404,11 @@ class PathFollowerNode(LifecycleNode):
                     message = f"stopping: {output.reason}"
                     if "asked" not in output.reason:
                         level = DiagnosticStatus.WARN
+                if self._problems:
+                    level = max(level, DiagnosticStatus.WARN)
+                    message = "; ".join([message, *(p for p in self._problems if p not in message)])
                 values["odometry_used"] = bool(output and output.compensated)
+                values |= {f"odometry_refused_{c}": n for c, n in self._odometry.refused.items()}
             values |= {f"paths_refused_{code}": n for code, n in sorted(self._refused.items())}
         if self._fault:
             level, message = DiagnosticStatus.ERROR, self._fault

@@ -46,12 +46,18 @@ class SimulatedTickClock:
         return float(self._clock.now().nanoseconds) * 1e-9
 
     def wait_until(self, time_s: float) -> bool:
-        """Block until the simulated time is `time_s`; return False when stopped or stalled."""
+        """Block until the simulated time is `time_s`; return False when stopped or stalled.
+
+        A clock that goes back, as of a simulation that begins anew, ends the waiting, too: it would
+        last as long as the simulation has run.
+        """
+        began = self._clock.now()
         target = Time(nanoseconds=round(time_s * 1e9), clock_type=self._clock.clock_type)
         last_advance_s = time.monotonic()
         while not self._stop.event.is_set():
             self._advanced.clear()
-            if self._clock.now() >= target:
+            now = self._clock.now()
+            if now >= target or now < began:
                 return True
             if self._advanced.wait(_WAKE_S):
                 last_advance_s = time.monotonic()
