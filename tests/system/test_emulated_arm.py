@@ -1,12 +1,15 @@
 """`arm:=emulated`: the real driver on emulated servos, MuJoCo behind them, and what kills do."""
 
+import contextlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from interbotix_xs_msgs.srv import TorqueEnable
 from launched import wait_until
 from policy_interfaces.action import MoveToNamedPose
@@ -89,6 +92,34 @@ def test_torque_off_goes_limp_and_a_lost_bus_waits_for_the_rearm(start, watcher,
     code, message = move()
     assert code == MoveToNamedPose.Result.CODE_REACHED, message
     assert arm.process.poll() is None, arm.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "to_all"), [([], True), ([], False), (["guard:=true"], True)]
+)
+def test_an_interruption_ends_the_controller_before_what_it_commands(
+    start, tmp_path, arguments, to_all
+):
+    port = tmp_path / "ttyDXL"
+    control = Path(f"{port}.control")
+    arm = start(
+        *("launch", "widowx_bringup", "arm.launch.py", "arm:=emulated", f"port:={port}"), *arguments
+    )
+    arm.wait_for_line("the arm takes commands", START_S)
+
+    def profile():
+        return tell(control, "register 2 Profile_Acceleration")
+
+    before = profile()
+    # A terminal interrupts all processes of a launch, a program only the launch itself.
+    (os.killpg if to_all else os.kill)(arm.process.pid, signal.SIGINT)
+    last = before
+    with contextlib.suppress(OSError):  # until the emulator has ended
+        while True:
+            last = profile() or last
+    assert (before, last) == ("0", "300"), arm.output
+    arm.wait(START_S)
+    assert "was not restored" not in arm.output
 
 
 def test_whatever_is_killed_the_arm_stops_in_time(free_domain, tmp_path, monkeypatch):

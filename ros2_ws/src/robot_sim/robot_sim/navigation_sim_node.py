@@ -32,6 +32,7 @@ from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, LaserScan
 from tf2_msgs.msg import TFMessage
+from widowx_control.ending import serve_until_gone
 
 from robot_sim.navigation.base_simulation import BaseSimulation
 from robot_sim.navigation.real_time_loop import BaseState, RealTimeLoop
@@ -333,6 +334,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         while not stopped.is_set():
             executor.spin_once(timeout_sec=0.1)
+        if not failures:
+            serve_until_gone(node, ("cmd_vel_guard",), lambda: executor.spin_once(timeout_sec=0.05))
     finally:
         stopped.set()
         node.destroy_node()

@@ -42,6 +42,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
+from widowx_control.ending import serve_until_gone
 
 from robot_sim.scene_model import CAMERA_FOVY_DEG, IMAGE_HEIGHT, IMAGE_WIDTH
 from robot_sim.servo_bus import ServoBusOptions
@@ -516,6 +517,9 @@ def main(arguments: list[str] | None = None) -> int:
             spinner.join(timeout=1.0)
         else:
             _spin(executor, stopped)
+        if not failures:
+            users = ("arm_controller", "arm_guard", "xs_driver")
+            serve_until_gone(node, users, lambda: executor.spin_once(timeout_sec=0.05))
     finally:
         stopped.set()
         node.destroy_node()

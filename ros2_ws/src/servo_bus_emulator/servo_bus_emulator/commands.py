@@ -23,6 +23,7 @@ temperature ID CELSIUS                heat a servo
 voltage VOLTS                         change the supply
 noise KEY=VALUE ...                   corrupt, drop, truncate, delay (0..1), delay_s; none: quiet
 state                                 every servo as JSON
+register ID NAME                      value of a register of the control table
 writes                                writes since the last call as JSON: [time on the steady
                                       clock in s, packet id, instruction, parameters in hex]
 stalls                                delays of the emulator itself by the computer since the last
@@ -127,6 +128,10 @@ def _state(server: BusServer) -> str:
     return json.dumps(server.call(collect))
 
 
+def _register(server: BusServer, servo_id: str, name: str) -> str:
+    return str(server.call(lambda bus: bus.servo(int(servo_id)).table.get(name)))
+
+
 def _writes(server: BusServer) -> str:
     def take(bus: EmulatedBus) -> list[tuple[float, int, int, str]]:
         taken = [
@@ -159,6 +164,7 @@ _COMMANDS: Final[dict[str, Callable[..., str]]] = {
     "voltage": _voltage,
     "noise": _noise,
     "state": _state,
+    "register": _register,
     "writes": _writes,
     "stalls": _stalls,
     "help": _help,

@@ -35,6 +35,7 @@ from std_srvs.srv import Trigger
 
 from widowx_control.controller_config import ParameterSpec
 from widowx_control.controller_parameters import ParameterError, declare
+from widowx_control.ending import serve_until_gone
 from widowx_control.guard.checks import CHECKS, THRESHOLDS, GuardConfig
 from widowx_control.guard.core import (
     ARM,
@@ -399,6 +400,10 @@ def main() -> None:
     try:
         while not stop.is_set() and not node.failed.is_set():
             executor.spin_once(timeout_sec=0.2)
+        if not node.failed.is_set():
+            serve_until_gone(
+                node, ("arm_controller",), lambda: executor.spin_once(timeout_sec=0.05)
+            )
     finally:
         node.close()
         executor.shutdown()

@@ -37,6 +37,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from widowx_description import urdf_text
 
+from widowx_control.ending import serve_until_gone
 from widowx_control.gripper import finger_distance_m
 from widowx_control.xs_driver.command_node import CommandNode
 from widowx_control.xs_driver.configuration import (
@@ -404,6 +405,9 @@ def main(args: list[str] | None = None) -> int:
     try:
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.1)
+        serve_until_gone(
+            node, ("arm_controller", "arm_guard"), lambda: executor.spin_once(timeout_sec=0.05)
+        )
     finally:
         node.close()
         commands.close()
