@@ -16,5 +16,10 @@ setup(
     maintainer_email="maintainers@coxswain.dev",
     description="Emulated DYNAMIXEL servo bus of a WidowX 250 6DOF on a pseudo-terminal.",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["servo_bus_emulator = servo_bus_emulator.main:main"]},
+    entry_points={
+        "console_scripts": [
+            "fault = servo_bus_emulator.fault:main",
+            "servo_bus_emulator = servo_bus_emulator.main:main",
+        ]
+    },
 )

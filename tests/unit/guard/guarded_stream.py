@@ -19,12 +19,13 @@ START = np.array(NAMED_POSES["start"])
 class Stream:
     """Feeds a guard as the node does; `step` is one control period."""
 
-    def __init__(self, **thresholds):
+    def __init__(self, sensor=True, **thresholds):
         self.guard = Guard(GuardConfig(**thresholds))
         self.now_s = 100.0
         self.q = START.copy()
         self.finger_m = 0.03
         self.currents_ma = np.zeros(6)
+        self.sensor = sensor
         self.follows = True
         self.sag_rad = np.zeros(6)
         self.bus = True
@@ -57,7 +58,8 @@ class Stream:
 
     def measure(self):
         if self.bus:
-            measurement = Measurement(self.q.copy(), self.finger_m, self.currents_ma.copy())
+            currents_ma = self.currents_ma.copy() if self.sensor else None
+            measurement = Measurement(self.q.copy(), self.finger_m, currents_ma)
             self.guard.on_joint_states(measurement, self.now_s, self.now_s)
 
     def ask(self):

@@ -14,6 +14,7 @@ from widowx_control.guard.servo_health import (
     TEMPERATURE_REGISTER,
     VOLTAGE_REGISTER,
 )
+from widowx_control.guard.step_limits import StepLimiter
 from widowx_control.kinematics import (
     JOINT_LOWER_RAD,
     JOINT_NAMES,
@@ -247,6 +248,52 @@ def test_an_unknown_age_is_refused(age_s):
     stream.step(START, age_s=age_s)
     assert stream.status.state is GuardState.HOLDING
     assert not stream.sent
+
+
+@pytest.mark.parametrize("no_number", [math.nan, math.inf])
+def test_an_effort_that_was_never_a_number_is_no_sensor(no_number):
+    stream = Stream(sensor=False)
+    assert stream.guard.unsensed_joints() == []  # the driver does not say efforts at all
+    stream.sensor, stream.currents_ma[:] = True, no_number
+    stream.run(10.0, START)
+    assert stream.status.state is GuardState.PASSING
+    assert stream.guard.unsensed_joints() == list(JOINT_NAMES[:5])
+    stream.currents_ma[SHOULDER] = 100.0
+    stream.step(START)
+    assert "shoulder" not in stream.guard.unsensed_joints()
+    stream.currents_ma[SHOULDER] = no_number  # it was a sensor, and fails
+    stream.run(2.2, START)
+    assert stream.code is Code.SERVO_CURRENT
+    assert "has its sensor failed?" in stream.status.finding.message
+    assert math.isfinite(stream.status.finding.value)
+
+
+@pytest.mark.parametrize("back_s", [0.5, 30.0, 86400.0])
+def test_a_clock_that_goes_back_slows_no_stream(back_s):
+    limiter = StepLimiter()
+    pose = np.zeros(6)
+    for k in range(200):
+        goal = pose + 0.02
+        now_s = 100.0 + 0.02 * k
+        sent_s = now_s + 1e9 - (back_s if k >= 100 else 0.0)
+        scales = limiter.judge(pose, goal, now_s, sent_s, 3.14, 250.0)
+        assert (scales.speed, scales.acceleration) == (1.0, 1.0)
+        limiter.take(pose, goal, 3.14)
+        pose = goal
+
+
+def test_two_senders_of_commands_hold_the_arm_and_are_named():
+    stream = Stream()
+    stream.step(START)
+    stream.guard.set_other_publishers([], ["/arm_controller"])
+    assert stream.step(START).state is GuardState.PASSING
+    stream.guard.set_other_publishers([], ["/arm_controller", "/teleop"])
+    assert stream.step(moved(0, 0.02)).state is GuardState.HOLDING
+    assert stream.code is Code.OTHER_PUBLISHER
+    assert "/arm_controller and /teleop" in stream.status.finding.message
+    assert stream.q == pytest.approx(START)
+    stream.guard.set_other_publishers([], ["/arm_controller"])
+    assert stream.step(START).state is not GuardState.HOLDING
 
 
 @pytest.mark.parametrize("current_ma", [math.nan, math.inf, -math.inf])

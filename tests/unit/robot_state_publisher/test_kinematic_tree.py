@@ -53,7 +53,7 @@ def test_time_that_goes_back_lets_old_stamps_through_again():
     schedule = PublishSchedule(10.0, ignore_timestamp=False)
     second = 1_000_000_000
     assert not schedule.clock_went_back(50 * second)
-    assert schedule.is_due(["j1"], 50 * second)
-    assert not schedule.is_due(["j1"], 10 * second)
+    assert schedule.is_due(["j1"], 50 * second, 50 * second)
+    assert not schedule.is_due(["j1"], 10 * second, 50 * second)
     assert schedule.clock_went_back(10 * second)
-    assert schedule.is_due(["j1"], 10 * second)
+    assert schedule.is_due(["j1"], 10 * second, 10 * second)

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from emulated_arm import wait_for
+from servo_bus_emulator.protocol import ACCESS_ERROR
 from widowx_control.xs_driver.configuration import Mode
 from widowx_control.xs_driver.driver_types import CommandRefused, DriverState, ServiceFailed
 from widowx_control.xs_driver.units import rad_from_ticks
@@ -131,6 +132,59 @@ def test_settings_lost_without_a_restart_are_put_back(arm):
     arm.server.call(lambda bus: bus.servo(3).table.set("Profile_Velocity", 0))
     wait_for(lambda: arm.servo("shoulder_shadow", "Profile_Velocity") == 2000)
     assert arm.driver.status().loop.settings_restored >= 1
+
+
+def refuse(servo, register):
+    """Let a servo refuse every write of one register, by an error in its status packet."""
+    address, write = servo.model.registers[register].address, servo.write
+
+    def refusing(at, data, **how):
+        return ACCESS_ERROR if at <= address < at + len(data) else write(at, data, **how)
+
+    servo.write = refusing
+
+
+@pytest.mark.parametrize("motor", ["waist", "elbow_shadow"])
+@pytest.mark.parametrize("how", ["silent", "refuses"])
+@pytest.mark.parametrize(
+    ("register", "service"),
+    [
+        ("Torque_Enable", lambda d: d.torque_enable("group", "arm", True)),
+        ("Torque_Enable", lambda d: d.set_registers("group", "arm", {"Torque_Enable": 1})),
+        ("Operating_Mode", lambda d: d.set_operating_modes("group", "arm", Mode("ext_position"))),
+        ("Position_P_Gain", lambda d: d.set_registers("group", "arm", {"Position_P_Gain": 500})),
+        ("Torque_Enable", lambda d: d.reboot("group", "arm", enable=True, smart=False)),
+    ],
+    ids=["torque", "torque_register", "modes", "registers", "reboot"],
+)
+def test_a_group_service_that_one_servo_misses_is_a_fault(arm, motor, how, register, service):
+    servo_id = arm.configuration.motors[motor].servo_id
+    driver = arm.start_driver()
+    driver.torque_enable("group", "arm", False).result(timeout=5)
+    if how == "silent":
+        arm.tell(f"unplug_servo {servo_id}")
+    else:
+        arm.server.call(lambda bus: refuse(bus.servo(servo_id), register))
+    first_refuses = motor == "waist" and register == "Position_P_Gain" and how == "refuses"
+    with pytest.raises(ServiceFailed):
+        service(driver).result(timeout=20)
+    if first_refuses:
+        return  # nothing was done to any servo
+    arm.wait_state(DriverState.STOPPED, 2.0)
+    with pytest.raises(CommandRefused) as refusal:
+        driver.command("group", "arm", [0.1] * 6)
+    assert refusal.value.code == "stopped"
+    # Mended, the re-arm makes all of it as it was asked for.
+    if how == "silent":
+        arm.tell(f"plug_servo {servo_id}")
+    else:
+        arm.server.call(lambda bus: delattr(bus.servo(servo_id), "write"))
+    wait_for(lambda: not driver.status().missing)
+    driver.torque_enable("group", "arm", True).result(timeout=10)
+    assert driver.status().state is DriverState.RUNNING
+    modes = {arm.servo(m, "Operating_Mode") for m in arm.configuration.motors if m != "gripper"}
+    assert len(modes) == 1
+    assert all(arm.servo(m, "Torque_Enable") for m in arm.configuration.motors)
 
 
 def test_a_request_to_stop_is_latched(arm):

@@ -51,7 +51,6 @@ _GRIPPER_REPEAT_S = 0.5
 _GRIPPER_DEADBAND_PWM = 10.0
 _FEEDBACK_PERIOD_S = 0.1
 _WATCH_PERIOD_S = 0.5
-_REFUSAL_SHOWN_S = 1.0
 _ARM_TOPICS = ("commands/joint_group", "commands/joint_single")
 _COMMAND_DEPTH = 50
 """Commands are deltas, so none may be dropped: a second of them at the highest rate."""
@@ -757,7 +756,7 @@ class ArmController(LifecycleNode):
             return DiagnosticStatus.ERROR, self._fault
         if self._rival_nodes:
             return DiagnosticStatus.ERROR, self._rivalry()
-        if time.monotonic() - self._refused_at_s < _REFUSAL_SHOWN_S:
+        if time.monotonic() - self._refused_at_s < silence_s(self._step_s):
             return DiagnosticStatus.WARN, self._last_refusal
         reason = self._control.reason
         return DiagnosticStatus.OK, self._control.mode.value + (f": {reason}" if reason else "")

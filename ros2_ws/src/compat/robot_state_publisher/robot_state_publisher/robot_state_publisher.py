@@ -113,10 +113,20 @@ class RobotStatePublisher(Node):
                 throttle_duration_sec=5.0,
             )
             return
-        if self._schedule.clock_went_back(self.get_clock().now().nanoseconds):
+        now = self.get_clock().now()
+        if self._schedule.clock_went_back(now.nanoseconds):
             self.get_logger().warning("time went back; publishing all joints anew")
         stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-        if not self._schedule.is_due(message.name, stamp_ns):
+        if stamp_ns == 0:
+            self.get_logger().warning(
+                "joint_states have no stamp; using the time of arrival", once=True
+            )
+            message.header.stamp, stamp_ns = now.to_msg(), now.nanoseconds
+        due = self._schedule.is_due(message.name, stamp_ns, now.nanoseconds)
+        if self._schedule.notice:
+            self.get_logger().warning(self._schedule.notice)
+            self._schedule.notice = ""
+        if not due:
             return
         positions = dict(zip(message.name, message.position, strict=True))
         broken = [name for name, position in positions.items() if not math.isfinite(position)]

@@ -306,7 +306,7 @@ _TABLE: Final = (
         Code.OTHER_PUBLISHER,
         _HOLD,
         ("max_other_publishers",),
-        "another node publishes the driver's command topics",
+        "another node publishes the driver's command topics, or sends to the guard as well",
     ),
     Check(
         Code.SERVO_STATUS_LOST,

@@ -133,6 +133,7 @@ class Guard:
         self._first_measured_s = math.inf
         self._unusable = ""
         self._overload_since_s: dict[str, float] = {}
+        self._sensed: set[str] = set()
         self._standing: dict[Code, Finding] = {}
         self._bad_command_s = -math.inf
         self._bad_run: Counter[Code] = Counter()
@@ -174,18 +175,30 @@ class Guard:
         self._first_measured_s = min(self._first_measured_s, now_s)
         self._judge_current(measurement, motion_s)
 
-    def set_other_publishers(self, nodes: Sequence[str]) -> None:
-        """Say which other nodes publish the driver's command topics."""
+    def unsensed_joints(self) -> list[str]:
+        """Return the joints whose current the driver says, but never as a number."""
+        if self._measurement is None or self._measurement.currents_ma is None:
+            return []
+        return [name for name in _CURRENT_JOINTS if name not in self._sensed]
+
+    def set_other_publishers(self, nodes: Sequence[str], senders: Sequence[str] = ()) -> None:
+        """Say who else commands the arm.
+
+        Args:
+            nodes: that publish the driver's command topics past the guard.
+            senders: that send commands to the guard now, of which there should be one.
+        """
         limit = self.config.max_other_publishers
-        finding = None
-        if len(nodes) > limit:
-            finding = Finding(
-                Code.OTHER_PUBLISHER,
-                f"{', '.join(nodes)} publishes the driver's commands past the guard; stop it",
-                len(nodes),
-                limit,
-            )
-        self._stand(Code.OTHER_PUBLISHER, finding)
+        count = len(nodes) + max(0, len(senders) - 1)
+        texts = []
+        if nodes:
+            texts.append(f"{', '.join(nodes)} publishes the driver's commands past the guard")
+        if len(senders) > 1:
+            texts.append(f"{' and '.join(senders)} send commands, expected one of them")
+        finding = Finding(
+            Code.OTHER_PUBLISHER, f"{'; '.join(texts)}; stop the others", count, limit
+        )
+        self._stand(Code.OTHER_PUBLISHER, finding if count > limit else None)
 
     def set_emergency_button(self, pressed: bool, now_s: float) -> None:
         """Take a message of the emergency stop; pressed stops, released does not re-arm."""
@@ -467,13 +480,25 @@ class Guard:
         currents = () if measurement.currents_ma is None else measurement.currents_ma
         for name, current in zip(_CURRENT_JOINTS, currents, strict=False):
             load = abs(float(current))
+            if math.isfinite(load):
+                self._sensed.add(name)
+            if name not in self._sensed:
+                # Drivers of servos without a sensor say NaN.
+                continue
             if load <= c.max_current_ma:
                 self._overload_since_s.pop(name, None)
                 continue
             lasted_s = motion_s - self._overload_since_s.setdefault(name, motion_s)
             if lasted_s >= c.servo_current_s and (worst is None or load > worst.value):
-                text = f"{name} draws {load:.0f} mA for {lasted_s:.1f} s: is the arm blocked?"
-                worst = Finding(Code.SERVO_CURRENT, text, load, c.max_current_ma)
+                text = (
+                    f"{name} draws {load:.0f} mA for {lasted_s:.1f} s: is the arm blocked?"
+                    if math.isfinite(load)
+                    else f"the effort of {name} has been {load} for {lasted_s:.1f} s: has its "
+                    "sensor failed?"
+                )
+                # An infinite value would be no number in the status.
+                value = load if math.isfinite(load) else c.max_current_ma
+                worst = Finding(Code.SERVO_CURRENT, text, value, c.max_current_ma)
         if worst is not None and Code.SERVO_CURRENT not in self._standing:
             self._relieve()
         self._stand(Code.SERVO_CURRENT, worst)

@@ -33,6 +33,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
+from widowx_control.commanders import Commanders
 from widowx_control.controller_config import ParameterSpec
 from widowx_control.controller_parameters import ParameterError, declare
 from widowx_control.ending import serve_until_gone
@@ -55,6 +56,7 @@ _TICK_S: Final = 0.02
 _ANSWER_TIMEOUT_S: Final = 1.0
 _FUTURE_TOLERANCE_S: Final = 0.1
 _REPORT_PERIOD_S: Final = 0.1
+_SENDER_TOPICS: Final = ("guarded/joint_group", "guarded/joint_single")
 _DRIVER_TOPICS: Final = (
     "commands/joint_group",
     "commands/joint_single",
@@ -100,6 +102,8 @@ class ArmGuard(Node):
         self._lock = threading.Lock()
         self._reader = JointStateReader(config.joint_states_timeout_s, _FUTURE_TOLERANCE_S)
         self._simulated_time = bool(self.get_parameter("use_sim_time").value)
+        self._senders = Commanders()
+        self._told_unsensed = False
         self._pending: _PendingQuestion | None = None
         self._worst_ms = 0.0
         self._reported: tuple[GuardState, str] | None = None
@@ -197,9 +201,13 @@ class ArmGuard(Node):
     def _times(self, info: MessageInfo, now_s: float) -> CommandTimes:
         """When a command was sent, by the time that the middleware puts on every message.
 
+        Notes who sent it, too.
+
         Interbotix's messages have no stamp. Both ends read the system clock, whatever the nodes'
         time is.
         """
+        gid = info.get("publisher_gid")
+        self._senders.heard(b"" if gid is None else bytes(gid["data"]), None, _TICK_S, now_s)
         sent_ns = info["source_timestamp"]
         known = sent_ns > 0
         return CommandTimes(
@@ -277,10 +285,24 @@ class ArmGuard(Node):
             for info in self.get_publishers_info_by_topic(self.resolve_topic_name(topic))
             if (info.node_namespace, info.node_name) != mine
         }
+        senders = {
+            bytes(info.endpoint_gid): f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            for topic in _SENDER_TOPICS
+            for info in self.get_publishers_info_by_topic(self.resolve_topic_name(topic))
+        }
+        self._senders.keep(senders)
+        active = {senders[gid] for gid in self._senders.active(time.monotonic())}
         with self._lock:
-            self._guard.set_other_publishers(sorted(others))
+            self._guard.set_other_publishers(sorted(others), sorted(active))
+            unsensed = self._guard.unsensed_joints()
             self._publish_diagnostics(self._guard.status(time.monotonic()))
             self._worst_ms = 0.0
+        if unsensed and not self._told_unsensed:
+            self._told_unsensed = True
+            self.get_logger().warning(
+                f"the effort of {', '.join(unsensed)} was never a finite number: taken for joints "
+                "without a sensor, whose current is not checked"
+            )
 
     # -- stop and re-arm ---------------------------------------------------------------------
 

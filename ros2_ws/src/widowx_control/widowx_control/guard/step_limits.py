@@ -73,6 +73,9 @@ class StepLimiter:
         self._budget_s = min(self._budget_s + max(at_s - self._at_s, 0.0), BURST_S)
         self._at_s = at_s
         self._now_s = sent_s if math.isfinite(sent_s) else at_s
+        if self._past and self._now_s < self._past[-1][0] - BURST_S:
+            # The sender's clock was set back; the speed goes on.
+            self._past.clear()
         step = goal_rad - start_rad
         largest = float(np.abs(step).max())
         if largest <= 0.0:

@@ -22,14 +22,17 @@ from widowx_control.xs_driver.configuration import (
 from widowx_control.xs_driver.control_table import (
     DRIVE_REVERSE,
     DRIVE_TIME_PROFILE,
+    DRIVE_TORQUE_ON_BY_GOAL,
     MODELS,
+    NO_SECONDARY_ID,
+    RAD_PER_TICK,
     TABLE_END,
     WATCHDOG_TRIPPED,
     Register,
     ServoModel,
     hardware_error_text,
 )
-from widowx_control.xs_driver.units import decode, encode
+from widowx_control.xs_driver.units import decode, encode, rad_from_ticks
 
 Result = TypeVar("Result")
 Steps = Generator[None, None, Result]
@@ -57,6 +60,17 @@ _OFFSET_TOLERANCE_TICKS: Final = 3
 _STILL_ATTEMPTS: Final = 100
 _MAX_HOMING_OFFSET: Final = 1024
 """Beyond a quarter turn the servo ignores the offset in position mode."""
+_TORQUE_TOLERANCE_TICKS: Final = int(0.02 / RAD_PER_TICK)
+"""Torque comes on only with a goal this near to the joint."""
+_AGREEMENT_TICKS: Final = _TORQUE_TOLERANCE_TICKS
+"""A shadow that nobody calibrates may differ from its master by this."""
+_UNCONFIGURED_EEPROM: Final = {
+    "Homing_Offset": 0,
+    "Secondary_ID": NO_SECONDARY_ID,
+    "Startup_Configuration": 0,
+}
+"""What the motor configuration does not say: other programs leave offsets, a second ID that makes
+the servo follow another, and torque or settings that come on by themselves."""
 
 
 def finish(steps: Steps[Result]) -> Result:
@@ -104,6 +118,8 @@ class Servo:
     energised: bool = False
     """Whether torque was on when the driver last switched or found it."""
     missing: bool = True
+    unsettled: bool = False
+    """A change of its mode was not finished; it must be configured again before it moves."""
     rebooting: bool = False
     eeprom_writes: int = 0
 
@@ -128,19 +144,24 @@ class Servo:
     def wanted_drive_mode(self) -> int:
         """Return Drive_Mode: direction as configured, profile type of the mode."""
         base = self.motor.eeprom.get("Drive_Mode", self.registers.get("Drive_Mode", 0))
-        base &= ~DRIVE_TIME_PROFILE
+        base &= ~(DRIVE_TIME_PROFILE | DRIVE_TORQUE_ON_BY_GOAL)
         return base | (DRIVE_TIME_PROFILE if self.mode.profile_type == "time" else 0)
 
     def wanted_ram(self) -> dict[str, int]:
         """Return the RAM settings that the servo should have: profile of the mode, settings."""
-        wanted: dict[str, int] = {"Status_Return_Level": 2}
-        mode = self.mode.operating_mode
-        if mode in ("position", "linear_position", "ext_position"):
-            wanted["Profile_Velocity"] = self.mode.profile_velocity
-            wanted["Profile_Acceleration"] = self.mode.profile_acceleration
-        elif mode == "velocity":
-            wanted["Profile_Acceleration"] = self.mode.profile_acceleration
-        return wanted | self.settings
+        return {"Status_Return_Level": 2, **profile_registers(self.mode), **self.settings}
+
+
+def profile_registers(mode: Mode) -> dict[str, int]:
+    """Return the profile of a mode as register values."""
+    if mode.operating_mode in ("position", "linear_position", "ext_position"):
+        return {
+            "Profile_Velocity": mode.profile_velocity,
+            "Profile_Acceleration": mode.profile_acceleration,
+        }
+    if mode.operating_mode == "velocity":
+        return {"Profile_Acceleration": mode.profile_acceleration}
+    return {}
 
 
 class ArmServos:
@@ -160,6 +181,9 @@ class ArmServos:
         self._load_configs = load_configs
         self._watchdog_units = watchdog_units
         modes = start_modes(configuration)
+        self.given_modes = dict(modes)
+        """Modes by motor as they were configured, or asked for as a whole: with their profiles,
+        which clients may lend themselves by writing registers."""
         self.by_name = {
             name: Servo(motor, modes[name], modes[name].torque_enable)
             for name, motor in configuration.motors.items()
@@ -246,7 +270,7 @@ class ArmServos:
         Torque of this one servo goes off for it, and only if something differs; `energise` puts it
         back.
         """
-        wanted = dict(servo.motor.eeprom) if self._load_configs else {}
+        wanted = self._wanted_eeprom(servo)
         wanted["Drive_Mode"] = servo.wanted_drive_mode()
         wanted["Operating_Mode"] = OPERATING_MODES[servo.mode.operating_mode]
         table = self.table(servo)
@@ -270,6 +294,39 @@ class ArmServos:
         if wrong:
             raise Refused(servo.servo_id, f"keep {wrong} in EEPROM", 1)
         return written
+
+    def _wanted_eeprom(self, servo: Servo) -> dict[str, int]:
+        wanted = _UNCONFIGURED_EEPROM | dict(servo.motor.eeprom)
+        calibrated = servo.name in self.configuration.calibrated_shadows
+        if calibrated or (
+            servo.name in self.master_of and "Homing_Offset" not in servo.motor.eeprom
+        ):
+            # It makes the shadow agree with its master: see `calibrate`, `require_agreement`.
+            del wanted["Homing_Offset"]
+        if self._load_configs:
+            return wanted
+        name = "Homing_Offset"
+        if name in wanted and servo.known(name) != wanted[name]:
+            raise Refused(
+                servo.servo_id,
+                f"start: {name} of {servo.name} is {servo.known(name)}, expected {wanted[name]}, "
+                "which shifts all its positions; set it right, or let load_configs do it",
+                6,
+            )
+        return {}
+
+    def require_agreement(self, bus: ServoBus, shadow: Servo) -> Steps[None]:
+        """Refuse a shadow that is not calibrated and would work against its master."""
+        master = self.by_name[self.master_of[shadow.name]]
+        difference = yield from self._difference(bus, master, shadow)
+        if abs(difference) > _AGREEMENT_TICKS:
+            raise Refused(
+                shadow.servo_id,
+                f"agree with {master.name}: {shadow.name} is {difference} ticks off it, its "
+                f"Homing_Offset {shadow.known('Homing_Offset')}; set that right, or let "
+                "'calibrate: true' do it",
+                6,
+            )
 
     def calibrate(self, bus: ServoBus, shadow: Servo) -> Steps[list[str]]:
         """Make a shadow's position agree with its master's by its Homing_Offset, if it does not."""
@@ -346,20 +403,48 @@ class ArmServos:
         return sorted(differing)
 
     def energise(self, bus: ServoBus, servo: Servo) -> Steps[None]:
-        """Switch torque to what is wanted. The goal must be where the servo is: `restore_ram`."""
+        """Switch torque to what is wanted, on only with the goal where the servo is now."""
         wanted = int(servo.torque_wanted)
         if servo.known("Torque_Enable") != wanted:
+            if wanted and servo.mode.operating_mode in POSITION_MODES:
+                # In one step: a limp joint may have fallen since its goal was set.
+                self.read_health(bus, servo, attempts=5)
+                problem = self.torque_problem(servo)
+                if problem:
+                    raise Refused(servo.servo_id, f"get torque: {problem[1]}", 6)
+                self.write(bus, servo, "Goal_Position", self._nearest_goal(servo))
             self.write(bus, servo, "Torque_Enable", wanted)
             yield
         servo.energised = bool(wanted)
+
+    def torque_problem(self, servo: Servo) -> tuple[str, str] | None:
+        """Return (code, text) of why torque would move a servo, by what was last read, or None."""
+        if (
+            servo.known("Torque_Enable")
+            or not servo.torque_wanted
+            or servo.mode.operating_mode not in POSITION_MODES
+        ):
+            return None
+        present = servo.known("Present_Position")
+        if abs(self._nearest_goal(servo) - present) <= _TORQUE_TOLERANCE_TICKS:
+            return None
+        low, high = self.position_limits(servo)
+        return (
+            f"outside_limits:{servo.name}",
+            f"{servo.name} (ID {servo.servo_id}) is at {rad_from_ticks(present):.3f} rad, outside "
+            f"its limits {rad_from_ticks(low):.3f} .. {rad_from_ticks(high):.3f}: torque would "
+            "jerk it back; move it by hand, then re-arm",
+        )
+
+    def _nearest_goal(self, servo: Servo) -> int:
+        low, high = self.position_limits(servo)
+        return min(max(servo.known("Present_Position"), low), high)
 
     def _hold(self, bus: ServoBus, servo: Servo) -> Steps[None]:
         """Make the goal mean: stay here."""
         mode = servo.mode.operating_mode
         if mode in POSITION_MODES:
-            low, high = self.position_limits(servo)
-            here = min(max(servo.known("Present_Position"), low), high)
-            self.write(bus, servo, "Goal_Position", here)
+            self.write(bus, servo, "Goal_Position", self._nearest_goal(servo))
         else:
             self.write(bus, servo, STREAM_REGISTERS[mode], 0)
         yield

@@ -36,6 +36,8 @@ MODE_PWM: Final = 16
 
 DRIVE_REVERSE: Final = 0x01
 DRIVE_TIME_PROFILE: Final = 0x04
+DRIVE_TORQUE_ON_BY_GOAL: Final = 0x08
+"""A goal switches torque on by itself."""
 
 ERROR_VOLTAGE: Final = 0x01
 ERROR_OVERHEATING: Final = 0x04

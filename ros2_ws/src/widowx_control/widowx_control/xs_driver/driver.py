@@ -19,7 +19,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from widowx_control.xs_driver.arm_servos import ArmServos, Servo, Steps, finish
+from widowx_control.xs_driver.arm_servos import (
+    ArmServos,
+    Servo,
+    Steps,
+    finish,
+    profile_registers,
+)
 from widowx_control.xs_driver.bus import NoReply, Refused, ServoBus
 from widowx_control.xs_driver.configuration import ArmConfiguration, Mode, mode_problem
 from widowx_control.xs_driver.control_table import WATCHDOG_MS_PER_UNIT, ServoModel
@@ -53,6 +59,7 @@ _MAX_BEHIND_S: Final = 0.04
 _OWNED_REGISTERS: Final = {
     "ID": "it would lose the servo; use the maker's tool",
     "Baud_Rate": "it would lose the servo; use the maker's tool",
+    "Homing_Offset": "it shifts all positions; set it in the motor configuration",
     "Secondary_ID": "it is set by the motor configuration",
     "Bus_Watchdog": "it is set by the parameter bus_watchdog_ms",
     "Status_Return_Level": "the driver needs every answer",
@@ -269,7 +276,8 @@ class XsDriver:
             KeyError: unknown cmd_type or name. The future raises ServiceFailed.
         """
         servos = self._procedures.with_shadows(self._configuration.motors_of(cmd_type, name))
-        return self._submit(self._procedures.torque(servos, enable, self.stops()))
+        steps = self._procedures.torque(servos, enable, self.stops())
+        return self._submit(self._by_all("torque_enable", steps))
 
     def rearm(self) -> Future[None]:
         """Leave STOPPED, if no cause stands. The future raises ServiceFailed naming what stands."""
@@ -324,7 +332,8 @@ class XsDriver:
             if motor in self._servos.master_of:
                 master = self._servos.master_of[motor]
                 raise ServiceFailed(f"{motor} has the mode of {master}; set that one's")
-        return self._submit(self._procedures.set_modes(cmd_type, name, motors, mode))
+        steps = self._procedures.set_modes(cmd_type, name, motors, mode)
+        return self._submit(self._by_all("set_operating_modes", steps))
 
     def set_registers(
         self, cmd_type: str, name: str, values: Mapping[str, int]
@@ -345,8 +354,10 @@ class XsDriver:
         if set(values) == {"Torque_Enable"}:
             enable = bool(values["Torque_Enable"])
             servos = self._procedures.with_shadows(motors)
-            return self._submit(_then(self._procedures.torque(servos, enable, self.stops()), []))
-        return self._submit(self._procedures.set_registers(motors, values))
+            torque = _then(self._procedures.torque(servos, enable, self.stops()), [])
+            return self._submit(self._by_all("torque_enable", torque))
+        steps = self._procedures.set_registers(motors, values)
+        return self._submit(self._by_all("set_motor_registers", steps))
 
     def get_registers(self, cmd_type: str, name: str, register: str) -> Future[list[int]]:
         """Read one register of every motor; the list ends before the first that failed.
@@ -356,6 +367,14 @@ class XsDriver:
         """
         motors = self._configuration.motors_of(cmd_type, name)
         return self._submit(self._procedures.get_registers(motors, register))
+
+    def _by_all(self, service: str, steps: Steps[Any]) -> Steps[Any]:
+        """Latch a stop when one servo did not do what others of a group may have done already."""
+        try:
+            return (yield from steps)
+        except (NoReply, Refused) as error:
+            self.fault(f"incomplete:{service}", f"{service} was not done by every servo: {error}")
+            raise
 
     def _submit(self, steps: Steps[Any]) -> Future[Any]:
         future: Future[Any] = Future()
@@ -379,8 +398,11 @@ class XsDriver:
 
     def _stop(self, code: str, text: str, request: bool) -> None:
         with self._run.lock:
-            new = self._run.latch(code, text, request=request)
             first = self._run.running
+            # Noticed servo by servo, after a loss of power for up to a second; torque is what a
+            # re-arm gives to all.
+            mended = not first and code.startswith("torque_lost:")
+            new = self._run.latch(code, text, request=request, mended_by_rearm=mended)
             self._run.state = DriverState.STOPPED
             self._sender.drop_commands()
         if first:
@@ -503,20 +525,24 @@ class XsDriver:
         for servo in present:
             for text in finish(self._servos.configure(self.bus, servo)):
                 self.event("info", f"wrote EEPROM {text}")
-        for shadow in sorted(self._configuration.calibrated_shadows):
+        for shadow in sorted(self._servos.master_of):
             servo = self._servos.by_name[shadow]
-            if (
-                not servo.missing
-                and not self._servos.by_name[self._servos.master_of[shadow]].missing
-            ):
-                for text in finish(self._servos.calibrate(self.bus, servo)):
-                    self.event("info", f"wrote EEPROM {text}")
+            if servo.missing or self._servos.by_name[self._servos.master_of[shadow]].missing:
+                continue
+            if shadow not in self._configuration.calibrated_shadows:
+                finish(self._servos.require_agreement(self.bus, servo))
+                continue
+            for text in finish(self._servos.calibrate(self.bus, servo)):
+                self.event("info", f"wrote EEPROM {text}")
         ordered = sorted(present, key=lambda s: s.name not in self._servos.master_of)
         for servo in ordered:
             finish(self._servos.restore_ram(self.bus, servo))
             fault = self._servos.health_problem(servo)
             if fault and not fault[0].startswith("torque_lost"):
                 faults[fault[0]] = fault[1]
+            unsafe = self._servos.torque_problem(servo)
+            if unsafe:
+                faults[unsafe[0]] = unsafe[1]
         with self._run.lock:
             faults = self._run.faults | faults
         if not faults:
@@ -537,13 +563,19 @@ class XsDriver:
             self.event("error", "stopped until re-armed: " + "; ".join(faults.values()))
 
     def _release(self) -> None:
-        """Leave the servos holding still, with their watchdogs off so that others can command."""
+        """Leave the servos holding still, with the profiles of their modes, which a client that
+
+        ends later can give back no more, and their watchdogs off so that others can command.
+        """
         if self._port.is_open and self._run.state is not DriverState.DISCONNECTED:
-            with contextlib.suppress(PortLost, NoReply, Refused, ServiceFailed):
+            with contextlib.suppress(PortLost):
                 self._sender.hold_all()
                 for servo in self._servos.by_name.values():
-                    if not servo.missing:
-                        self._servos.write(self.bus, servo, "Bus_Watchdog", 0)
+                    profile = profile_registers(self._servos.given_modes[servo.name])
+                    with contextlib.suppress(NoReply, Refused):
+                        for register, value in {**profile, "Bus_Watchdog": 0}.items():
+                            if not servo.missing:
+                                self._servos.write(self.bus, servo, register, value)
         self._disconnected("the driver ends")
 
     def _cycle_until_stopped(self) -> None:

@@ -25,6 +25,9 @@ class Host(Protocol):
     def event(self, level: str, text: str) -> None:
         """Report something."""
 
+    def fault(self, code: str, text: str) -> None:
+        """Latch a stop."""
+
     def forget_goals(self, servos: Sequence[Servo]) -> None:
         """Drop what was commanded of servos, so that nothing old is sent."""
 
@@ -100,7 +103,8 @@ class Procedures:
                 if not servo.known("Torque_Enable"):
                     without.append(servo)
             yield from self._prepare_and_energise(without)
-        except (ServiceFailed, Refused):
+        except ServiceFailed:
+            # Nothing was switched. When a servo failed in between, the re-arm finishes the rest.
             for servo in servos:
                 servo.torque_wanted = wanted_before[servo.name]
             raise
@@ -113,12 +117,13 @@ class Procedures:
         """
         problems: list[str] = []
         for servo in self._servos.by_name.values():
-            if servo.missing:
+            if servo.missing or servo.unsettled:
                 problem = yield from self._servos.find(self._host.bus, servo)
                 if problem:
                     problems.append(problem)
                     continue
                 yield from self._servos.configure(self._host.bus, servo)
+                servo.unsettled = False
             self._servos.read_health(self._host.bus, servo, attempts=5)
             yield
             if servo.known("Hardware_Error_Status") & servo.known("Shutdown"):
@@ -138,6 +143,10 @@ class Procedures:
         ordered = sorted(servos, key=lambda s: s.name not in self._servos.master_of)
         for servo in ordered:
             yield from self._servos.restore_ram(self._host.bus, servo)
+        unsafe = [p[1] for p in map(self._servos.torque_problem, ordered) if p]
+        if unsafe:
+            raise ServiceFailed("no torque: " + "; ".join(unsafe))
+        for servo in ordered:
             yield from self._servos.energise(self._host.bus, servo)
 
     def reboot(
@@ -174,7 +183,9 @@ class Procedures:
             finally:
                 servo.rebooting = False
                 self._host.answered(servo)
-        if self._host.stops() != stops:
+        if failed:
+            self._host.fault("incomplete:reboot_motors", "; ".join(failed))
+        elif self._host.stops() != stops:
             failed.append(f"stopped meanwhile: {self._causes()}")
         elif enable and self._host.faults():
             yield from self.rearm(stops)
@@ -206,13 +217,14 @@ class Procedures:
         self._require_present(servos)
         self._host.forget_goals(servos)
         for servo in servos:
-            servo.mode = mode
-            servo.torque_wanted = True
+            servo.mode = self._servos.given_modes[servo.name] = mode
+            servo.torque_wanted = servo.unsettled = True
         self._modes.set(cmd_type, name, [servo.name for servo in servos], mode)
         for servo in servos:
             self._servos.read_all(self._host.bus, servo)
             yield
             yield from self._servos.configure(self._host.bus, servo)
+            servo.unsettled = False
         yield from self._prepare_and_energise(servos)
         return unable
 
@@ -252,6 +264,8 @@ class Procedures:
                 try:
                     self._servos.write(self._host.bus, servo, register, value)
                 except Refused as error:
+                    if servo is not targets[0]:
+                        raise
                     raise ServiceFailed(f"{servo.name}: {error}") from error
                 yield
         return lacking

@@ -26,16 +26,19 @@ class RunState:
         """Whether commands are obeyed."""
         return self.state is DriverState.RUNNING
 
-    def latch(self, code: str, text: str, *, request: bool = False) -> bool:
+    def latch(
+        self, code: str, text: str, *, request: bool = False, mended_by_rearm: bool = False
+    ) -> bool:
         """Note a cause to stop. Returns whether it is a new one. The caller holds the lock.
 
         Args:
             code: short key.
             text: what a person should know.
             request: it counts as new although it stands already.
+            mended_by_rearm: it does not keep a re-arm that is under way from succeeding.
         """
         new = request or code not in self.faults
-        self.stops += new
+        self.stops += new and not mended_by_rearm
         self.faults[code] = text
         return new
 

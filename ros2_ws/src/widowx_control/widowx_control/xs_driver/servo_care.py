@@ -113,8 +113,9 @@ class ServoCare:
             if not self._run.running and name in _PROFILE_REGISTERS:
                 continue
             if servo.known(name) != value:
+                # Counted first: an answer that is lost does not say that nothing was done.
+                self._counters.settings_restored += 1
                 with contextlib.suppress(NoReply, Refused):
                     self._servos.write(self._bus, servo, name, value)
-                    self._counters.settings_restored += 1
                 return
         self._sender.check_goal(servo)
