@@ -1,6 +1,7 @@
 """The `ros2` command for wheel installations against a running node."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +16,16 @@ import yaml
 pytest.importorskip("ros2_wheels")
 
 from rosbags.highlevel import AnyReader
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 
 ROBOT = Path(__file__).with_name("ros2_cli_robot.py")
 ROS2 = [sys.executable, "-m", "ros2_wheels.main"]
@@ -197,23 +208,104 @@ def test_interfaces_and_packages_of_wheels_and_of_the_workspace(cli):
     )
 
 
-@pytest.mark.parametrize(
-    ("storage", "stop"), [("mcap", signal.SIGINT), ("sqlite3", signal.SIGTERM)]
-)
-def test_recorded_bags_are_complete_and_can_be_played(cli, tmp_path, storage, stop):
-    bag = tmp_path / "bag"
-    options = ["--storage", storage, "-o", bag, "--topics", "/lab/joint_states"]
+def start_recording(cli, bag, storage, *options, **process_options):
+    """Record /lab/joint_states; return when it is subscribed to."""
     recording = subprocess.Popen(
-        [*ROS2, "bag", "record", *map(str, options)],
+        [*ROS2, "bag", "record", "-s", storage, "-o", str(bag), *options, "/lab/joint_states"],
         env=cli.environment,
         stderr=subprocess.PIPE,
         text=True,
+        **process_options,
     )
     assert recording.stderr is not None
     while "Subscribed to topic '/lab/joint_states'" not in recording.stderr.readline():
         assert recording.poll() is None
+    return recording
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_recorder_that_is_killed_loses_a_second_at_most(cli, tmp_path, storage):
+    bag = tmp_path / "bag"
+    recording = start_recording(cli, bag, storage)
+    time.sleep(3.2)
+    recording.kill()
+    killed_s = time.time()
+    recording.wait()
+    cli.run("bag", "reindex", bag)
+    info = cli.run("bag", "info", bag)
+    assert "Topic: /lab/joint_states | Type: sensor_msgs/msg/JointState" in info
+    with AnyReader([bag]) as reader:
+        stamps_s = np.array([stamp_ns * 1e-9 for _, stamp_ns, _ in reader.messages()])
+    assert killed_s - stamps_s[-1] < 1.0
+    assert np.diff(stamps_s).max() < 0.5
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_full_disk_ends_the_recording_and_keeps_it(cli, tmp_path, storage):
+    bag = tmp_path / "bag"
+    limit = 60_000
+    recording = start_recording(
+        cli,
+        bag,
+        storage,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    _, errors = recording.communicate(timeout=60.0)
+    assert recording.returncode == 1
+    assert "Recording stopped: " in errors and "ros2 bag reindex" in errors
+    assert "Traceback" not in errors
+    cli.run("bag", "reindex", bag)
+    with AnyReader([bag]) as reader:
+        assert reader.message_count > 20
+
+
+def test_latched_messages_before_the_offset_are_played_first(cli, tmp_path):
+    types = get_typestore(Stores.ROS2_KILTED)
+    text = types.types["std_msgs/msg/String"]
+    zero = QosTime(0, 0)
+
+    def qos(durability):
+        return Qos(
+            QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, durability, zero, zero,
+            QosLiveliness.AUTOMATIC, zero, False,
+        )  # fmt: skip
+
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        for topic, durability, times_s in (
+            ("/latched", QosDurability.TRANSIENT_LOCAL, (0.0, 1.0)),
+            ("/passing", QosDurability.VOLATILE, (0.5, 6.0, 40.0)),
+        ):
+            connection = writer.add_connection(
+                topic, "std_msgs/msg/String", typestore=types, offered_qos_profiles=[qos(durability)]
+            )
+            for time_s in times_s:
+                data = types.serialize_cdr(text(data=f"at {time_s}"), "std_msgs/msg/String")
+                writer.write(connection, round(time_s * 1e9), data)
+    playing = cli.start("bag", "play", tmp_path / "bag", "--start-offset", "5", "--rate", "0.2")
+    options = ["std_msgs/msg/String", "--once", "--qos-durability", "transient_local"]
+    assert "at 1.0" in cli.run("topic", "echo", "/latched", *options)
+    playing.send_signal(signal.SIGINT)
+    playing.communicate(timeout=10.0)
+
+
+def test_a_recording_in_simulated_time_without_a_clock_says_so(cli, tmp_path):
+    recording = start_recording(cli, tmp_path / "bag", "mcap", "--use-sim-time")
+    while "at time 0" not in (line := recording.stderr.readline()):
+        assert line
+    recording.send_signal(signal.SIGINT)
+    recording.communicate(timeout=20.0)
+
+
+@pytest.mark.parametrize(
+    ("storage", "stop"),
+    [("mcap", signal.SIGINT), ("sqlite3", signal.SIGTERM), ("mcap", signal.SIGHUP)],
+)
+def test_recorded_bags_are_complete_and_can_be_played(cli, tmp_path, storage, stop):
+    bag = tmp_path / "bag"
+    recording = start_recording(cli, bag, storage)
     time.sleep(1.5)
     recording.send_signal(stop)
+    recording.send_signal(stop)  # a user who is impatient
     assert recording.wait(20.0) == 0
     # The definitions in the bag suffice to read it.
     with AnyReader([bag]) as reader:

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rosbags.interfaces import Connection, ConnectionExtRosbag2
-from rosbags.rosbag2 import Reader, ReaderError
+from rosbags.rosbag2 import Reader
 
 from .graph import non_negative_int, positive_float
 from .main import CommandError
 
-STORAGES = ("mcap", "sqlite3")
+SUFFIXES = {".mcap": "mcap", ".db3": "sqlite3"}
+STORAGES = tuple(SUFFIXES.values())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verb.add_argument("--use-sim-time", action="store_true", help="Use simulation time")
     verb.set_defaults(run=_record)
 
+    verb = verbs.add_parser("reindex", help="Reconstruct metadata file for a bag")
+    verb.add_argument("bag_path", help="Bag to reindex")
+    verb.add_argument("-s", "--storage", choices=STORAGES, help="Found out from the bag itself")
+    verb.set_defaults(run=_reindex)
+
 
 def _play(arguments: argparse.Namespace) -> None:
     from .bag_playing import play
@@ -95,16 +101,77 @@ def _record(arguments: argparse.Namespace) -> None:
     record(arguments)
 
 
+def _reindex(arguments: argparse.Namespace) -> None:
+    from .bag_reindexing import reindex
+
+    reindex(arguments)
+
+
+def storage_files(folder: Path) -> list[Path]:
+    """The storage files of a bag's folder, sorted by name."""
+    return sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES)
+
+
+def refuse_ros1(path: Path) -> None:
+    """CommandError for a ROS 1 bag, or a folder of them; it names the command that converts."""
+    files = sorted(path.glob("*.bag")) if path.is_dir() and not storage_files(path) else [path]
+    for file in files:
+        if file.suffix == ".bag" and file.is_file():
+            raise CommandError(
+                f"'{file}' is a ROS 1 bag; convert it: "
+                f"rosbags-convert --src '{file}' --dst '{file.with_suffix('')}'"
+            )
+
+
+def has_open_journal(file: Path) -> bool:
+    """Whether an SQLite file is complete only with its journal: it was not closed."""
+    for kind in ("journal", "wal"):
+        journal = file.with_name(f"{file.name}-{kind}")
+        # A rollback journal begins with zeros until the file itself is about to be changed.
+        if journal.exists() and journal.open("rb").read(1).strip(b"\0"):
+            return True
+    return False
+
+
+def _path_to_read(path: Path) -> Path:
+    """The bag's folder, or its only file where metadata.yaml is missing."""
+    if not path.exists():
+        raise CommandError(f"Bag path '{path}' does not exist!")
+    refuse_ros1(path)
+    if path.is_dir() and not (path / "metadata.yaml").exists():
+        files = storage_files(path)
+        if not files:
+            raise CommandError(
+                f"'{path}' is no bag: found neither metadata.yaml nor an MCAP or SQLite file"
+            )
+        if len(files) > 1:
+            raise CommandError(
+                f"'{path}' has {len(files)} files but no metadata.yaml; "
+                f"write it: ros2 bag reindex '{path}'"
+            )
+        path = files[0]
+    for file in storage_files(path) if path.is_dir() else [path]:
+        if has_open_journal(file):
+            raise CommandError(
+                f"'{file}' is being recorded, or its recorder did not end by itself; "
+                f"then complete it: ros2 bag reindex '{path}'"
+            )
+    return path
+
+
 @contextmanager
 def open_bag(path: str) -> Iterator[Reader]:
     """Open a bag directory or file for reading; CommandError when it is none."""
+    chosen = _path_to_read(Path(path))
     try:
-        reader = Reader(Path(path))
+        reader = Reader(chosen)
         reader.open()
-    except FileNotFoundError as error:
-        raise CommandError(f"Bag path '{path}' does not exist!") from error
-    except ReaderError as error:
-        raise CommandError(f"No bag can be read from '{path}': {error}") from error
+    except Exception as error:  # of a damaged file the reader raises whatever comes
+        raise CommandError(
+            f"No bag can be read from '{path}': {error or repr(error)} "
+            "If its recorder did not end by itself, what is there can be completed: "
+            f"ros2 bag reindex '{path}'"
+        ) from error
     try:
         yield reader
     finally:
@@ -138,7 +205,7 @@ def print_info(arguments: argparse.Namespace) -> None:
     with open_bag(arguments.bag_path) as reader:
         files = [path]
         if path.is_dir():
-            files = sorted(p for p in path.iterdir() if p.suffix in (".mcap", ".db3", ".zstd"))
+            files = storage_files(path) or sorted(path.glob("*.zstd"))
         storage = "sqlite3" if ".db3" in files[0].name else "mcap"
         topics = [
             f"Topic: {c.topic} | Type: {c.msgtype} | Count: {c.msgcount} | "

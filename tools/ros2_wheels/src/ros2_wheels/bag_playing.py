@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import deque
 from typing import Any
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
+from rosbags.rosbag2 import Reader
 from rosgraph_msgs.msg import Clock as ClockMessage
 
 from .bag_command import open_bag
@@ -57,6 +59,9 @@ def play(arguments: argparse.Namespace) -> None:
             _SUBSCRIBER_DISCOVERY_S,
         )
         first_ns = reader.start_time + round(arguments.start_offset * 1e9)
+        for connection, data in _latched_before(reader, connections, first_ns):
+            if connection.id in publishers:
+                publishers[connection.id].publish(data)
         while True:
             start = time.monotonic()
             for connection, stamp_ns, data in reader.messages(connections, start=first_ns):
@@ -72,6 +77,25 @@ def play(arguments: argparse.Namespace) -> None:
         time.sleep(0.1)
 
 
+def _latched_before(reader: Reader, connections: list[Any], first_ns: int) -> list[Any]:
+    """(connection, data) that the recorded publishers still offered to late subscribers then."""
+    latched = [c for c in connections if _is_latched(c)]
+    if not latched or first_ns <= reader.start_time:
+        return []
+    kept: dict[int, deque[bytes]] = {}
+    for connection, _, data in reader.messages(latched, stop=first_ns):
+        # Each publisher keeps its own, e.g. the two of /tf_static.
+        depth = sum(q.depth for q in connection.ext.offered_qos_profiles)
+        length = min(max(depth, 1), _QUEUE_DEPTH)
+        kept.setdefault(connection.id, deque(maxlen=length)).append(data)
+    return [(c, data) for c in latched for data in kept.get(c.id, ())]
+
+
+def _is_latched(connection: Any) -> bool:
+    offered = connection.ext.offered_qos_profiles
+    return bool(offered) and all(q.durability.name == "TRANSIENT_LOCAL" for q in offered)
+
+
 def _absolute(topic: str) -> str:
     return topic if topic.startswith("/") else f"/{topic}"
 
@@ -80,7 +104,7 @@ def _qos(connection: Any) -> QoSProfile:
     """Return a profile that serves all subscribers that the recorded publishers served."""
     offered = connection.ext.offered_qos_profiles
     reliable = all(q.reliability.name == "RELIABLE" for q in offered)
-    latched = bool(offered) and all(q.durability.name == "TRANSIENT_LOCAL" for q in offered)
+    latched = _is_latched(connection)
     return QoSProfile(
         depth=_QUEUE_DEPTH,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import fcntl
+import os
 import re
 import signal
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,8 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
+from rosbags.rosbag2.storage_mcap import McapWriter
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from .graph import CommandNode, command_node, visible
 from .interfaces import message_definition
@@ -36,12 +41,15 @@ from .packages import use_environment_prefix
 
 # Enough for two seconds of a 30 Hz camera while the disk is busy.
 _QUEUE_DEPTH = 60
+_FLUSH_PERIOD_S = 0.5
+"""A recorder that is killed loses what it received since the last flush."""
 
 
 def record(arguments: argparse.Namespace) -> None:
-    """Record until SIGINT or SIGTERM, then complete the bag.
+    """Record until SIGINT, SIGTERM or SIGHUP, then complete the bag.
 
-    Raises CommandError when no topics are chosen or the destination exists already.
+    Raises CommandError when no topics are chosen, the destination exists already, or it cannot be
+    written any more.
     """
     use_environment_prefix()
     named = [*arguments.topics, *arguments.topics_positional]
@@ -50,35 +58,81 @@ def record(arguments: argparse.Namespace) -> None:
     if arguments.all and named:
         raise CommandError("Invalid choice: Can not specify topics together with --all")
     output = arguments.output or f"rosbag2_{datetime.datetime.now():%Y_%m_%d-%H_%M_%S}"
+    writer = _open(output, arguments.storage)
+    try:
+        _record_into(writer, arguments, named)
+    except (OSError, sqlite3.Error) as error:
+        # Most often the disk is full. Closing would write an index of what is not there.
+        with contextlib.suppress(Exception):
+            writer.abort()
+        raise CommandError(
+            f"Recording stopped: {error}. What was recorded until then is kept; "
+            f"when there is space again, complete it: ros2 bag reindex '{output}'"
+        ) from error
+    finally:
+        if writer.storage is not None:
+            writer.close()
+
+
+def _open(output: str, storage: str) -> Writer:
     try:
         writer = Writer(
             Path(output),
             version=Writer.VERSION_LATEST,
-            storage_plugin=StoragePlugin[arguments.storage.upper()],
+            storage_plugin=StoragePlugin[storage.upper()],
         )
         writer.open()
     except WriterError as error:
         raise CommandError(
             f"Output folder '{output}' already exists: choose another one with -o"
         ) from error
+    # `reindex` leaves a bag alone that is locked. The end of this process unlocks it.
+    fcntl.flock(os.open(output, os.O_RDONLY), fcntl.LOCK_EX)
+    if isinstance(writer.storage, Sqlite3Writer):
+        # Between two commits the file stays as it is, so that it can be read without its journal.
+        writer.storage.conn.execute("PRAGMA cache_spill = OFF")
+    return writer
 
-    try:
-        with command_node(arguments, "rosbag2_recorder") as node:
-            signal.signal(signal.SIGTERM, node.interrupt)
-            recorder = _Recorder(node, writer, _topic_filter(arguments, named))
-            recorder.logger.info("Listening for topics...")
-            polling_period_s = arguments.polling_interval * 1e-3
-            following = time.monotonic()
-            with contextlib.suppress(KeyboardInterrupt):
-                while True:
-                    if time.monotonic() >= following:
-                        recorder.subscribe_to_new_topics()
-                        following = time.monotonic() + polling_period_s
-                    node.spin_once()
-            recorder.logger.info("Recording stopped")
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not spoil the bag
+
+def _record_into(writer: Writer, arguments: argparse.Namespace, named: list[str]) -> None:
+    with command_node(arguments, "rosbag2_recorder") as node:
+        signal.signal(signal.SIGTERM, node.interrupt)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # it is after `nohup`
+            signal.signal(signal.SIGHUP, node.interrupt)
+        recorder = _Recorder(node, writer, _topic_filter(arguments, named))
+        recorder.logger.info("Listening for topics...")
+        polling_period_s = arguments.polling_interval * 1e-3
+        look_at = flush_at = time.monotonic()
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                now = time.monotonic()
+                if now >= look_at:
+                    recorder.subscribe_to_new_topics()
+                    look_at = time.monotonic() + polling_period_s
+                if now >= flush_at:
+                    flush(writer)
+                    recorder.warn_without_clock()
+                    flush_at = time.monotonic() + _FLUSH_PERIOD_S
+                node.spin_once()
+        # A second Ctrl-C must not spoil the bag.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        recorder.logger.info("Recording stopped")
         writer.close()
+
+
+def flush(writer: Writer) -> None:
+    """Hand what was recorded to the operating system: a recorder that is killed keeps it.
+
+    Raises:
+        OSError, sqlite3.Error: it cannot be written.
+    """
+    storage = writer.storage
+    if isinstance(storage, Sqlite3Writer):
+        storage.conn.commit()
+    elif isinstance(storage, McapWriter) and storage.chunk.msgs:
+        storage.close_chunk()
+        storage.bio.flush()
 
 
 def _topic_filter(arguments: argparse.Namespace, named: list[str]) -> Any:
@@ -107,6 +161,7 @@ class _Recorder:
         self.is_chosen = is_chosen
         self.logger: RcutilsLogger = node.node.get_logger()
         self.seen: set[str] = set()
+        self._unstamped = self._told = 0
 
     def subscribe_to_new_topics(self) -> None:
         """Subscribe to the chosen topics that have a publisher and were not seen before."""
@@ -126,6 +181,16 @@ class _Recorder:
             except CommandError as error:
                 self.logger.warning(f"Topic '{topic}' is not recorded: {error}")
 
+    def warn_without_clock(self) -> None:
+        """Say so while messages are recorded before the simulation's time is known."""
+        if self._unstamped > self._told:
+            self._told = self._unstamped
+            self.logger.warning(
+                f"{self._told} messages are recorded at time 0: --use-sim-time is given, "
+                "but nothing has come on /clock",
+                throttle_duration_sec=5.0,
+            )
+
     def _subscribe(self, topic: str, type_name: str, offered: list[QoSProfile]) -> None:
         definition, type_hash = message_definition(type_name)
         connection = self.writer.add_connection(
@@ -138,7 +203,9 @@ class _Recorder:
         clock = self.node.node.get_clock()
 
         def on_message(data: bytes) -> None:
-            self.writer.write(connection, clock.now().nanoseconds, data)
+            now_ns = clock.now().nanoseconds
+            self._unstamped += now_ns == 0
+            self.writer.write(connection, now_ns, data)
 
         self.node.node.create_subscription(
             load_interface("msg", type_name),
