@@ -18,6 +18,7 @@ from gnm_nav.planar_pose import (
     Pose,
     compose,
     inverse,
+    is_jump,
     relative_pose,
     wrap_angle,
 )
@@ -32,9 +33,6 @@ _APART_RAD = 0.8
 _APART_SIGHTINGS = 6
 """So many of those on end, and the robot has been carried away: they are right."""
 _ODOMETRY_AGE_S = 0.3
-_JUMP_M = 0.3
-_JUMP_M_S = 3.0
-"""Odometry that moves further, and faster, was reset."""
 _CUT = 31.0
 """Mean change of the picture between two images, in grey levels 0 … 255, that driving hardly makes
 in a quarter of a second: 2 of 1000 images in simulated worlds, against 99 of 100 of a robot that
@@ -156,7 +154,7 @@ class DeadReckoning:
         motion = told
         if here is not None and self._last is not None:
             measured = relative_pose(self._last, here)
-            if math.hypot(*measured[:2]) <= _JUMP_M + _JUMP_M_S * abs(stamp_s - self._last_s):
+            if not is_jump(self._last, here, stamp_s - self._last_s):
                 motion = measured
         self._last, self._last_s = here, stamp_s
         if self._picture is not None and abs(motion[2]) < _CUT_RAD:

@@ -16,7 +16,7 @@ import rustworkx as rx
 from policy_server.engine import InferenceError
 from policy_server.strict_yaml import BundleError
 
-from gnm_nav.build_map import add_model_arguments, describe, load_model
+from gnm_nav.build_map import add_model_arguments, describe, load_model, without_ros_arguments
 from gnm_nav.map_directory import load_map, save_map
 from gnm_nav.map_editing import Change, convert, merge, name_node, prune, repair
 from gnm_nav.topological_map import MapError, TopologicalMap
@@ -93,7 +93,7 @@ def _change(arguments: argparse.Namespace) -> Change:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parsed = _parser().parse_args(arguments)
+    parsed = _parser().parse_args(without_ros_arguments(arguments))
     try:
         if parsed.command == "info":
             print("\n".join(information(load_map(parsed.map))))

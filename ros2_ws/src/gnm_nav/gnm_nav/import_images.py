@@ -13,7 +13,13 @@ from pathlib import Path
 from policy_server.engine import InferenceError
 from policy_server.strict_yaml import BundleError
 
-from gnm_nav.build_map import add_model_arguments, describe, load_model, refuse_overwriting
+from gnm_nav.build_map import (
+    add_model_arguments,
+    describe,
+    load_model,
+    refuse_overwriting,
+    without_ros_arguments,
+)
 from gnm_nav.drive_bag import BagError
 from gnm_nav.map_directory import numbered_images, save_map
 from gnm_nav.map_editing import from_pictures
@@ -32,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--dt-s", type=float, default=1.0, help="time between two images of the drive (%(default)s)"
     )
     add_model_arguments(parser)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(without_ros_arguments(arguments))
     try:
         refuse_overwriting(parsed.out, parsed.overwrite)
         pictures = [file.read_bytes() for file in numbered_images(parsed.images)]

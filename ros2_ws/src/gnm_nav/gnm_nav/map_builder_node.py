@@ -101,15 +101,20 @@ class MapBuilderNode(Node):
         except (BundleError, InferenceError) as error:
             raise ValueError(str(error)) from None
         self._builder = MapBuilder(
-            model, BuilderConfig(spacing_steps=self._parameter("spacing_steps"))
+            model,
+            BuilderConfig(
+                spacing_steps=self._parameter("spacing_steps"),
+                new_drive_s=self._parameter("new_drive_s"),
+            ),
         )
         # Of builder and counters.
         self._lock = threading.Lock()
         self._images: queue.Queue[Image | None] = queue.Queue(_WAITING_IMAGES)
         self._odometry = OdometryHistory(_ODOMETRY_GAP_S, _ODOMETRY_KEPT)
-        self._last_stamp_s: float | None = None
+        # Of the diagnostics before: images with and without a newer stamp.
+        self._told = (0, 0)
         self._last_image_at_s: float | None = None
-        self._taken = self._dropped = self._bad = 0
+        self._dropped = self._bad = 0
         self._converter = ImageConverter(lambda text: self.get_logger().warning(text))
         self._fault = ""
         self._unsaved = False
@@ -176,13 +181,13 @@ class MapBuilderNode(Node):
         image = self._converter.rgb(message)
         stamp_s = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
         with self._lock:
-            last_s = self._last_stamp_s
-            if last_s is not None and not -1.0 < stamp_s - last_s < self._parameter("new_drive_s"):
-                self._builder.end_drive()
-            self._last_stamp_s = stamp_s
+            jumps = len(self._builder.counts.jumps)
             if self._builder.add(image, stamp_s, self._odometry.at(stamp_s)) is not None:
                 self._unsaved = True
-            self._taken += 1
+        for at_s, jump_m in self._builder.counts.jumps[jumps:]:
+            self.get_logger().warning(
+                f"odometry jumps by {jump_m:.1f} m at {at_s:.3f} s, which no base drives"
+            )
 
     # --- output ----------------------------------------------------------------------------
 
@@ -206,10 +211,14 @@ class MapBuilderNode(Node):
         silent_s = None
         if self._last_image_at_s is not None:
             silent_s = time.monotonic() - self._last_image_at_s
+        counts = self._builder.counts
         status = DiagnosticStatus(name="map_builder: drive", hardware_id="")
         if silent_s is None or silent_s > 1.0:
             status.level = DiagnosticStatus.WARN
             status.message = "no images" if silent_s is None else f"no image for {silent_s:.0f} s"
+        elif counts.without_newer_stamp - self._told[1] > counts.taken - self._told[0]:
+            status.level = DiagnosticStatus.WARN
+            status.message = counts.stamp_fault()
         elif self._fault:
             status.level = DiagnosticStatus.WARN
             status.message = self._fault
@@ -217,12 +226,15 @@ class MapBuilderNode(Node):
             status.level = DiagnosticStatus.OK
             status.message = "building"
         self._fault = ""
+        self._told = (counts.taken, counts.without_newer_stamp)
         values = {
             "nodes": len(self._builder),
             "closure edges": self._builder.closures,
-            "images taken": self._taken,
+            "images taken": counts.taken,
+            "images without newer stamp": counts.without_newer_stamp,
             "images dropped": self._dropped,
             "bad images": self._bad,
+            "odometry jumps": len(counts.jumps),
             "unsaved": self._unsaved,
         }
         status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]

@@ -21,6 +21,7 @@ from gnm_nav.loop_closure import (
     find_sighting,
     may_be_same_place,
 )
+from gnm_nav.planar_pose import Pose, compose, inverse, is_jump, relative_pose
 from gnm_nav.topological_map import (
     EdgeKind,
     MapCode,
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
     from policy_server.navigation_model import NavigationModel, ObservationCode
 
 _MIN_EDGE_STEPS = 0.5
+_CONTINUED_S = 1.05
+"""Over a longer time without a pose nobody knows how the robot moved while its odometry jumped."""
+_COMPARED_S = 10.0
+"""How far a base can have driven is reckoned for this time at most."""
+_CLOCK_SET_BACK_S = 1.0
 _LEAST_TURN_RAD = 1.2
 _TURN_SECTORS = 6
 _TURN_SECTOR_RAD = 2.0 * math.pi / _TURN_SECTORS
@@ -63,6 +69,8 @@ class BuilderConfig:
     turn_radius_m: float = 0.4
     turn_rate_rad_s: float = 0.5
     """Speed of such turns, for their length."""
+    new_drive_s: float = 5.0
+    """A longer time between two images begins another drive, joined only by loop closures."""
     closure: ClosureConfig = field(default_factory=ClosureConfig)
 
     def __post_init__(self) -> None:
@@ -76,11 +84,96 @@ class BuilderConfig:
             "turn_rad": (0.1, 3.1),
             "turn_radius_m": (0.0, 10.0),
             "turn_rate_rad_s": (0.05, 3.0),
+            "new_drive_s": (1.0, 3600.0),
         }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}; it must be within [{low:g}, {high:g}]")
+
+
+@dataclass
+class BuilderCounts:
+    """What became of the images of a drive.
+
+    Attributes:
+        taken: images that were used.
+        without_newer_stamp: left out, as their stamp is not newer than that of the one before.
+        stamp_s: the stamp of the newest image that was used.
+        drives: drives that ended by a gap between stamps.
+        jumps: (stamp [s], distance [m]) of each time at which the odometry moved further than a
+            base can drive.
+    """
+
+    taken: int = 0
+    without_newer_stamp: int = 0
+    stamp_s: float = 0.0
+    drives: int = 0
+    jumps: list[tuple[float, float]] = field(default_factory=list)
+
+    def stamp_fault(self) -> str:
+        """What is wrong with the stamps, empty: nothing."""
+        if not self.without_newer_stamp:
+            return ""
+        return (
+            f"{self.without_newer_stamp} of {self.taken + self.without_newer_stamp} images have no "
+            f"newer stamp ({self.stamp_s:.3f})"
+        )
+
+
+class DrivenPoses:
+    """Puts the poses of a drive into frames in which they are continuous.
+
+    Odometry that jumps was reset or corrected, the robot did not move: where the jump lies between
+    two images that follow each other, the poses after it continue from those before. After a longer
+    gap they are in a frame of their own, which is not compared with the others.
+    """
+
+    def __init__(self) -> None:
+        """No pose yet."""
+        self.frame = 0
+        self._correction: Pose = (0.0, 0.0, 0.0)
+        self._raw: Pose | None = None
+        self._pose: Pose = (0.0, 0.0, 0.0)
+        self._motion: Pose = (0.0, 0.0, 0.0)
+        self._motion_s = 1.0
+        self._stamp_s = 0.0
+        self._speed_m_s = 0.0
+
+    def add(self, raw: Pose, stamp_s: float) -> tuple[Pose, float | None]:
+        """Take the pose of the next image.
+
+        Args:
+            raw: x [m], y [m], yaw [rad] as the odometry gives it.
+            stamp_s: of the image.
+
+        Returns:
+            The pose in `frame`, and the distance of a jump [m]; None: there was none.
+        """
+        jump_m = None
+        elapsed_s = stamp_s - self._stamp_s
+        if self._raw is not None:
+            near = 0.0 <= elapsed_s <= _CONTINUED_S
+            # In a longer time a base may have driven far; how fast it is, it has shown before.
+            speed = {} if near else {"max_speed_m_s": min(3.0, 1.5 * self._speed_m_s)}
+            if is_jump(self._raw, raw, min(abs(elapsed_s), _COMPARED_S), **speed):
+                jump_m = math.hypot(raw[0] - self._raw[0], raw[1] - self._raw[1])
+                self._correction = (0.0, 0.0, 0.0)
+                if near:
+                    part = elapsed_s / self._motion_s
+                    x, y, yaw = self._motion
+                    expected = compose(self._pose, (part * x, part * y, part * yaw))
+                    self._correction = compose(expected, inverse(raw))
+                else:
+                    self.frame += 1
+            elif elapsed_s > 0.0:
+                self._motion, self._motion_s = relative_pose(self._raw, raw), elapsed_s
+                self._speed_m_s = max(
+                    self._speed_m_s, math.hypot(*self._motion[:2]) / max(elapsed_s, 0.1)
+                )
+        self._raw, self._stamp_s = raw, stamp_s
+        self._pose = compose(self._correction, raw)
+        return self._pose, jump_m
 
 
 class GrowingArray:
@@ -131,11 +224,16 @@ class MapBuilder:
         self._run = ClosureRun(self._config.closure)
         self._same_views: list[tuple[int, int]] = []
         self._drive = 0
+        self._frames = GrowingArray()
+        self._driven_poses = DrivenPoses()
+        self._last_stamp_s: float | None = None
         self._last_step_s: float | None = None
         self._last_frame: NDArray[np.uint8] | None = None
         self._observation: ObservationCode | None = None
-        self._driven_steps = 0
+        self._driven_steps = 0.0
+        self._has_gap = False
         self._closures = 0
+        self.counts = BuilderCounts()
 
     def __len__(self) -> int:
         """Number of nodes."""
@@ -150,24 +248,37 @@ class MapBuilder:
         self,
         image: NDArray[np.uint8],
         stamp_s: float,
-        pose: tuple[float, float, float] | None = None,
+        pose: Pose | None = None,
     ) -> int | None:
         """Take a camera image of the drive.
 
         Args:
-            image: native RGB, (H, W, 3) uint8, at any rate from 4 Hz.
-            stamp_s: time of exposure [s]; images must come in order.
-            pose: x [m], y [m], yaw [rad] of the robot in a fixed frame, where known. It may drift.
+            image: native RGB, (H, W, 3) uint8.
+            stamp_s: time of exposure [s]. An image that is not newer than the one before is left
+                out; a gap, or a clock that was set back, begins another drive.
+            pose: x [m], y [m], yaw [rad] of the robot in a fixed frame, where known. It may drift
+                and jump.
 
         Returns:
             The id of the node that was made of it, or None.
         """
-        if not self._context.push(image, stamp_s):
-            return None
-        if (
-            self._last_step_s is not None
-            and 0.0 < stamp_s - self._last_step_s < 0.9 * self._period_s
+        last_s = self._last_stamp_s
+        if last_s is not None and not (
+            -_CLOCK_SET_BACK_S < stamp_s - last_s < self._config.new_drive_s
         ):
+            self.end_drive()
+            self.counts.drives += 1
+        if not self._context.push(image, stamp_s):
+            self.counts.without_newer_stamp += 1
+            return None
+        self.counts.taken += 1
+        self.counts.stamp_s = self._last_stamp_s = stamp_s
+        if pose is not None:
+            pose, jump_m = self._driven_poses.add(pose, stamp_s)
+            if jump_m is not None:
+                self.counts.jumps.append((stamp_s, jump_m))
+        elapsed_s = 0.0 if self._last_step_s is None else stamp_s - self._last_step_s
+        if self._last_step_s is not None and elapsed_s < 0.9 * self._period_s:
             return None
         self._last_step_s = stamp_s
         frames = self._context.frames(pad=True)
@@ -182,11 +293,13 @@ class MapBuilder:
         self._last_frame = current
         if change < self._config.still_change:
             return None
-        self._driven_steps += 1
-        if self._driven_steps < self._config.min_steps:
+        self._driven_steps += elapsed_s / self._period_s
+        self._has_gap |= elapsed_s > 1.5 * self._period_s
+        if round(self._driven_steps) < self._config.min_steps:
             return None
         distance = float(self._model.match(self._observation, current[None]).distances[0])
-        if distance < self._config.spacing_steps and self._driven_steps < self._config.max_steps:
+        near = distance < self._config.spacing_steps
+        if near and round(self._driven_steps) < self._config.max_steps:
             return None
         return self._make_node(image, current, observation, stamp_s, pose, distance)
 
@@ -194,7 +307,7 @@ class MapBuilder:
         """What comes next is another drive: no edge leads there unless a closure is found."""
         self._context.clear()
         self._observation = None
-        self._last_step_s = None
+        self._last_stamp_s = self._last_step_s = None
         self._run = ClosureRun(self._config.closure)
         self._drive += 1
 
@@ -219,7 +332,7 @@ class MapBuilder:
             )
         edges = list(self._edges)
         if poses is not None:
-            edges += turn_edges(poses, self._config)
+            edges += turn_edges(poses, self._config, frames=self._frames.values)
         embeddings = None
         if self._model.spec.embedding_size:
             embeddings = self._descriptors.values.astype(np.float32)
@@ -248,14 +361,17 @@ class MapBuilder:
     ) -> int:
         node = len(self._images)
         here = None if pose is None else np.array(pose, np.float64)
+        frame = self._driven_poses.frame
         moved_m = 0.0
-        if node and here is not None and (before := self._poses[-1]) is not None:
+        before = self._poses[-1] if node and self._frames.values[-1] == frame else None
+        if here is not None and before is not None:
             moved_m = math.hypot(*(here - before)[:2])
         self._images.append(current)
         self._descriptors.append(place_descriptors(self._model, current[None])[0])
         self._poses.append(here)
         self._stamps_s.append(stamp_s)
         self._drives.append(self._drive)
+        self._frames.append(frame)
         if self._config.picture_quality:
             self._pictures.append(encode_picture(image, self._config.picture_quality))
         self._along_m.append((self._along_m[-1] if node else 0.0) + moved_m)
@@ -265,19 +381,24 @@ class MapBuilder:
             self._link(node, steps)
         self._steps_so_far.append((self._steps_so_far.values[-1] if node else 0.0) + steps)
         self._observation = observation
-        self._driven_steps = 0
+        self._driven_steps = 0.0
+        self._has_gap = False
         self._close_loop(node, observation)
         return node
 
     def _edge_steps(self, distance: float) -> float:
         """The network's distance, kept near the time that the drive took."""
-        driven = float(self._driven_steps)
+        driven = self._driven_steps
+        if self._has_gap:
+            # Frames that are missing are replaced as if the robot had stood: the way looks longer.
+            distance = 0.5 * (distance + driven)
         return float(np.clip(distance, max(driven / 3.0, _MIN_EDGE_STEPS), 1.5 * driven))
 
     def _link(self, node: int, steps: float) -> None:
         before = node - 1
         a, b = self._poses[before], self._poses[node]
-        if a is not None and b is not None and _is_turn(a, b, self._config):
+        same_frame = self._frames.values[before] == self._frames.values[node]
+        if a is not None and b is not None and same_frame and _is_turn(a, b, self._config):
             length = _turn_steps(a, b, self._config, self._period_s)
             self._edges.append((before, node, length, EdgeKind.TURN))
             self._edges.append((node, before, length, EdgeKind.TURN))
@@ -309,7 +430,7 @@ class MapBuilder:
         same = find_same_view(self._model, node, self._images, proposals, config)
         if same is not None:
             other, steps = same
-            if self._drives.values[other] == self._drive:
+            if self._have_one_frame(other, node):
                 # Odometry of another drive may be in a frame of its own, which is not drift.
                 self._same_views.append((other, node))
             edges += [
@@ -318,6 +439,10 @@ class MapBuilder:
             ]
         self._closures += len(edges)
         self._edges += edges
+
+    def _have_one_frame(self, a: int, b: int) -> bool:
+        frames, drives = self._frames.values, self._drives.values
+        return bool(drives[a] == drives[b] and frames[a] == frames[b])
 
     def _proposals(self, node: int, others: NDArray[np.int64]) -> list[int]:
         config = self._config.closure
@@ -332,7 +457,7 @@ class MapBuilder:
             if (
                 here is not None
                 and there is not None
-                and self._drives.values[other] == self._drive
+                and self._have_one_frame(other, node)
                 and not may_be_same_place(
                     here, there, self._along_m[node] - self._along_m[other], config
                 )
@@ -396,7 +521,10 @@ def _turn_steps(
 
 
 def turn_edges(
-    poses: NDArray[np.float64], config: BuilderConfig, period_s: float = 0.25
+    poses: NDArray[np.float64],
+    config: BuilderConfig,
+    period_s: float = 0.25,
+    frames: NDArray[Any] | None = None,
 ) -> list[Edge]:
     """Turns on the spot between views of one place, found by their poses.
 
@@ -404,6 +532,7 @@ def turn_edges(
         poses: (N, 3) x, y [m], yaw [rad].
         config: radius, angle and speed of turns.
         period_s: of a model step.
+        frames: (N,) only poses with the same number can be compared; None: all can.
 
     Returns:
         For each node at most one edge to another view of its place per direction of looking, and
@@ -420,6 +549,8 @@ def turn_edges(
         nearest: dict[int, tuple[float, int]] = {}
         for dx, dy in itertools.product((-1, 0, 1), repeat=2):
             for other in cells.get((column + dx, row + dy), ()):
+                if frames is not None and frames[other] != frames[node]:
+                    continue
                 turned = math.remainder(float(poses[other, 2] - poses[node, 2]), 2.0 * math.pi)
                 # Views nearer in angle are on the same way.
                 if abs(turned) <= _LEAST_TURN_RAD or not _is_turn(

@@ -13,6 +13,12 @@ Pose = tuple[float, float, float]
 StampedPose = tuple[float, float, float, float]
 """Stamp [s], and a pose."""
 _CLOCK_SET_BACK_S = 1.0
+_INTERPOLATION_S = 1.05
+"""Largest time between two poses that are interpolated: no pose is further than half of it away
+from one that was measured. Odometry at 1 Hz is the slowest that serves."""
+_JUMP_M, _JUMP_M_S = 0.3, 3.0
+_JUMP_RAD, _JUMP_RAD_S = 0.5, 4.0
+"""A base that moves further than both allow was not driven: its odometry was reset or corrected."""
 
 
 def wrap_angle(angle_rad: float) -> float:
@@ -29,13 +35,18 @@ def yaw_of(rotation: Any) -> float:
 
 
 def odometry_pose(message: Any) -> StampedPose:
-    """What a nav_msgs/Odometry says, live or out of a bag."""
-    stamp, pose = message.header.stamp, message.pose.pose
+    """What a nav_msgs/Odometry says, live or out of a bag.
+
+    The yaw is NaN where the orientation is none: a quaternion of zeros, as who does not fill it in
+    sends it.
+    """
+    stamp, pose, turn = message.header.stamp, message.pose.pose, message.pose.pose.orientation
+    has_turn = turn.x**2 + turn.y**2 + turn.z**2 + turn.w**2 > 0.01
     return (
         stamp.sec + 1e-9 * stamp.nanosec,
         pose.position.x,
         pose.position.y,
-        yaw_of(pose.orientation),
+        yaw_of(turn) if has_turn else math.nan,
     )
 
 
@@ -62,15 +73,28 @@ def inverse(pose: Pose) -> Pose:
     return relative_pose(pose, (0.0, 0.0, 0.0))
 
 
+def is_jump(before: Pose, after: Pose, elapsed_s: float, max_speed_m_s: float = _JUMP_M_S) -> bool:
+    """Whether a base cannot have driven from one pose to the other in this time."""
+    moved_m = math.hypot(after[0] - before[0], after[1] - before[1])
+    turned_rad = abs(wrap_angle(after[2] - before[2]))
+    elapsed_s = abs(elapsed_s)
+    return (
+        moved_m > _JUMP_M + max_speed_m_s * elapsed_s
+        or turned_rad > _JUMP_RAD + _JUMP_RAD_S * elapsed_s
+    )
+
+
 def pose_at(poses: Sequence[StampedPose], stamp_s: float) -> Pose | None:
-    """Interpolate between poses.
+    """Interpolate between poses; between two that no base can drive from one to the other, the
+    nearer one.
 
     Args:
         poses: (stamp [s], x [m], y [m], yaw [rad]), stamps rising.
         stamp_s: when.
 
     Returns:
-        x, y, yaw; None before the first pose. After the last one, the last one.
+        x, y, yaw; None before the first pose, and between two more than a second apart. After the
+        last one, the last one.
     """
     if not poses or stamp_s < poses[0][0]:
         return None
@@ -79,7 +103,11 @@ def pose_at(poses: Sequence[StampedPose], stamp_s: float) -> Pose | None:
         return poses[-1][1:]
     t0, x0, y0, yaw0 = poses[after - 1]
     t1, x1, y1, yaw1 = poses[after]
+    if t1 - t0 > _INTERPOLATION_S:
+        return (x0, y0, yaw0) if stamp_s == t0 else None
     part = (stamp_s - t0) / (t1 - t0)
+    if is_jump((x0, y0, yaw0), (x1, y1, yaw1), t1 - t0):
+        return (x0, y0, yaw0) if part < 0.5 else (x1, y1, yaw1)
     turn = wrap_angle(yaw1 - yaw0)
     return x0 + part * (x1 - x0), y0 + part * (y1 - y0), wrap_angle(yaw0 + part * turn)
 
