@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from gnm_nav.camera_image import image_message
 from gnm_nav.map_directory import load_map
 from nav_msgs.msg import Odometry
@@ -39,12 +39,13 @@ class Drive(Node):
         self.names = self.create_publisher(String, "map_builder/name_node", 10)
         self.values = {}
         self.level = None
+        self.message = ""
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def _on_diagnostics(self, message):
         for status in message.status:
             if status.name.startswith("map_builder"):
-                self.level = status.level
+                self.level, self.message = status.level, status.message
                 self.values = {value.key: value.value for value in status.values}
 
     def show(self, picture, stamp_s, x=0.0):
@@ -127,6 +128,24 @@ def test_bad_images_are_counted_and_harm_nothing(make_rig, tmp_path):
     assert not empty.success and "no image" in empty.message
     drive(rig)
     assert around.count("nodes") >= 5
+
+
+def test_stamps_that_stand_are_told_at_once(make_rig, tmp_path):
+    rig = make_rig(map=tmp_path / "office", bundle=BUNDLE)
+    around = rig.around
+    assert wait_until(lambda: around.images.get_subscription_count() > 0, 60.0)
+    pictures = list(corridor(0, 6.0))
+    began_s = time.monotonic()
+    told_s = None
+    for index in range(400):
+        around.show(pictures[index % len(pictures)], 0.0)
+        if told_s is None and "no newer stamp (0.000)" in around.message:
+            told_s = time.monotonic()
+        if told_s is not None and around.count("images without newer stamp") > 20:
+            break
+        time.sleep(0.05)
+    assert told_s is not None and told_s - began_s < 5.0, around.values
+    assert around.level == DiagnosticStatus.WARN and around.count("images taken") == 1
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -275,7 +275,10 @@ def test_latched_messages_before_the_offset_are_played_first(cli, tmp_path):
             ("/passing", QosDurability.VOLATILE, (0.5, 6.0, 40.0)),
         ):
             connection = writer.add_connection(
-                topic, "std_msgs/msg/String", typestore=types, offered_qos_profiles=[qos(durability)]
+                topic,
+                "std_msgs/msg/String",
+                typestore=types,
+                offered_qos_profiles=[qos(durability)],
             )
             for time_s in times_s:
                 data = types.serialize_cdr(text(data=f"at {time_s}"), "std_msgs/msg/String")

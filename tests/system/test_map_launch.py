@@ -33,9 +33,7 @@ def generate_launch_description():
 @pytest.fixture
 def bag(tmp_path):
     """A drive towards a wall with random patches, at 10 Hz."""
-    wall = cv2.resize(
-        np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8), (640, 480)
-    )
+    wall = cv2.resize(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8), (640, 480))
     types = TYPES.types
     with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         topic = writer.add_connection("/camera/image_raw", IMAGE, typestore=TYPES)

@@ -18,9 +18,10 @@ from gnm_nav.map_editing import (
     rigid_motion,
     select,
 )
+from gnm_nav.planar_pose import compose, inverse
 from gnm_nav.route_planner import RoutePlanner
 from gnm_nav.topological_map import EdgeKind, MapCode, MapError, edge_array
-from synthetic_world import SPACING_M, SyntheticModel, build, driven, render, wrap
+from synthetic_world import SPACING_M, SyntheticModel, along, build, driven, render, rounded, wrap
 
 STRAIGHT = [(0, 0), (6, 0), (6, 6)]
 BESIDE = [(2, 0), (6, 0), (10, 0), (10, 4)]
@@ -267,3 +268,133 @@ def test_a_rigid_motion_is_found_among_wrong_pairs(seed):
     assert np.abs(np.array(found)[:2] - motion[:2]).max() < 0.3
     assert abs(wrap(found[2] - motion[2])) < 0.05
     assert rigid_motion(rng.uniform(-30, 30, (30, 2)), b, tolerance_m=0.2) is None
+
+
+def drive_at(builder, points, rate_hz, odometry=lambda index, pose: tuple(pose), start_s=0.0):
+    """Show a drive at nominal speed to a camera of this rate; true poses of the nodes."""
+    rng = np.random.default_rng(0)
+    poses = along(rounded(points), SPACING_M * 4.0 / rate_hz)
+    return [
+        pose
+        for index, pose in enumerate(poses)
+        if builder.add(render(pose, rng), start_s + index / rate_hz, odometry(index, pose))
+        is not None
+    ]
+
+
+def chain_ratio(made):
+    """Cost of the driven edges, in parts of the time that the drive took."""
+    chain = made.edges[made.edges["kind"] == EdgeKind.CHAIN]
+    elapsed_s = made.stamps_s[chain["b"]] - made.stamps_s[chain["a"]]
+    return chain["steps"].sum() / (elapsed_s.sum() / 0.25)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_edges_take_as_long_as_the_drive_whatever_the_cameras_rate(seed):
+    ratios = []
+    for rate_hz in (20.0, 10.0, 7.0, 4.0, 2.0, 1.0):
+        builder = MapBuilder(SyntheticModel(seed))
+        drive_at(builder, [(0, 0), (12, 0)], rate_hz)
+        ratios.append(chain_ratio(builder.finish()))
+    assert max(ratios) < 1.2 * min(ratios), ratios
+
+
+def test_missing_images_lengthen_the_edge_over_them():
+    poses = along([(0, 0), (12, 0)], SPACING_M)
+    builder = MapBuilder(SyntheticModel())
+    rng = np.random.default_rng(0)
+    for index, pose in enumerate(poses):
+        if not 40 <= index < 52:
+            builder.add(render(pose, rng), 0.25 * index)
+    made = builder.finish()
+    chain = made.edges[made.edges["kind"] == EdgeKind.CHAIN]
+    driven_steps = (made.stamps_s[chain["b"]] - made.stamps_s[chain["a"]]) / 0.25
+    assert driven_steps.max() >= 13.0
+    longest = int(driven_steps.argmax())
+    assert 0.8 < chain["steps"][longest] / driven_steps[longest] < 1.2
+
+
+@pytest.mark.parametrize("gap_s", [4.0, 6.0, -20.0])
+def test_a_long_gap_begins_another_drive(gap_s):
+    builder = MapBuilder(SyntheticModel())
+    drive_at(builder, [(0, 0), (4, 0)], 10.0)
+    first = len(builder)
+    drive_at(builder, [(4, 0), (8, 0)], 10.0, start_s=builder.counts.stamp_s + gap_s)
+    made = builder.finish()
+    is_new = not 0.0 < gap_s < 5.0
+    assert builder.counts.drives == int(is_new) == made.drives.max()
+    edges = [tuple(edge)[:2] for edge in made.edges.tolist()]
+    assert ((first - 1, first) in edges) != is_new
+
+
+@pytest.mark.parametrize("stamp_s", [0.0, 1000.0])
+def test_images_without_a_newer_stamp_are_counted(stamp_s):
+    builder = MapBuilder(SyntheticModel())
+    for pose in driven([(0, 0), (4, 0)]):
+        builder.add(render(pose), stamp_s)
+    assert len(builder) == builder.counts.taken == 1
+    assert builder.counts.stamp_fault() == f"31 of 32 images have no newer stamp ({stamp_s:.3f})"
+
+
+def moved_after(index, motion):
+    """Odometry that from this image on is in a frame that lies elsewhere."""
+    return lambda number, pose: compose(motion, tuple(pose)) if number >= index else tuple(pose)
+
+
+def reset_at(index, poses, keep_heading):
+    """Odometry that begins anew at this image."""
+    x, y, yaw = poses[index]
+    return moved_after(index, inverse((x, y, 0.0 if keep_heading else yaw)))
+
+
+LOOP = [(0, 0), (5, 0), (5, 4), (0, 4), (0, 0), (5, 0)]
+
+
+@pytest.mark.parametrize(
+    ("jump", "rate_hz"),
+    [("reset", 10.0), ("position", 4.0), ("teleport", 4.0), ("heading", 4.0)],
+)
+def test_odometry_that_jumps_is_continued(jump, rate_hz):
+    poses = along(rounded(LOOP), SPACING_M * 4.0 / rate_hz)
+    index = len(poses) // 2
+    odometry = {
+        "reset": reset_at(index, poses, False),
+        "position": reset_at(index, poses, True),
+        "teleport": moved_after(index, (2.6, 0.0, 0.0)),
+        "heading": moved_after(index, compose(inverse((0, 0, 2.0)), (0.1, 0.0, 0.0))),
+    }[jump]
+    builder = MapBuilder(SyntheticModel())
+    truth = np.array(drive_at(builder, LOOP, rate_hz, odometry))
+    made = builder.finish()
+    ((jump_s, _),) = builder.counts.jumps
+    assert jump_s == pytest.approx(index / rate_hz)
+    assert np.hypot(*(made.poses - truth)[:, :2].T).max() < 0.4
+    assert np.abs(wrap(made.poses[:, 2] - truth[:, 2])).max() < 0.2
+    assert (made.edges["kind"] == EdgeKind.CLOSURE).any()
+    found = made.edges[made.edges["kind"] != EdgeKind.CHAIN]
+    assert np.hypot(*(truth[found["a"]] - truth[found["b"]])[:, :2].T).max() < 1.0
+
+
+def test_a_jump_after_a_silence_begins_another_frame():
+    """Back past the first places in the other direction, by an odometry that was restarted."""
+    way = [(0, 0), (6, 0)]
+    builder = MapBuilder(SyntheticModel())
+    turn = along(way, SPACING_M)
+
+    def silent_then_restarted(index, pose):
+        if index < 30:
+            return tuple(pose)
+        return None if index < 40 else (pose[0] - turn[40][0], 0.0, math.pi)
+
+    drive_at(builder, way, 4.0, silent_then_restarted)
+    with_frames = builder.finish()
+    assert len(builder.counts.jumps) == 1
+    assert not (with_frames.edges["kind"] == EdgeKind.TURN).any()
+
+
+def test_a_base_that_is_fast_does_not_jump():
+    builder = MapBuilder(SyntheticModel())
+    for index in range(40):
+        pose = (0.25 * index * 2.8, 0.0, 0.25 * index * 2.5)
+        builder.add(render((0.1 * index, 0.0, 0.0)), 0.25 * index, pose)
+    assert not builder.counts.jumps

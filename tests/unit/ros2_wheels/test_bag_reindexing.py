@@ -11,12 +11,12 @@ import time
 
 import pytest
 import yaml
-from rosbags.rosbag2 import Reader, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 from ros2_wheels import bag_command
 from ros2_wheels.bag_command import open_bag
 from ros2_wheels.bag_reindexing import reindex
 from ros2_wheels.main import CommandError
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 
 TYPES = get_typestore(Stores.ROS2_KILTED)
 STRING = "std_msgs/msg/String"
