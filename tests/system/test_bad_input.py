@@ -23,6 +23,9 @@ REFUSED_S = 60.0
         (["arm:=sim", "port:=/dev/ttyDXL"], "port is for arm:=serial"),
         (["arm:=emulated", "camera:=/dev/video0"], "camera is for a real arm"),
         (["record:=/"], "exists already"),
+        (["arm:=serial", "port:=/dev/no_port"], "port: the serial port /dev/no_port does not"),
+        (["arm:=serial", "port:=/dev/null"], "/dev/null is no serial port"),
+        (["arm:=xs_sdk", "camera:=/dev/video99"], "the camera /dev/video99 does not exist"),
     ],
 )
 def test_wrong_arguments_start_nothing(start, arguments, expected):

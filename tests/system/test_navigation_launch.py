@@ -27,6 +27,8 @@ def test_wrong_arguments_of_the_simulation_are_named(start, arguments, named):
         ("navigate.launch.py", [], "map"),
         ("navigate.launch.py", ["map:=/tmp", "port:=/dev/x"], "base:=kobuki"),
         ("explore.launch.py", ["duration_s:=-1"], "duration_s"),
+        ("explore.launch.py", ["base:=kobuki", "port:=/dev/no"], "60-kobuki.rules"),
+        ("explore.launch.py", ["camera:=99"], "the camera /dev/video99 does not exist"),
     ],
 )
 def test_wrong_arguments_for_robots_are_named(start, file, arguments, named):

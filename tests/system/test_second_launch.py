@@ -26,7 +26,7 @@ START_S = 60.0
         ("gnm_nav sim.launch.py", "/navigation_trials"),
         ("gnm_nav navigate.launch.py map:=/tmp goal:=last", "/send_goal"),
         ("gnm_nav navigate.launch.py map:=/tmp", "/navigator"),
-        ("gnm_nav explore.launch.py camera:=0", "/camera/camera_driver"),
+        ("gnm_nav explore.launch.py camera:=rtsp://127.0.0.1:1/x", "/camera/camera_driver"),
         ("gnm_nav map.launch.py map:=/no/such/map", "/map_builder"),
         ("base_drivers base.launch.py base:=kobuki_emulated", "/cmd_vel_guard"),
         ("camera_drivers camera.launch.py camera_name:=front", "/front/camera_driver"),

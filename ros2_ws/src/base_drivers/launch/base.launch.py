@@ -4,7 +4,10 @@ import tempfile
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
+from base_drivers.kobuki.serial_line import DEFAULT_PORT, UDEV_RULE
 from base_drivers.robot_config import load_robot
+from graph_launch.devices import serial_port_problem
+from graph_launch.launch_arguments import ArgumentError
 from graph_launch.supervision import bring_up, run, unless_running
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
@@ -41,6 +44,11 @@ def start_base(context: LaunchContext) -> list:
         raise FileNotFoundError(f"params_file is '{file}', which is not a file")
     if given["port"] and base != "kobuki":
         raise ValueError(f"port is for base:=kobuki; found base:={base}")
+
+    if base == "kobuki" and (given["port"] or not given["params_file"]):
+        problem = serial_port_problem("port", given["port"] or DEFAULT_PORT, UDEV_RULE)
+        if problem:
+            raise ArgumentError(problem)
 
     def process(executable: str, **options: object) -> Node:
         return Node(

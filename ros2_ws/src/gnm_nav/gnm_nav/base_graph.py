@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from base_drivers.kobuki.serial_line import DEFAULT_PORT, UDEV_RULE
 from base_drivers.robot_config import RobotConfig
+from graph_launch.devices import camera_problem, serial_port_problem
 from graph_launch.launch_arguments import LaunchArgument
 from graph_launch.supervision import bring_up
 from launch import Action
@@ -33,12 +35,16 @@ BASE_ARGUMENTS = (
 
 def base_problems(values: Mapping[str, Any]) -> list[str]:
     """What is wrong with arguments that are right one by one, a line each."""
-    problems = []
+    problems: list[str | None] = []
     if values["port"] and values["base"] != "kobuki":
         problems.append(f"port is for base:=kobuki; found base:={values['base']}")
     if values["camera"] and values["camera_topic"] != "/camera/image_raw":
         problems.append("camera starts one on /camera/image_raw; found another camera_topic, too")
-    return problems
+    if values["base"] == "kobuki":
+        problems.append(serial_port_problem("port", values["port"] or DEFAULT_PORT, UDEV_RULE))
+    if values["camera"]:
+        problems.append(camera_problem("camera", values["camera"]))
+    return [problem for problem in problems if problem]
 
 
 def start_base(values: Mapping[str, Any], robot: RobotConfig) -> list[Action]:

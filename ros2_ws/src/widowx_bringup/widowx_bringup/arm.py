@@ -11,11 +11,14 @@ from typing import Any
 
 import widowx_description
 from ament_index_python.packages import get_package_share_directory
+from graph_launch.devices import camera_problem, serial_port_problem
 from graph_launch.launch_arguments import LaunchArgument
 from graph_launch.supervision import bring_up, run
 from launch import Action
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
+from widowx_control.xs_driver.configuration import load_configuration
+from widowx_control.xs_driver.package_files import default_modes, default_motors
 
 ARM_ARGUMENTS = (
     LaunchArgument(
@@ -94,7 +97,7 @@ def has_own_driver(values: Mapping[str, Any]) -> bool:
 def arm_problems(values: Mapping[str, Any]) -> list[str]:
     """What is wrong with arguments that are right one by one, a line each."""
     arm = values["arm"]
-    problems = []
+    problems: list[str | None] = []
     if not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", values["namespace"]):
         problems.append(f"namespace is '{values['namespace']}'; expected a ROS name like wx250s")
     if not is_simulated(values) and values["viewer"] == "window":
@@ -105,7 +108,13 @@ def arm_problems(values: Mapping[str, Any]) -> list[str]:
         problems.append(f"port is for arm:=serial and arm:=emulated; arm:={arm} opens no port")
     if values["camera"] and is_simulated(values):
         problems.append(f"camera is for a real arm; arm:={arm} comes with a simulated camera")
-    return problems
+    if arm == "serial":
+        port = values["port"] or load_configuration(default_motors(), default_modes()).port
+        rule = "README.md, Use a real arm, Once per computer"
+        problems.append(serial_port_problem("port", port, rule))
+    if values["camera"]:
+        problems.append(camera_problem("camera", values["camera"]))
+    return [problem for problem in problems if problem]
 
 
 def config_file(name: str) -> str:
