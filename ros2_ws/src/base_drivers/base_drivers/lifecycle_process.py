@@ -54,6 +54,7 @@ def run_node(name: str, make_node: Callable[[], Node], realtime_priority: int = 
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.1)
     finally:
+        executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
         # A launch passes on the interruption that the terminal has sent already.

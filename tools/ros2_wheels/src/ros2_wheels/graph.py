@@ -114,6 +114,14 @@ class CommandNode:
         """Execute callbacks for some time."""
         self.spin_until(lambda: False, duration_s)
 
+    def spin_unless_interrupted(self, duration_s: float) -> bool:
+        """Execute callbacks for some time; False after Ctrl-C, by which a watch ends well."""
+        try:
+            self.spin_for(duration_s)
+        except KeyboardInterrupt:
+            return False
+        return True
+
     def spin_until_time(self, end: float) -> None:
         """Execute callbacks until a time of time.monotonic(), at least those that wait already."""
         self.spin_once(0.0)

@@ -17,7 +17,7 @@ from launch.launch_description_sources import (
 )
 
 from . import packages
-from .main import CommandError
+from .main import CommandError, nearest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -145,10 +145,10 @@ def find_launch_file(package: str, file_name: str | None) -> Path:
     ]
     if not found:
         known = sorted(path.name for path in share.rglob("*.launch.py"))
-        hint = f"; known launch files: {', '.join(known)}" if known else ""
+        hint = f"known launch files: {', '.join(known)}" if known else "it has no launch files"
         raise CommandError(
             f"file '{file_name}' was not found in the share directory of package '{package}' "
-            f"which is at '{share}'{hint}"
+            f"which is at '{share}'; {nearest(file_name, known)}{hint}"
         )
     if len(found) > 1:
         raise CommandError(

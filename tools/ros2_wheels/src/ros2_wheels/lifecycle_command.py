@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
 
@@ -12,6 +13,7 @@ from .main import CommandError
 
 # A transition may load a model or wait for a robot.
 _TRANSITION_TIMEOUT_S = 120.0
+_SERVICES_TIMEOUT_S = 3.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +50,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _lifecycle_nodes(node: CommandNode, include_hidden: bool) -> list[str]:
     node.discover()
-    services = dict(node.node.get_service_names_and_types())
+    services: dict[str, Sequence[str]] = {}
+
+    def is_known(name: str) -> bool:
+        return any(service.startswith(f"{name}/") for service in services)
+
+    def all_known() -> bool:
+        services.update(node.node.get_service_names_and_types())
+        return all(map(is_known, node.node_names(include_hidden)))
+
+    # A node that has just started shows up before its services do.
+    node.spin_until(all_known, _SERVICES_TIMEOUT_S)
     return [
         name
         for name in node.node_names(include_hidden)

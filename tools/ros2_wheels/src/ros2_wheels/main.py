@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import signal
 import sys
+from collections.abc import Iterable
 
 COMMANDS = {
     "action": "Various action related sub-commands",
@@ -22,8 +24,22 @@ COMMANDS = {
 }
 
 
+REPLACED = {
+    "daemon": "there is none: each command looks at the graph itself",
+    "doctor": "use ./run doctor",
+    "wtf": "use ./run doctor",
+}
+"""Commands of a ROS 2 installation that are not here, and what is instead."""
+
+
 class CommandError(Exception):
     """A user's request cannot be done; the message is printed and the exit status is 1."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return "did you mean '…'? " for a misspelt word, '' when nothing is like it."""
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean '{found[0]}'? " if found else ""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,6 +57,12 @@ def main(argv: list[str] | None = None) -> int:
         metavar="Call `ros2 <command> -h` for more detailed usage.",
     )
     chosen = next((word for word in argv if not word.startswith("-")), None)
+    if chosen is not None and chosen not in COMMANDS:
+        instead = REPLACED.get(chosen) or f"expected one of {', '.join(COMMANDS)}"
+        print(
+            f"ros2 {chosen}: no such command; {nearest(chosen, COMMANDS)}{instead}", file=sys.stderr
+        )
+        return 2
     modules = {}
     for name, description in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=description, description=description)

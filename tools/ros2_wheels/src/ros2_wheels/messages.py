@@ -20,6 +20,7 @@ from rosidl_parser.definition import (
 
 from .main import CommandError
 
+_MAP = "tag:yaml.org,2002:map"
 StampSetter = Callable[[Any], None]
 
 
@@ -52,6 +53,12 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+# As rosidl does: the flow style is that of sequences.
+_Dumper.add_representer(
+    dict, lambda dumper, data: dumper.represent_mapping(_MAP, data.items(), flow_style=False)
+)
 
 
 class Format:

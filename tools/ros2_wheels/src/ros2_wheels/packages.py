@@ -10,9 +10,10 @@ from ament_index_python.packages import (
     PackageNotFoundError,
     get_package_prefix,
     get_package_share_directory,
+    get_packages_with_prefixes,
 )
 
-from .main import CommandError
+from .main import CommandError, nearest
 
 
 def use_environment_prefix() -> None:
@@ -27,7 +28,7 @@ def prefix(package: str) -> Path:
     try:
         return Path(get_package_prefix(package))
     except (PackageNotFoundError, ValueError) as error:
-        raise CommandError(f"Package '{package}' not found: {error}") from error
+        raise _not_found(package, error) from error
 
 
 def share_directory(package: str) -> Path:
@@ -35,7 +36,12 @@ def share_directory(package: str) -> Path:
     try:
         return Path(get_package_share_directory(package))
     except (PackageNotFoundError, ValueError) as error:
-        raise CommandError(f"Package '{package}' not found: {error}") from error
+        raise _not_found(package, error) from error
+
+
+def _not_found(package: str, error: Exception) -> CommandError:
+    hint = nearest(package, get_packages_with_prefixes())
+    return CommandError(f"Package '{package}' not found: {hint or error}".rstrip())
 
 
 def executables(package: str) -> list[Path]:

@@ -12,7 +12,7 @@ import sys
 from launch.child_process import die_with_parent
 
 from . import packages
-from .main import CommandError
+from .main import CommandError, nearest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     package, name = arguments.package_name, arguments.executable_name
     found = [path for path in packages.executables(package) if path.name == name]
     if not found:
-        known = ", ".join(path.name for path in packages.executables(package)) or "none"
-        raise CommandError(f"No executable found: '{package}' has no '{name}', only: {known}")
+        known = [path.name for path in packages.executables(package)]
+        raise CommandError(
+            f"No executable found: '{package}' has no '{name}'; {nearest(name, known)}"
+            f"it has: {', '.join(known) or 'none'}"
+        )
     if len(found) > 1:
         raise CommandError(f"Multiple executables found: {', '.join(str(path) for path in found)}")
     command = [*shlex.split(arguments.prefix or ""), str(found[0]), *arguments.argv]

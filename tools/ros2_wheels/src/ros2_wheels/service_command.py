@@ -16,6 +16,7 @@ from .graph import (
     read_standard_input,
     visible,
 )
+from .main import CommandError
 from .messages import load_interface, message_from_yaml
 
 
@@ -40,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verb.add_argument("--include-hidden-services", action="store_true", help="Also hidden ones")
     add_graph_arguments(verb)
     verb.set_defaults(run=find)
+
+    verb = verbs.add_parser("info", help="Print information about a service")
+    verb.add_argument("service_name", help="Name of the ROS service to get info")
+    add_graph_arguments(verb)
+    verb.set_defaults(run=print_info)
 
     verb = verbs.add_parser("list", help="Output a list of available services")
     verb.add_argument("-t", "--show-types", action="store_true", help="Additionally show the type")
@@ -83,6 +89,20 @@ def print_services(arguments: argparse.Namespace) -> None:
         services = node.node.get_service_names_and_types()
     shown = visible(services, arguments.include_hidden_services)
     print_names(shown, arguments.show_types, arguments.count_services)
+
+
+def print_info(arguments: argparse.Namespace) -> None:
+    """Print a service's type and the number of its clients and servers."""
+    with command_node(arguments) as node:
+        service = node.absolute(arguments.service_name)
+        types = node.names_and_types(node.node.get_service_names_and_types, service)
+        if not types:
+            raise CommandError(f"Unknown service '{service}'")
+        print(
+            f"Type: {types[0] if len(types) == 1 else types}\n"
+            f"Clients count: {node.node.count_clients(service)}\n"
+            f"Services count: {node.node.count_services(service)}"
+        )
 
 
 def find(arguments: argparse.Namespace) -> None:

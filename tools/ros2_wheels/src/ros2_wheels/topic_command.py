@@ -7,6 +7,7 @@ import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
+from statistics import fmean, pstdev
 from typing import Any
 
 from rclpy.clock import Clock
@@ -42,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verb.add_argument("-w", "--window", type=non_negative_int, default=100, help="window size")
     add_graph_arguments(verb)
     verb.set_defaults(run=print_bandwidth)
+
+    verb = verbs.add_parser("delay", help="Display delay of topic from timestamp in header")
+    verb.add_argument("topic_name", help="Name of the ROS topic to calculate the delay for")
+    verb.add_argument("-w", "--window", type=non_negative_int, default=10000, help="window size")
+    add_graph_arguments(verb)
+    verb.set_defaults(run=print_delay)
 
     verb = verbs.add_parser("echo", help="Output messages from a topic")
     _add_echo_arguments(verb)
@@ -208,14 +215,18 @@ def echo(arguments: argparse.Namespace) -> None:
         received += 1
         if arguments.clear:
             print("\x1b[H\x1b[2J", end="")
+        if not is_message(selected):  # as Python shows it, whatever the format
+            if arguments.include_message_info:
+                print(text.to_yaml(dict(info)), end="---\n")
+            print(selected, end="\n---\n", flush=True)
+            return
         if arguments.csv:
             prefix = [str(v) for v in info.values()] if arguments.include_message_info else []
             print(",".join([*prefix, text.to_csv(selected)]), flush=True)
             return
         if arguments.include_message_info:
             print(text.to_yaml(dict(info)), end="---\n")
-        shown = text.to_yaml(selected) if is_message(selected) else f"{text.to_plain(selected)}\n"
-        print(shown, end="---\n", flush=True)
+        print(text.to_yaml(selected), end="---\n", flush=True)
 
     def on_lost(status: Any) -> None:
         print(
@@ -343,8 +354,7 @@ def print_rate(arguments: argparse.Namespace) -> None:
             subscribe(topic)
             if len(topics) > 1:
                 print(f"Subscribed to [{topic}]")
-        while True:
-            node.spin_for(_PRINT_PERIOD_S)
+        while node.spin_unless_interrupted(_PRINT_PERIOD_S):
             _print_rates({topic: meters[topic].statistics() for topic in topics})
 
 
@@ -391,8 +401,7 @@ def print_bandwidth(arguments: argparse.Namespace) -> None:
             raw=True,
         )
         print(f"Subscribed to [{topic}]")
-        while True:
-            node.spin_for(_PRINT_PERIOD_S)
+        while node.spin_unless_interrupted(_PRINT_PERIOD_S):
             if len(samples) < 2:
                 continue
             sizes = [size for _, size in samples]
@@ -408,6 +417,36 @@ def print_bandwidth(arguments: argparse.Namespace) -> None:
                 f"min: {size.format(least / factor)} max: {size.format(most / factor)}",
                 flush=True,
             )
+
+
+def print_delay(arguments: argparse.Namespace) -> None:
+    """Print the age of a topic's messages by their stamps once a second until Ctrl-C."""
+    delays_s: deque[float] = deque(maxlen=arguments.window or None)
+    printed = 0
+    with command_node(arguments) as node:
+        topic = node.absolute(arguments.topic_name)
+        message_class = _message_class(node, topic)
+        if not hasattr(message_class(), "header"):
+            raise CommandError(f"msg does not have header: {topic}")
+        received = 0
+
+        def on_message(message: Any) -> None:
+            nonlocal received
+            received += 1
+            stamp = message.header.stamp
+            stamp_ns = stamp.sec * 10**9 + stamp.nanosec
+            delays_s.append((node.node.get_clock().now().nanoseconds - stamp_ns) * 1e-9)
+
+        node.node.create_subscription(message_class, topic, on_message, qos_profile_sensor_data)
+        while node.spin_unless_interrupted(_PRINT_PERIOD_S):
+            if received > printed:
+                printed = received
+                print(
+                    f"average delay: {fmean(delays_s):.3f}\n\tmin: {min(delays_s):.3f}s "
+                    f"max: {max(delays_s):.3f}s std dev: {pstdev(delays_s):.5f}s "
+                    f"window: {len(delays_s)}",
+                    flush=True,
+                )
 
 
 def print_topics(arguments: argparse.Namespace) -> None:
