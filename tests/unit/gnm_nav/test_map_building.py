@@ -165,6 +165,39 @@ def test_two_drives_merge_into_one_connected_graph(seed):
     assert set(made.drives.tolist()) == {0, 1}
 
 
+def test_a_map_that_is_merged_twice_is_left_out():
+    model = SyntheticModel()
+    first, _ = build(model, driven(STRAIGHT))
+    second, _ = build(model, driven(BESIDE), seed=1)
+    both = merge([first, second], model)
+    for parts in (
+        [first, first],
+        [first, second, first],
+        [both.map, second],
+        [second, first, second],
+    ):
+        change = merge(parts, model)
+        assert len(change.map) in (len(first), len(both.map))
+        (line,) = [line for line in change.report if "left out" in line]
+        assert f"map {len(parts)}" in line
+    assert not any("left out" in line for line in both.report)
+
+
+@pytest.mark.parametrize("name", ["coffee room.png", "dock.JPG", "last", "12", "", " "])
+def test_names_that_could_be_taken_for_something_else_are_refused(name):
+    made, _ = build(SyntheticModel(), driven([(0, 0), (2, 0)]))
+    with pytest.raises(MapError, match="name"):
+        name_node(made, name, 0)
+    builder = MapBuilder(SyntheticModel())
+    builder.add(render((0.0, 0.0, 0.0)), 0.0)
+    with pytest.raises(ValueError, match="name"):
+        builder.name_node(name)
+    # A drive is not lost by a name.
+    assert builder.finish().names == {}
+    # A name that an older map has still counts.
+    assert dataclasses.replace(made, names={"coffee room.png": 0}).node("coffee room.png") == 0
+
+
 def test_drives_that_share_nothing_do_not_merge():
     model = SyntheticModel()
     first, _ = build(model, driven(STRAIGHT))

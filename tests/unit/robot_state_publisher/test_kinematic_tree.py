@@ -27,6 +27,11 @@ def test_axis_is_normalised_defaults_hold_and_mimicry_scales():
     assert tree.fixed_transforms() == [], "a floating joint is somebody else's to publish"
 
 
+@pytest.mark.parametrize("space", ["", "\n", " \t\r\n\n"])
+def test_white_space_before_the_declaration_is_skipped(space):
+    assert parse_urdf(f"{space}<?xml version='1.0'?>{TREE}").root == "a"
+
+
 @pytest.mark.parametrize(
     ("found", "replacement", "message"),
     [

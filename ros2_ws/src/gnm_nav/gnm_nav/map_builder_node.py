@@ -160,10 +160,11 @@ class MapBuilderNode(Node):
 
     def _on_name(self, message: String) -> None:
         with self._lock:
-            if not len(self._builder):
-                self.get_logger().warning(f"no node yet that could be named {message.data!r}")
+            try:
+                self._builder.name_node(message.data)
+            except ValueError as error:
+                self.get_logger().error(str(error))
                 return
-            self._builder.name_node(message.data)
             self._unsaved = True
             node = len(self._builder) - 1
         self.get_logger().info(f"node {node} is named {message.data!r}")

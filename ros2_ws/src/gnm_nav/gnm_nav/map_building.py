@@ -29,6 +29,7 @@ from gnm_nav.topological_map import (
     MapModel,
     TopologicalMap,
     edge_array,
+    new_name_fault,
 )
 
 if TYPE_CHECKING:
@@ -312,7 +313,14 @@ class MapBuilder:
         self._drive += 1
 
     def name_node(self, name: str, node: int | None = None) -> None:
-        """Give a name to a node, by default the newest one."""
+        """Give a name to a node, by default the newest one.
+
+        Raises:
+            ValueError: the name cannot be one, or there is no node yet.
+        """
+        fault = new_name_fault(name) or ("" if len(self) else "a node first")
+        if fault:
+            raise ValueError(f"found the name {name!r}, expected {fault}")
         self._names[name] = len(self) - 1 if node is None else node
 
     def finish(self, name: str = "map", frame_id: str = "map") -> TopologicalMap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from gnm_nav.topological_map import (
     MapModel,
     TopologicalMap,
     edge_array,
+    new_name_fault,
 )
 
 if TYPE_CHECKING:
@@ -62,7 +64,8 @@ def merge(
     """Join maps of several drives into one, by the places that they share.
 
     Where all maps have poses, each map's poses are moved into the frame of the first one by the
-    shared places; a map whose poses cannot be placed takes the poses from all.
+    shared places; a map whose poses cannot be placed takes the poses from all. A map of which all
+    nodes are in those before it, as the same one once more, is left out.
 
     Args:
         maps: at least one, all of this network; ids of the first stay, the others' follow.
@@ -78,7 +81,15 @@ def merge(
     for part in maps:
         _check_model(part, model)
     merged, report = maps[0], []
-    for part in maps[1:]:
+    known = _views(merged)
+    for number, part in enumerate(maps[1:], 2):
+        views = _views(part)
+        if views <= known:
+            report.append(
+                f"map {number}, {part.name!r}, left out: all of its nodes are in those before it"
+            )
+            continue
+        known |= views
         merged, lines = _merge_two(merged, part, model, config, allow_apart)
         report += lines
     return Change(dataclasses.replace(merged, name=name), tuple(report))
@@ -285,6 +296,8 @@ def name_node(topological_map: TopologicalMap, name: str, node: int | None) -> T
     """
     names = {key: value for key, value in topological_map.names.items() if key != name}
     if node is not None:
+        if fault := new_name_fault(name):
+            raise MapError(MapCode.INVALID, f"name {name!r}", "this name", fault)
         names[name] = node
     return dataclasses.replace(topological_map, names=names)
 
@@ -370,6 +383,11 @@ def _moved(points: NDArray[np.float64], motion: tuple[float, float, float]) -> N
     c, s = math.cos(yaw), math.sin(yaw)
     turned = points @ np.array([[c, s], [-s, c]])
     return np.asarray(turned + np.array([x, y]))
+
+
+def _views(part: TopologicalMap) -> set[bytes]:
+    """What tells nodes apart: two drives never see the very same pixels."""
+    return {hashlib.sha256(image.tobytes()).digest() for image in part.images}
 
 
 def _merge_two(

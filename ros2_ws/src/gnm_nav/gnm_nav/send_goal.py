@@ -21,6 +21,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from gnm_nav.camera_image import image_message
+from gnm_nav.topological_map import IMAGE_SUFFIXES
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -61,7 +62,11 @@ class GoalSender(Node):
         self._request: Any
         if self._goal:
             self._request = NavigateToGoal.Goal(timeout_s=timeout_s)
-            if Path(self._goal).suffix.lower() in (".png", ".jpg", ".jpeg"):
+            is_image = self._goal.lower().endswith(IMAGE_SUFFIXES)
+            if is_image and not Path(self._goal).expanduser().exists():
+                print(f"send_goal: found no file {self._goal}: taken for a name", file=sys.stderr)
+                is_image = False
+            if is_image:
                 self._request.goal_image = _read_picture(Path(self._goal))
             else:
                 self._request.goal_node = self._goal

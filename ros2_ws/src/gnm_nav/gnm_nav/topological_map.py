@@ -99,6 +99,8 @@ class EdgeKind(IntEnum):
 
 EDGE_DTYPE = np.dtype([("a", "<i4"), ("b", "<i4"), ("steps", "<f4"), ("kind", "u1")])
 """One edge: from node a to node b, its length in model steps, an `EdgeKind`."""
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+"""A goal that ends like this is an image's file."""
 _CHAIN, _TURN = int(EdgeKind.CHAIN), int(EdgeKind.TURN)
 
 
@@ -136,6 +138,20 @@ def edge_array(edges: Sequence[tuple[int, int, float, int]]) -> NDArray[np.void]
     array = array[np.lexsort((array["steps"], array["b"], array["a"]))]
     same = (array["a"][1:] == array["a"][:-1]) & (array["b"][1:] == array["b"][:-1])
     return array[np.concatenate(([True], ~same))]
+
+
+def name_fault(name: str) -> str:
+    """What is expected of a name that this is not; empty: it can be one."""
+    if not name or name == LAST or name.lstrip("-").isdigit():
+        return f'a name that is no number and not "{LAST}"'
+    return ""
+
+
+def new_name_fault(name: str) -> str:
+    """As `name_fault`, for a name that is given now: it shall not be taken for a file."""
+    if name.lower().endswith(IMAGE_SUFFIXES):
+        return f"a name that does not end like an image: {', '.join(IMAGE_SUFFIXES)}"
+    return name_fault(name.strip())
 
 
 @dataclass(frozen=True)
@@ -204,10 +220,8 @@ class TopologicalMap:
         for name, node in self.names.items():
             if not 0 <= node < n:
                 raise self._invalid(f"name {name!r}", f"node {node}", f"a node below {n}")
-            if not name or name == LAST or name.lstrip("-").isdigit():
-                raise self._invalid(
-                    f"name {name!r}", "this name", f'a name that is no number and not "{LAST}"'
-                )
+            if fault := name_fault(name):
+                raise self._invalid(f"name {name!r}", "this name", fault)
 
     def _check_edges(self, n: int) -> None:
         edges = self.edges

@@ -103,7 +103,8 @@ def parse_urdf(text: str) -> KinematicTree:
         DescriptionError: naming the element, what was found and what was expected.
     """
     try:
-        robot = ElementTree.fromstring(text)
+        # A block of text in a launch file often begins with an empty line.
+        robot = ElementTree.fromstring(text.lstrip())
     except ElementTree.ParseError as error:
         raise DescriptionError(f"the robot description is not XML: {error}") from None
     if robot.tag != "robot":
