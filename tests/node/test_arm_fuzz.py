@@ -191,6 +191,7 @@ class Fuzzer(Node):
     def topic(self, kind, name, make):
         publisher = self.create_publisher(kind, name, 10)
         self._senders.append(lambda: publisher.publish(make()))
+        return publisher
 
     def service(self, kind, name, make=dict):
         client = self.create_client(kind, name)
@@ -399,7 +400,8 @@ def rearm(graph):
 
 def test_controller_and_guard_keep_the_arm_within_its_limits(graph):
     operator, fuzzer = graph.operator, graph.fuzzer
-    graph.start("arm_guard", "widowx_control.guard.node")
+    # The fuzzer sends to the guard beside the controller, and is judged by what it sends.
+    graph.start("arm_guard", "widowx_control.guard.node", "-p", "max_other_publishers:=10")
     remap = [f"commands/{topic}:=guarded/{topic}" for topic in ("joint_group", "joint_single")]
     graph.start(
         "arm_controller",
@@ -412,8 +414,6 @@ def test_controller_and_guard_keep_the_arm_within_its_limits(graph):
     until(lambda: operator.move("start").code == MoveToNamedPose.Result.CODE_REACHED)
     operator.watch_commands()
 
-    fuzzer.topic(JointGroupCommand, "guarded/joint_group", fuzzer.joint_group)
-    fuzzer.topic(JointSingleCommand, "guarded/joint_single", fuzzer.joint_single)
     fuzzer.topic(EndEffectorDelta, "end_effector_delta", fuzzer.end_effector_delta)
     fuzzer.topic(JointState, "joint_states", fuzzer.broken_joint_states)
     fuzzer.topic(
@@ -423,7 +423,15 @@ def test_controller_and_guard_keep_the_arm_within_its_limits(graph):
     fuzzer.service(Trigger, "emergency_stop")
     for _ in range(20):
         fuzzer.service(Trigger, "rearm")
+    fuzzer.run(MESSAGES // 4, graph.check)
+    # From here on the controller refuses everything: another node commands the arm, too.
+    rivals = [
+        fuzzer.topic(JointGroupCommand, "guarded/joint_group", fuzzer.joint_group),
+        fuzzer.topic(JointSingleCommand, "guarded/joint_single", fuzzer.joint_single),
+    ]
     fuzzer.run(MESSAGES // 2, graph.check)
+    for rival in rivals:
+        fuzzer.destroy_publisher(rival)
     graph.report()
     assert int(operator.refused["passed"]) > 0 and len(operator.commands) > 0
 

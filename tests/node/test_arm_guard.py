@@ -628,7 +628,8 @@ def test_the_arm_controller_is_killed_in_mid_motion(bench):
         discovery_s=0.3,
     )
     operator = bench.controller
-    operator.destroy_publisher(operator.group_publisher)  # no rival of the real controller
+    for publisher in (operator.group_publisher, operator.single_publisher):
+        operator.destroy_publisher(publisher)  # no rival of the real controller
     change: list = []
     client = operator.create_client(
         ChangeState, "arm_controller/change_state", callback_group=ReentrantCallbackGroup()
