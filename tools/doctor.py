@@ -87,6 +87,14 @@ def _torch() -> str:
     return _version("torch")
 
 
+def _cuda() -> str:
+    onnxruntime = importlib.import_module("onnxruntime")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "not used: this ONNX Runtime is for CPUs only; ./run setup gpu brings one for CUDA"
+    problem = importlib.import_module("policy_server.gpu_libraries").problem("cuda")
+    return f"not used: {problem}" if problem else "used by ONNX Runtime"
+
+
 def _gpu() -> str:
     if shutil.which("nvidia-smi") is None:
         return "none (nvidia-smi not found); everything runs on the CPU"
@@ -112,6 +120,7 @@ OPTIONAL: dict[str, Callable[[], str]] = {
     "OpenVINO": _openvino,
     "shared memory": fast_dds_segments,
     "GPU": _gpu,
+    "CUDA": _cuda,
     "display": _display,
 }
 

@@ -6,12 +6,15 @@ import time
 
 import bundle_builder
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State
 from node_rig import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, NodeRig, wait_until
 from policy_interfaces.action import RunEpisode
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState, PolicyStatus
 from policy_interfaces.srv import SetTask
 from policy_server.episode import STALE_TO_END_S
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.clock import Clock
 from rclpy.node import Node
@@ -31,6 +34,8 @@ class Robot(Node):
         self.camera_offset_s = 0.0
         self.state_on = True
         self.z_m = 0.1
+        self.clock_offset_s = 0.0
+        self.diagnostics = []
         self.commands = []  # (receive time [s], message)
         self.statuses = []
         self.simulated_rate = simulated_rate
@@ -44,6 +49,9 @@ class Robot(Node):
         self.create_subscription(EndEffectorDelta, "end_effector_delta", self._on_command, 10)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(PolicyStatus, "policy_node/status", self.statuses.append, latched)
+        self.create_subscription(
+            DiagnosticArray, "/diagnostics", lambda m: self.diagnostics.extend(m.status), 10
+        )
         self.image = Image(height=24, width=32, encoding="bgr8", step=96)
         self.image.data = array.array("B", bytes(range(256)) * 9)
         self.create_timer(1 / 30, self._send_image)
@@ -55,7 +63,7 @@ class Robot(Node):
     def now_ns(self):
         if self.simulated_rate:
             elapsed_s = time.monotonic() - self.simulated_start_s
-            return round((1.0 + elapsed_s * self.simulated_rate) * 1e9)
+            return round((1.0 + self.clock_offset_s + elapsed_s * self.simulated_rate) * 1e9)
         return Clock().now().nanoseconds
 
     def _stamp(self, message, offset_s=0.0):
@@ -105,6 +113,13 @@ class Rig(NodeRig):
         handle = self.wait_for(future)
         assert handle.accepted
         return handle, handle.get_result_async()
+
+    def set_parameter(self, name, value):
+        kinds = {int: ("integer_value", ParameterType.PARAMETER_INTEGER)}
+        field, kind = kinds[type(value)]
+        parameter = Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
+        request = SetParameters.Request(parameters=[parameter])
+        return self.call(SetParameters, "policy_node/set_parameters", request).results[0]
 
     def run_episode(self, **goal):
         _, future = self.start_episode(**goal)
@@ -381,6 +396,84 @@ def test_an_episode_ends_when_a_second_source_of_commands_comes(make_rig):
     assert "/robot publishing /end_effector_delta too" in result.message
     assert rig.robot.commands[-1][0] - came_s < 1.5
     rig.robot.destroy_publisher(publisher)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "part"),
+    [
+        (
+            lambda robot: setattr(robot.image, "encoding", "16SC3"),
+            RunEpisode.Result.REASON_STALE_CAMERA,
+            'images arrive and are refused: found the encoding "16SC3"',
+        ),
+        (
+            lambda robot: setattr(robot, "z_m", float("nan")),
+            RunEpisode.Result.REASON_STALE_STATE,
+            "end-effector states arrive and are refused: not finite",
+        ),
+    ],
+    ids=["image", "state"],
+)
+def test_data_that_is_refused_is_told_as_such(make_rig, spoil, reason, part):
+    rig = make_rig(observation_wait_s=0.5)
+    spoil(rig.robot)
+    rig.activate()
+    # Without an episode, too: whoever looks at the diagnostics sees it before.
+    assert wait_until(
+        lambda: any(
+            status.message.startswith(part) and status.level == DiagnosticStatus.WARN
+            for status in rig.robot.diagnostics
+        )
+    )
+    result = rig.run_episode()
+    assert result.termination_reason == reason
+    assert part in result.message
+    assert not rig.robot.commands
+    assert wait_until(lambda: part in rig.robot.diagnostics[-1].message)
+    assert rig.robot.diagnostics[-1].level == DiagnosticStatus.ERROR
+    output = rig.output()
+    assert "refused:" in output
+
+
+def test_a_policy_without_tasks_runs_under_any_label(make_rig, tmp_path):
+    bundle = bundle_builder.write_recurrent_bundle(tmp_path / "single").parent
+    rig = make_rig(model=bundle, task="open_drawer", camera_timeout_s=1)
+    rig.activate()
+    for task in ("", "pick up the cup"):
+        result = rig.run_episode(task=task, max_steps=2)
+        assert result.termination_reason == RunEpisode.Result.REASON_HORIZON
+        assert f'"{task or "open_drawer"}" is a label that changes nothing' in result.message
+    answer = rig.call(SetTask, "policy_node/set_task", SetTask.Request(task="another"))
+    assert answer.success
+    assert '"another" is a label' in answer.message
+    assert wait_until(lambda: rig.robot.statuses[-1].task == "another")
+    # Whole numbers are real ones, at start and while it runs.
+    assert rig.set_parameter("state_timeout_s", 1).successful
+    assert not rig.set_parameter("state_timeout_s", 11).successful
+    refused = rig.set_parameter("num_samples", 4)
+    assert not refused.successful
+    assert refused.reason.startswith("found num_samples 4, expected 1")
+    assert rig.set_parameter("num_samples", 1).successful
+
+
+@pytest.mark.parametrize("back_s", [2.0, 60.0])
+def test_a_clock_that_goes_back_does_not_mute_an_episode(make_rig, back_s):
+    rig = make_rig(
+        simulated_rate=1.0, use_sim_time="true", camera_timeout_s=1.0, state_timeout_s=1.0
+    )
+    rig.robot.clock_offset_s = 100.0
+    rig.activate()
+    assert wait_until(lambda: rig.robot.statuses[-1].header.stamp.sec > 0)
+    _, future = rig.start_episode(max_steps=200)
+    assert wait_until(lambda: len(rig.robot.commands) >= 3)
+    rig.robot.clock_offset_s -= back_s
+    count = len(rig.robot.commands)
+    set_back_s = time.monotonic()
+    assert wait_until(lambda: len(rig.robot.commands) >= count + 10 or future.done())
+    assert not future.done(), future.result().result.message
+    # Ten periods and what a busy machine adds, not the time by which the clock was off.
+    assert time.monotonic() - set_back_s < 10 * PERIOD_S + min(0.8 * back_s, 10.0)
+    assert rig.output().count("the clock went back by") == 1
 
 
 def test_the_random_baseline_runs_from_a_parameter(make_rig):

@@ -321,3 +321,11 @@ def test_the_robot_is_the_one_of_the_arm_controller():
     assert robot.state_names == spaces.STATE_NAMES
     assert np.array_equal(robot.action_low, spaces.ACTION_LOW)
     assert np.array_equal(robot.action_high, spaces.ACTION_HIGH)
+
+
+def test_the_start_state_is_that_of_the_named_pose():
+    kinematics = pytest.importorskip("widowx_control.kinematics")
+    spaces = pytest.importorskip("widowx_control.bridge_spaces")
+    pose = kinematics.ArmKinematics().forward(kinematics.NAMED_POSES["start"])
+    start = ROBOTS["wx250s"].start_state
+    np.testing.assert_allclose(start, spaces.state_from_pose(pose, 1.0), atol=1e-6)

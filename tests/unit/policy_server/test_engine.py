@@ -1,5 +1,6 @@
 """LEAPP's run rules on models whose outputs are known in closed form."""
 
+import hashlib
 import importlib
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from dataclasses import replace
 
 import bundle_builder
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 import yaml
 from policy_server.bundle import load_bundle
@@ -138,6 +141,113 @@ def test_openvino_computes_batches_of_any_size_however_often_they_come(tmp_path)
             pipelines[0].run(wrong, ("critic",))
 
 
+PORTS = {
+    "Identity behind the input": """policy (float[1,7] state) => (float[1,7] action) {
+  s = Identity(state)
+  action = Neg(s)
+}""",
+    "Identity before the output": """policy (float[1,7] state) => (float[1,7] action) {
+  a = Neg(state)
+  action = Identity(a)
+}""",
+    "one value under two names": """policy (float[1,7] state)
+  => (float[1,7] copy, float[1,7] action) {
+  a = Neg(state)
+  copy = Identity(a)
+  action = Identity(a)
+}""",
+    "one value under two names, one of them its own": """policy (float[1,7] state)
+  => (float[1,7] action, float[1,7] copy) {
+  action = Neg(state)
+  copy = Identity(action)
+}""",
+    "an input that nothing reads": """policy (float[1,7] first, float[1,7] state)
+  => (float[1,7] action) { action = Neg(state) }""",
+    "an input that is an output": """policy (float[1,7] first, float[1,7] state)
+  => (float[1,7] same, float[1,7] action) {
+  same = Identity(first)
+  action = Neg(state)
+}""",
+}
+
+
+@pytest.mark.parametrize("opset_version", [18, None], ids=["by name", "by position"])
+@pytest.mark.parametrize("ports", PORTS)
+def test_tensors_are_found_whatever_an_engine_calls_them(tmp_path, engine, ports, opset_version):
+    names = ["state", "first"] if "first" in PORTS[ports] else ["state"]
+    observations = []
+    for name in names:
+        observation = bundle_builder.state_observation(f"policy/{name}")
+        observations.append({**observation, "name": name})
+    section = bundle_builder.deployment(
+        kind="chunked", observations=observations, stages={"policy": "policy"}
+    )
+    model = bundle_builder.HEADER + PORTS[ports]
+    file = bundle_builder.write_bundle(tmp_path / "ports", {"policy": model}, section)
+    if opset_version is None:
+        document = yaml.safe_load(file.read_text())
+        del document["models"]["policy"]["parameters"]["opset_version"]
+        bundle_builder.write_yaml(file.parent, document)
+    pipeline = Pipeline(load_bundle(file), engine)
+    rng = np.random.default_rng(4)
+    for _ in range(3):
+        feed = {f"policy/{name}": rng.normal(size=(1, 7)).astype(np.float32) for name in names}
+        outputs = pipeline.run(feed)
+        np.testing.assert_allclose(outputs["policy/action"], -feed["policy/state"], rtol=1e-6)
+        if "policy/copy" in outputs:
+            np.testing.assert_array_equal(outputs["policy/copy"], outputs["policy/action"])
+        if "policy/same" in outputs:
+            np.testing.assert_array_equal(outputs["policy/same"], feed["policy/first"])
+
+
+def test_a_model_in_a_folder_finds_the_weights_beside_it(tmp_path, engine):
+    weights = onnx.numpy_helper.from_array(np.arange(7, dtype=np.float32), "w")
+    content = weights.raw_data
+    onnx.external_data_helper.set_external_data(weights, "policy.bin")
+    weights.ClearField("raw_data")
+    model = onnx.parser.parse_model(
+        bundle_builder.HEADER
+        + "policy (float[1,7] state) => (float[1,7] action) { action = Mul(state, w) }"
+    )
+    model.graph.initializer.append(weights)
+    section = bundle_builder.deployment(
+        kind="chunked",
+        observations=[bundle_builder.state_observation("policy/state")],
+        stages={"policy": "policy"},
+    )
+    file = bundle_builder.write_bundle(tmp_path / "folders", {"policy": model}, section)
+    folder = file.parent / "nets"
+    folder.mkdir()
+    (file.parent / "policy.onnx").rename(folder / "policy.onnx")
+    (folder / "policy.bin").write_bytes(content)
+    document = yaml.safe_load(file.read_text())
+    document["models"]["policy"]["parameters"]["model_path"] = "nets/policy.onnx"
+    document["deployment"]["files"] = {
+        f"nets/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+    }
+    pipeline = Pipeline(load_bundle(bundle_builder.write_yaml(file.parent, document)), engine)
+    outputs = pipeline.run({"policy/state": np.full((1, 7), 2.0, np.float32)})
+    assert outputs["policy/action"][0].tolist() == [0, 2, 4, 6, 8, 10, 12]
+
+
+def test_openvino_looks_at_the_cpu_only(ptr_file):
+    """Its plug-in for GPUs would look for drivers, and print what it misses."""
+    pytest.importorskip("openvino")
+    program = """
+import pathlib, sys
+from policy_server.bundle import load_bundle
+from policy_server.engine import EngineOptions, Pipeline, resolve
+resolve(EngineOptions("fastest"))
+Pipeline(load_bundle(pathlib.Path(sys.argv[1])), EngineOptions("openvino", 1))
+print(sum("libopenvino_intel_cpu" in line for line in open("/proc/self/maps")) > 0)
+print(sum("libopenvino_intel_gpu" in line for line in open("/proc/self/maps")) > 0)
+"""
+    command = [sys.executable, "-c", program, str(ptr_file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("True\nFalse\n", "")
+
+
 def test_openvino_leaves_no_signal_stack_that_it_will_free(ptr_file):
     """On a freed one, the handler of the next interruption ends the process."""
     pytest.importorskip("openvino")
@@ -158,17 +268,21 @@ print(found.start)
 
 
 @pytest.mark.parametrize(
-    ("providers", "bfloat16", "found"),
+    ("providers", "problem", "bfloat16", "found"),
     [
-        (["CPUExecutionProvider"], True, "openvino_bfloat16"),
-        (["CPUExecutionProvider"], False, "auto"),
-        (["CUDAExecutionProvider", "CPUExecutionProvider"], True, "auto"),
+        (["CPUExecutionProvider"], "", True, "openvino_bfloat16"),
+        (["CPUExecutionProvider"], "", False, "auto"),
+        (["CUDAExecutionProvider", "CPUExecutionProvider"], "", True, "auto"),
+        (["CUDAExecutionProvider", "CPUExecutionProvider"], "no driver", True, "openvino_bfloat16"),
     ],
-    ids=["bfloat16", "plain CPU", "GPU"],
+    ids=["bfloat16", "plain CPU", "GPU", "GPU build without a GPU"],
 )
-def test_the_fastest_provider_is_what_the_machine_has(monkeypatch, providers, bfloat16, found):
+def test_the_fastest_provider_is_what_the_machine_has(
+    monkeypatch, providers, problem, bfloat16, found
+):
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
     monkeypatch.setattr("policy_server.openvino_session.has_bfloat16", lambda: bfloat16)
+    monkeypatch.setattr("policy_server.gpu_libraries.problem", lambda _: problem)
     assert resolve(EngineOptions("fastest", 2)) == EngineOptions(found, 2)
     assert resolve(CPU) == CPU
 
@@ -218,8 +332,6 @@ def test_a_recurrent_bundle_written_by_leapp_itself_runs_as_leapp_runs_it(tmp_pa
     names = [document["models"]["core"]["parameters"]["model_path"]]
     if document["pipeline"].get("initial_values"):
         names.append(document["pipeline"]["initial_values"])
-    import hashlib
-
     section["files"] = {
         name: hashlib.sha256((file.parent / name).read_bytes()).hexdigest() for name in names
     }

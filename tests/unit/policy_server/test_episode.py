@@ -1,5 +1,7 @@
 """One episode on a fake clock: what ends it, what is commanded, what is counted."""
 
+import time
+
 import numpy as np
 import pytest
 from policy_server.bundle import load_bundle
@@ -217,3 +219,122 @@ def test_the_buffer_counts_replaced_frames_and_forgets_on_clear():
     buffer.clear()
     assert isinstance(buffer.take(8), Problem)
     assert (buffer.images_received, buffer.images_dropped) == (0, 0)
+
+
+NS = 10**9
+IMAGE = {"image": np.zeros((2, 2, 3), np.uint8)}
+STATE = {"state": np.zeros(7, np.float32)}
+
+
+def fed(now_s, camera=True, state=True, buffer=None, **arguments):
+    """A buffer into which both sources have put what they see at `now_s`."""
+    buffer = buffer or ObservationBuffer(("camera", "state"), LIMITS, **arguments)
+    stamp_ns = round((now_s - 0.02) * NS)
+    # As the node does: the state is read when an image arrives.
+    if state:
+        buffer.put("state", STATE, stamp_ns, round(now_s * NS))
+    if camera:
+        buffer.put("camera", IMAGE, stamp_ns, round(now_s * NS))
+    return buffer
+
+
+@pytest.mark.parametrize(
+    ("source", "reason", "told"),
+    [
+        ("camera", 'found the encoding "8UC3"', "images arrive and are refused: found the encod"),
+        ("state", "not finite: found [nan]", "end-effector states arrive and are refused: not fin"),
+    ],
+)
+@pytest.mark.parametrize("before", [True, False], ids=["after good ones", "from the start"])
+def test_what_was_refused_is_not_reported_as_what_did_not_come(source, reason, told, before):
+    buffer = fed(100.0) if before else ObservationBuffer(("camera", "state"), LIMITS)
+    assert buffer.refusal() == ""
+    others = {"camera": source != "camera", "state": source != "state"}
+    fed(110.0, buffer=buffer, **others)
+    silent = buffer.take(110 * NS)
+    assert "arrive and are refused" not in silent.message
+    buffer.refuse(source, reason)
+    # A policy with one good image and a bad one after it goes on with the good one.
+    problem = buffer.take(110 * NS)
+    assert problem.source == source
+    assert problem.message.startswith(told)
+    assert buffer.refusal() == problem.message
+    assert not isinstance(fed(110.1, buffer=buffer).take(round(110.11 * NS)), Problem)
+    assert buffer.refusal() == ""
+
+
+def test_a_refusal_of_long_ago_does_not_explain_a_camera_that_died(monkeypatch):
+    buffer = fed(100.0)
+    buffer.refuse("camera", "once")
+    steady_s = time.monotonic() + 5.0
+    monkeypatch.setattr("policy_server.observation_buffer.time.monotonic", lambda: steady_s)
+    assert "old, expected at most" in buffer.take(105 * NS).message
+
+
+@pytest.mark.parametrize("age_s", [0.25, 0.5, 0.9, 5.0])
+def test_a_slow_camera_is_not_taken_for_a_dead_arm(age_s):
+    buffer = fed(100.0)
+    problem = buffer.take(round((100.0 + age_s) * NS))
+    assert problem.source == "camera"
+    buffer.limits = FreshnessLimits(10.0, 0.1, 0.05)
+    assert not isinstance(buffer.take(round((100.0 + age_s) * NS)), Problem)
+    # The state that a later image comes with is old by itself.
+    fed(100.0 + age_s, state=False, buffer=buffer)
+    assert buffer.take(round((100.0 + age_s) * NS)).source == "state"
+
+
+@pytest.mark.parametrize("back_s", [0.2, 30.0, 3600.0])
+def test_a_clock_that_goes_back_begins_anew_with_one_warning(back_s):
+    told = []
+    buffer = fed(5000.0, on_restart=told.append)
+    now_s = 5000.0 - back_s
+    first = buffer.take(round(now_s * NS))
+    assert "no image has arrived" in first.message
+    for index in range(1, 4):
+        fed(now_s + 0.03 * index, buffer=buffer)
+        found = buffer.take(round((now_s + 0.03 * index) * NS))
+        assert not isinstance(found, Problem)
+    (message,) = told
+    assert f"went back by {back_s:.3f} s" in message
+
+
+@pytest.mark.parametrize("source", ["camera", "state"])
+def test_one_stamp_far_ahead_is_refused_and_forgotten(source):
+    told = []
+    buffer = fed(100.0, on_restart=told.append)
+    values = IMAGE if source == "camera" else STATE
+    refusal = buffer.put(source, values, 3700 * NS, 100 * NS)
+    assert "stamped 3600.000 s in the future" in refusal
+    assert not isinstance(buffer.take(100 * NS), Problem)
+    fed(100.1, buffer=buffer)
+    assert not isinstance(buffer.take(round(100.1 * NS)), Problem)
+    # While all are, it is the reason.
+    buffer.put(source, values, 3705 * NS, 105 * NS)
+    fed(105.0, camera=source != "camera", state=source != "state", buffer=buffer)
+    assert "in the future" in buffer.take(105 * NS).message
+    assert not told
+
+
+def test_a_message_without_a_stamp_is_called_one():
+    buffer = ObservationBuffer(("camera",), LIMITS)
+    buffer.put("camera", IMAGE, 0, 100 * NS)
+    assert "the newest image has no stamp (0)" in buffer.take(100 * NS).message
+
+
+def test_a_policy_without_camera_waits_for_states(ptr_file):
+    buffer = ObservationBuffer(("state",), LIMITS)
+    buffer.put("state", STATE, 100 * NS, 100 * NS)
+    stop = StopSignal()
+    scene = Scene(stop)
+    episode = Episode(
+        policy=ScriptedPolicy(load_bundle(ptr_file).deployment, middle),
+        observe=lambda: buffer.take(100 * NS),
+        clock=scene,
+        task=lambda: None,
+        publish=lambda action, stamp_ns: None,
+        on_step=lambda step: None,
+        stop=stop,
+    )
+    outcome = episode.run(EpisodeSettings(PERIOD_S, 1, 1, 0, 0.02))
+    assert outcome.reason is Reason.STALE_STATE
+    assert "no new end-effector state has arrived" in outcome.message

@@ -97,3 +97,32 @@ def test_stopping_ends_the_wait_without_a_tick():
 def test_a_period_that_is_no_time_is_refused(period_s):
     with pytest.raises(ValueError, match="found a period"):
         Pacer(period_s, FakeClock())
+
+
+class JumpingClock(FakeClock):
+    """A clock that is set back during one wait, and says so by returning early."""
+
+    def __init__(self, jump_at_s, back_s):
+        super().__init__()
+        self.jump_at_s = jump_at_s
+        self.back_s = back_s
+
+    def wait_until(self, time_s):
+        if self.jump_at_s is not None and time_s >= self.jump_at_s:
+            self.time_s = self.jump_at_s - self.back_s
+            self.jump_at_s = None
+            return True
+        return super().wait_until(time_s)
+
+
+@pytest.mark.parametrize("back_s", [0.05, 0.5, 30.0, 900.0])
+def test_a_clock_that_is_set_back_during_a_wait_does_not_stop_the_ticks(back_s):
+    clock = JumpingClock(1000.9, back_s)
+    starts = run(Pacer(0.2, clock), clock, [0.0] * 8)
+    assert starts[:5] == pytest.approx([1000.0 + 0.2 * k for k in range(5)])
+    if back_s < 0.4:
+        # It only takes longer until the next tick: never two for one time.
+        assert starts[5:] == pytest.approx([1001.0, 1001.2, 1001.4])
+    else:
+        first = 1000.9 - back_s
+        assert starts[5:] == pytest.approx([first, first + 0.2, first + 0.4])

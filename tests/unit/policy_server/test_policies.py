@@ -6,6 +6,7 @@ import sys
 import bundle_builder
 import numpy as np
 import pytest
+import yaml
 from policy_server.bundle import load_bundle
 from policy_server.engine import EngineOptions, InferenceError
 from policy_server.policy import (
@@ -19,6 +20,10 @@ from policy_server.strict_yaml import BundleError
 
 CPU = EngineOptions("cpu", 1)
 LOW, HIGH = bundle_builder.LOW, bundle_builder.HIGH
+
+
+def load_document(file):
+    return yaml.safe_load(file.read_text())
 
 
 def observation(task="push_right", seed=0):
@@ -167,6 +172,46 @@ import policy_server.preprocessing, policy_server.registry, policy_server.robots
 policy_server.registry.policy_kinds()
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+DIRECTION = """policy (uint8[1,16,16,3] image, float[1,7] state) => (float[1,7] action) {
+  first = Constant<value = int64[1] {0}>()
+  third = Constant<value = int64[1] {3}>()
+  column = Constant<value = int64[1] {1}>()
+  position = Slice(state, first, third, column)
+  size = ReduceL2<axes = [1], keepdims = 1>(position)
+  direction = Div(position, size)
+  pixels = Cast<to = 1>(image)
+  mean = ReduceMean<axes = [1, 2, 3], keepdims = 1>(pixels)
+  centred = Sub(pixels, mean)
+  contrast = ReduceL2<axes = [1, 2, 3], keepdims = 1>(centred)
+  standard = Div(centred, contrast)
+  colour = ReduceMean<axes = [1, 2], keepdims = 0>(standard)
+  nothing = Constant<value = float[1,1] {0.0}>()
+  action = Concat<axis = 1>(direction, colour, nothing)
+}"""
+
+
+def test_the_example_is_one_that_a_robot_can_see(tmp_path, ptr_file):
+    """A policy may divide by its distance from the origin, or by an image's contrast."""
+    image = {
+        **load_document(ptr_file)["deployment"]["observations"][0],
+        "tensors": ["policy/image"],
+    }
+    section = bundle_builder.deployment(
+        kind="chunked",
+        observations=[image, bundle_builder.state_observation("policy/state")],
+        stages={"policy": "policy"},
+    )
+    text = bundle_builder.HEADER.replace("18", "13") + DIRECTION
+    file = bundle_builder.write_bundle(tmp_path / "direction", {"policy": text}, section)
+    policy = load_policy(file, CPU)
+    action = policy.infer(example_observation(policy.spec)).action
+    np.testing.assert_allclose(
+        action[:3], np.array([0.3, 0, 0.15]) / np.hypot(0.3, 0.15), atol=1e-4
+    )
+    assert np.isfinite(action).all()
+    assert np.ptp(action[3:6]) > 0
 
 
 def test_the_shipped_bundle_loads_when_present():

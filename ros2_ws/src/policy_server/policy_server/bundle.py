@@ -59,6 +59,7 @@ class ModelSpec:
         name: the node's name.
         file: file name relative to the bundle.
         content: the file's bytes, whose hash was checked.
+        external_data: place as the file writes it → bytes, of weights that lie beside it.
         inputs, outputs: tensors in the model's own order.
         bind_by_name: whether the ONNX file uses these names. LEAPP does so for models it
             exported; for ready-made files only the order counts.
@@ -67,6 +68,7 @@ class ModelSpec:
     name: str
     file: str
     content: bytes
+    external_data: Mapping[str, bytes]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     bind_by_name: bool
@@ -84,7 +86,6 @@ class Bundle:
         feedback_flow: output → inputs that take its value in the next tick.
         external_inputs: inputs that the caller supplies.
         initial_values: value of every fed-back input at reset.
-        external_data: other listed files by name, for models whose weights lie outside.
         deployment: the `deployment:` section.
     """
 
@@ -95,7 +96,6 @@ class Bundle:
     feedback_flow: Mapping[str, tuple[str, ...]]
     external_inputs: tuple[str, ...]
     initial_values: Mapping[str, NDArray[Any]]
-    external_data: Mapping[str, bytes]
     deployment: Deployment
 
     def input(self, tensor: str) -> TensorSpec:
@@ -210,8 +210,7 @@ def load_bundle(file: Path) -> Bundle:
     external = _parse_ports(pipeline, "inputs", inputs)
     _parse_ports(pipeline, "outputs", outputs)
     _check_sources(file, inputs, external, data_flow, feedback_flow)
-    initial_values, initial_file = _initial_values(pipeline, inputs, feedback_flow, contents)
-    used = {model.file for model in models} | ({initial_file} if initial_file else set())
+    initial_values = _initial_values(pipeline, inputs, feedback_flow, contents)
     _check_against_models(file, deployment, inputs, outputs, order, external)
     return Bundle(
         name=file.resolve().parent.name,
@@ -221,7 +220,6 @@ def load_bundle(file: Path) -> Bundle:
         feedback_flow=feedback_flow,
         external_inputs=external,
         initial_values=initial_values,
-        external_data={name: data for name, data in contents.items() if name not in used},
         deployment=deployment,
     )
 
@@ -246,6 +244,9 @@ def _read_files(file: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def _parse_models(section: Section, contents: Mapping[str, bytes]) -> tuple[ModelSpec, ...]:
+    # It needs onnx, a third of a second that those who only look for bundles can do without.
+    from policy_server.model_weights import check_weights
+
     models = []
     for name in section.keys():  # noqa: SIM118
         node = section.section(name)
@@ -268,6 +269,7 @@ def _parse_models(section: Section, contents: Mapping[str, bytes]) -> tuple[Mode
                 name=name,
                 file=file,
                 content=contents[file],
+                external_data=check_weights(section.file, file, contents[file], contents),
                 inputs=_parse_tensors(node, "inputs"),
                 outputs=_parse_tensors(node, "outputs"),
                 bind_by_name="opset_version" in parameters,
@@ -385,10 +387,9 @@ def _initial_values(
     inputs: Mapping[str, TensorSpec],
     feedback_flow: Mapping[str, tuple[str, ...]],
     contents: Mapping[str, bytes],
-) -> tuple[dict[str, NDArray[Any]], str | None]:
+) -> dict[str, NDArray[Any]]:
     fed_back = [name for destinations in feedback_flow.values() for name in destinations]
     stored: dict[str, NDArray[Any]] = {}
-    file = None
     if pipeline.optional("initial_values") is not None:
         file = pipeline.string("initial_values")
         if file not in contents:
@@ -407,11 +408,12 @@ def _initial_values(
                     f"{array.dtype} {list(array.shape)}",
                     f"{spec.dtype} {list(spec.shape)}",
                 )
-    values = {
+            if not np.isfinite(array).all():
+                raise BundleError(path, name, array.tolist(), "finite numbers")
+    return {
         name: stored.get(name, np.zeros(inputs[name].shape, inputs[name].dtype))
         for name in fed_back
     }
-    return values, file
 
 
 def _check_against_models(

@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from policy_server import openvino_session
+from policy_server import gpu_libraries, openvino_session
 from policy_server.bundle import Bundle, ModelSpec, TensorSpec
 from policy_server.strict_yaml import BundleError, did_you_mean
 
@@ -36,6 +36,16 @@ PROVIDER_NAMES = ("auto", "fastest", *PROVIDERS, *_OPENVINO)
 # TensorRT is not tried by itself: it builds its engines for minutes on the first run.
 _AUTO_ORDER = ("cuda", "cpu")
 _DEVICE_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+
+_TOLERANCE = 1e-3
+_TOLERANCE_GPU = 0.03
+_TOLERANCE_BFLOAT16 = 0.1
+"""Largest difference to ONNX Runtime on the CPU in a model's first run, as a share of the output's
+largest number: rounding of 24 bits in another order of sums, of the 11 bits with which GPUs
+multiply, of 8 bits. A wrong kernel or a spoilt weight is beyond all of them."""
+_SMALLEST_SCALE = 0.5
+"""An output whose largest number is smaller is compared as if it were this: sums of larger numbers
+that cancel out keep their rounding."""
 
 _DTYPE_OF_ONNX = {
     "tensor(bool)": "bool",
@@ -101,7 +111,8 @@ def resolve(options: EngineOptions) -> EngineOptions:
     """Replace "fastest" by what it stands for on this machine."""
     if options.provider != "fastest":
         return options
-    device = PROVIDERS["cuda"] in onnxruntime.get_available_providers()
+    available = onnxruntime.get_available_providers()
+    device = PROVIDERS["cuda"] in available and not gpu_libraries.problem("cuda")
     bfloat16 = not device and openvino_session.has_bfloat16()
     return replace(options, provider="openvino_bfloat16" if bfloat16 else "auto")
 
@@ -109,7 +120,8 @@ def resolve(options: EngineOptions) -> EngineOptions:
 def choose_provider(wanted: str) -> str:
     """Return the name of the provider to use: ONNX Runtime's, or OpenVINO's.
 
-    A provider that is not installed is replaced by the CPU, with a `ProviderWarning`.
+    A provider that is not installed, or lacks a library or its device, is replaced by the CPU,
+    with a `ProviderWarning`.
     """
     if wanted in _OPENVINO:
         if openvino_session.is_available():
@@ -118,11 +130,15 @@ def choose_provider(wanted: str) -> str:
         return PROVIDERS["cpu"]
     available = onnxruntime.get_available_providers()
     if wanted == "auto":
-        return next(PROVIDERS[name] for name in _AUTO_ORDER if PROVIDERS[name] in available)
-    if PROVIDERS[wanted] in available:
-        return PROVIDERS[wanted]
-    _warn_cpu(wanted, f"this ONNX Runtime has only {available}")
-    return PROVIDERS["cpu"]
+        wanted = next(name for name in _AUTO_ORDER if PROVIDERS[name] in available)
+    if PROVIDERS[wanted] not in available:
+        _warn_cpu(wanted, f"this ONNX Runtime has only {available}")
+        return PROVIDERS["cpu"]
+    problem = gpu_libraries.problem(wanted)
+    if problem:
+        _warn_cpu(wanted, problem)
+        return PROVIDERS["cpu"]
+    return PROVIDERS[wanted]
 
 
 def _warn_cpu(wanted: str, reason: str) -> None:
@@ -148,28 +164,30 @@ def session_options(options: EngineOptions) -> onnxruntime.SessionOptions:
     return settings
 
 
-def make_session(
-    content: bytes, external: Mapping[str, bytes], provider: str, options: EngineOptions
-) -> Any:
+def make_session(model: ModelSpec, provider: str, options: EngineOptions) -> Any:
     """Load a model; the session has the methods of `onnxruntime.InferenceSession` used here.
 
     Args:
-        content: the ONNX file.
-        external: file name → content, of tensors that are kept beside it.
+        model: loaded from its bytes, not from the path: these are the ones whose hash was checked.
         provider: see `choose_provider`.
         options: threads, and how to compute.
     """
     if provider == openvino_session.PROVIDER:
         return openvino_session.OpenVinoSession(
-            content, external, options.thread_count, _OPENVINO[options.provider]
+            model.content,
+            model.file,
+            model.external_data,
+            options.thread_count,
+            _OPENVINO[options.provider],
         )
     settings = session_options(options)
+    external = model.external_data
     if external:
         settings.add_external_initializers_from_files_in_memory(
             list(external), list(external.values()), [len(data) for data in external.values()]
         )
     providers = list(dict.fromkeys((provider, PROVIDERS["cpu"])))
-    return onnxruntime.InferenceSession(content, settings, providers)
+    return onnxruntime.InferenceSession(model.content, settings, providers)
 
 
 class Stage:
@@ -181,16 +199,52 @@ class Stage:
         self.last_run_s = float("nan")
         self._file = bundle.file.parent / model.file
         try:
-            # From bytes, not from the path: these are the bytes whose hash was checked.
-            self.session = make_session(model.content, bundle.external_data, provider, options)
+            self.session = make_session(model, provider, options)
         except Exception as error:
-            first_line = str(error).splitlines()[0]
-            raise BundleError(self._file, "", first_line, "a model that can be loaded") from None
+            raise BundleError(
+                self._file, "", _first_line(error), "a model that can be loaded"
+            ) from None
         inputs = self._match("inputs", self.session.get_inputs(), model.inputs)
         outputs = self._match("outputs", self.session.get_outputs(), model.outputs)
         self.input_names = {tensor: f"{model.name}/{name}" for name, tensor in inputs.items()}
         self.output_names = [outputs[tensor.name] for tensor in model.outputs]
         self.output_keys = [f"{model.name}/{tensor.name}" for tensor in model.outputs]
+        plain = self.session.get_providers()[0] == PROVIDERS["cpu"] and not options.fuse
+        self._options = None if plain else options
+
+    def compare_once(self, feed: Mapping[str, Any], outputs: list[Any]) -> None:
+        """Compare the first run with what ONNX Runtime computes on the CPU without fusing layers.
+
+        What a model draws by chance is not compared, and neither are numbers that are counted.
+
+        Raises:
+            InferenceError: an output differs by more than rounding.
+        """
+        options, self._options = self._options, None
+        if options is None:
+            return
+        reference = make_session(
+            self.spec, PROVIDERS["cpu"], replace(options, provider="cpu", fuse=False)
+        )
+        feed = {name: _as_array(value) for name, value in feed.items()}
+        expected = reference.run(self.output_names, feed)
+        again = reference.run(self.output_names, feed)
+        provider = self.session.get_providers()[0]
+        tolerance = _tolerance(provider, options)
+        for key, output, value, repeated in zip(
+            self.output_keys, map(_as_array, outputs), expected, again, strict=True
+        ):
+            if value.dtype.kind != "f" or not np.array_equal(value, repeated, equal_nan=True):
+                continue
+            scale = np.abs(value, where=np.isfinite(value), out=np.zeros_like(value)).max(initial=0)
+            allowed = tolerance * max(float(scale), _SMALLEST_SCALE)
+            if not np.allclose(output, value, rtol=0.0, atol=allowed, equal_nan=True):
+                worst = float(np.max(np.abs(output - value)))
+                raise InferenceError(
+                    f"{key}: found a difference of {worst:.3g} between {provider} and ONNX Runtime "
+                    f"on the CPU at the first run, expected at most {allowed:.3g}: "
+                    "choose the provider cpu"
+                )
 
     def _match(
         self, side: str, found: list[Any], declared: tuple[TensorSpec, ...]
@@ -230,6 +284,12 @@ class Stage:
         return bool(argument.shape) and not isinstance(argument.shape[0], int)
 
 
+def _tolerance(provider: str, options: EngineOptions) -> float:
+    if provider == openvino_session.PROVIDER:
+        return _TOLERANCE_BFLOAT16 if _OPENVINO[options.provider] else _TOLERANCE
+    return _TOLERANCE if provider == PROVIDERS["cpu"] else _TOLERANCE_GPU
+
+
 class Pipeline:
     """The models of a bundle, run as one function with memory.
 
@@ -252,16 +312,16 @@ class Pipeline:
         self.bundle = bundle
         wanted = choose_provider(options.provider)
         selected = None if nodes is None else set(nodes)
-        self.stages = {
-            model.name: Stage(bundle, model, wanted, options)
-            for model in bundle.models
-            if selected is None or model.name in selected
-        }
-        used = {stage.session.get_providers()[0] for stage in self.stages.values()}
-        self.provider = wanted if used == {wanted} else PROVIDERS["cpu"]
-        if self.provider != wanted:
-            # ONNX Runtime itself falls back in silence when a device or library is missing.
-            _warn_cpu(wanted, "its device or one of its libraries is missing")
+        self.provider = wanted
+        self.stages: dict[str, Stage] = {}
+        for model in bundle.models:
+            if selected is not None and model.name not in selected:
+                continue
+            stage = self.stages[model.name] = Stage(bundle, model, self.provider, options)
+            if stage.session.get_providers()[0] != self.provider:
+                # ONNX Runtime falls back by itself, and prints why; once is enough.
+                _warn_cpu(wanted, "ONNX Runtime could not start it")
+                self.provider = PROVIDERS["cpu"]
         device = self.provider in _DEVICE_PROVIDERS
         bound = device if options.io_binding is None else options.io_binding
         self._io_binding = bound and self.provider != openvino_session.PROVIDER
@@ -294,7 +354,8 @@ class Pipeline:
 
         Raises:
             InferenceError: an input is missing, unknown, or has the wrong dtype or shape, or
-                ONNX Runtime failed. The memory is as before the tick.
+                computing failed; an input, or a value that goes on to another model or tick, is
+                not finite. The memory is as before the tick.
         """
         stages = self._plan(nodes)
         values: dict[str, Any] = {**self._state, **inputs}
@@ -308,14 +369,15 @@ class Pipeline:
                 if key not in values:
                     raise InferenceError(f"found no value for the input {key}, expected one")
                 feed[onnx_name] = values[key]
+                check_finite(key, values[key])
                 used += key in inputs
             start = time.perf_counter()
             try:
                 outputs = self._run_stage(stage, feed)
             except Exception as error:
-                first_line = str(error).splitlines()[0]
-                raise InferenceError(f"{stage.name}: {first_line}") from error
+                raise InferenceError(f"{stage.name}: {_first_line(error)}") from error
             stage.last_run_s = time.perf_counter() - start
+            stage.compare_once(feed, outputs)
             for key, output in zip(stage.output_keys, outputs, strict=True):
                 results[key] = output
                 for destination in data_flow.get(key, ()):
@@ -326,9 +388,13 @@ class Pipeline:
             known = [key for stage in stages for key in stage.input_names.values()]
             unknown = sorted(set(inputs) - set(known))
             raise InferenceError(f"found the inputs {unknown}, expected only {sorted(known)}")
+        results = {key: _as_array(value) for key, value in results.items()}
+        for key, value in results.items():
+            if key in data_flow or key in feedback_flow:
+                check_finite(key, value)
         # Only a tick that completed changes the memory.
         self._state.update({key: _as_array(value) for key, value in next_state.items()})
-        return {key: _as_array(value) for key, value in results.items()}
+        return results
 
     def _plan(self, nodes: tuple[str, ...] | None) -> list[Stage]:
         if nodes not in self._plans:
@@ -354,6 +420,28 @@ class Pipeline:
             binding.bind_output(name, self._device)
         stage.session.run_with_iobinding(binding)
         return list(binding.get_outputs())
+
+
+def _first_line(error: Exception) -> str:
+    """What an engine says; OpenVINO begins with places in its own source."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
+    return next(iter(told), type(error).__name__)
+
+
+def check_finite(key: str, value: Any) -> None:
+    """Raise InferenceError if an array of floats holds infinities or not-a-numbers.
+
+    Some kernels would turn them into numbers. Values on a device are left to a later check.
+    """
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        return
+    finite = np.isfinite(value)
+    if not finite.all():
+        index = [int(i) for i in np.argwhere(~finite)[0]]
+        raise InferenceError(
+            f"{key}: found {value[tuple(index)]} at {index}, expected finite numbers"
+        )
 
 
 def _as_array(value: Any) -> NDArray[Any]:

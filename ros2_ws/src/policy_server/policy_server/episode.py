@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from policy_server.observation_buffer import Problem, Snapshot
+from policy_server.observation_buffer import SOURCE_NAMES, Problem, Snapshot
 from policy_server.pacing import Pacer, Percentiles, RecentValues, TickClock
 from policy_server.policy import Observation, Policy
 
@@ -176,7 +176,9 @@ class Episode:
                 first_stamp_ns = found.stamp_ns
             if not arrived and time.monotonic() >= deadline:
                 if isinstance(found, Snapshot):
-                    found = Problem("camera", "no new image has arrived")
+                    found = Problem(
+                        found.source, f"no new {SOURCE_NAMES[found.source]} has arrived"
+                    )
                 return _reason_of(found), f"{found.message}, after waiting {timeout_s:g} s"
             if self._stop.event.wait(_PHASE_S if arrived else _START_POLL_S):
                 return self._stop.reason, self._stop.message

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle, load_bundle
 from policy_server.deployment import NAVIGATION_KINDS, CameraObservation
-from policy_server.engine import EngineOptions, InferenceError, Pipeline
+from policy_server.engine import EngineOptions, InferenceError, Pipeline, check_finite
 from policy_server.preprocessing import crop_bicubic, squash
 from policy_server.strict_yaml import BundleError
 
@@ -86,6 +86,11 @@ class Match:
 
     distances: NDArray[np.float32]
     tensors: dict[str, NDArray[Any]]
+
+    def __post_init__(self) -> None:
+        """Raise InferenceError unless all numbers are finite."""
+        for name, values in {"distances": self.distances, **self.tensors}.items():
+            check_finite(name, values)
 
 
 @runtime_checkable
@@ -158,7 +163,11 @@ def load_navigation_model(
 
 
 def create_navigation_model(bundle: Bundle, options: EngineOptions) -> NavigationModel:
-    """Make the network that a verified bundle holds. Raises BundleError as above."""
+    """Make the network that a verified bundle holds, and warm it up.
+
+    Raises:
+        BundleError: as above, or what it computes from images cannot be used.
+    """
     kind = bundle.deployment.policy.kind
     if kind not in _CLASSES:
         raise BundleError(
@@ -168,7 +177,26 @@ def create_navigation_model(bundle: Bundle, options: EngineOptions) -> Navigatio
     factory: Callable[[Bundle, EngineOptions], NavigationModel] = getattr(
         importlib.import_module(f"policy_server.{module}"), name
     )
-    return factory(bundle, options)
+    model = factory(bundle, options)
+    try:
+        _warm_up(model)
+    except InferenceError as error:
+        raise BundleError(bundle.file, "warm-up", error, "finite numbers") from None
+    return model
+
+
+def _warm_up(model: NavigationModel) -> None:
+    """Use every stage once, on images with structure."""
+    spec = model.spec
+    width, height = spec.image_size
+    shape = (spec.context_size + 1, height, width, 3)
+    frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    observation = model.observe(list(frames))
+    check_finite("waypoints", model.waypoints(model.match(observation, frames[:2]), 0, seed=0))
+    if spec.embedding_size:
+        check_finite("embedding", model.embed(frames[:1]))
+    if spec.can_explore:
+        check_finite("waypoints", model.explore(observation, seed=0))
 
 
 def navigation_spec(bundle: Bundle) -> NavigationSpec:

@@ -57,11 +57,18 @@ class NodeParameter:
 
 
 def declare_parameters(node: Node, table: Sequence[NodeParameter]) -> None:
-    """Declare every parameter of the table.
+    """Declare every parameter of the table. A whole number may be written for a real one.
 
     Raises:
         ValueError: an override is of the wrong type, out of range or not among the choices.
     """
+    real = {entry.name for entry in table if isinstance(entry.default, float)}
+    for name in real & set(node._parameter_overrides):
+        node._parameter_overrides[name] = _as_real(node._parameter_overrides[name])
+    # Before the type is checked.
+    node.add_pre_set_parameters_callback(
+        lambda changes: [_as_real(c) if c.name in real else c for c in changes]
+    )
     for entry in table:
         try:
             node.declare_parameter(entry.name, entry.default, entry.descriptor())
@@ -70,6 +77,13 @@ def declare_parameters(node: Node, table: Sequence[NodeParameter]) -> None:
         problem = _choice_problem(entry, node.get_parameter(entry.name).value)
         if problem:
             raise ValueError(problem)
+
+
+def _as_real(parameter: Parameter) -> Parameter:
+    """`1` as `1.0`; anything else as it is."""
+    if parameter.type_ is not Parameter.Type.INTEGER:
+        return parameter
+    return Parameter(parameter.name, Parameter.Type.DOUBLE, float(parameter.value))
 
 
 def unknown_overrides(node: Node) -> list[str]:

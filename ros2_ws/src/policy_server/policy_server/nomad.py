@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle
-from policy_server.engine import EngineOptions
+from policy_server.engine import EngineOptions, check_finite
 from policy_server.navigation_model import (
     Match,
     ObservationCode,
@@ -69,4 +69,6 @@ class NomadModel(VintModel):
             for name, shape in self._noise_shapes.items()
         }
         inputs[self._contexts[1]] = np.repeat(context, num_samples, axis=0)
-        return with_path_heading(self._run("denoise", inputs)[self._action])
+        waypoints = self._run("denoise", inputs)[self._action]
+        check_finite("waypoints", waypoints)
+        return with_path_heading(waypoints)

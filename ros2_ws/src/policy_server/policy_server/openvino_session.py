@@ -92,13 +92,15 @@ class Argument:
 class _FixedModel:
     """A model compiled for one shape of each input; its tensors stay where they are."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         self._request = compiled.create_infer_request()
         self._inputs = {
-            port.get_any_name(): self._request.get_tensor(port).data for port in compiled.inputs
+            name: self._request.get_tensor(port).data
+            for name, port in zip(inputs, compiled.inputs, strict=True)
         }
         self._outputs = {
-            port.get_any_name(): self._request.get_tensor(port).data for port in compiled.outputs
+            name: self._request.get_tensor(port).data
+            for name, port in zip(outputs, compiled.outputs, strict=True)
         }
 
     def run(
@@ -118,14 +120,17 @@ class _FixedModel:
 class _FreeModel:
     """A model that takes any size of its free axes."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         self._request = compiled.create_infer_request()
-        self._outputs = {port.get_any_name(): port for port in compiled.outputs}
+        self._inputs = {name: index for index, name in enumerate(inputs)}
+        self._outputs = dict(zip(outputs, compiled.outputs, strict=True))
 
     def run(
         self, output_names: Sequence[str], feed: Mapping[str, NDArray[Any]]
     ) -> list[NDArray[Any]]:
-        contiguous = {name: np.ascontiguousarray(value) for name, value in feed.items()}
+        contiguous = {
+            self._inputs[name]: np.ascontiguousarray(value) for name, value in feed.items()
+        }
         results = self._request.infer(contiguous, share_inputs=True)
         return [results[self._outputs[name]] for name in output_names]
 
@@ -148,7 +153,8 @@ class OpenVinoSession:
 
     Args:
         content: the ONNX file.
-        external: file name → content, of tensors that are kept beside the model.
+        file: its path relative to the bundle.
+        external: place relative to the file → content, of tensors that are kept beside it.
         threads: CPU threads.
         bfloat16: compute in bfloat16 where the CPU can; inputs and outputs stay as they are.
 
@@ -157,8 +163,14 @@ class OpenVinoSession:
     """
 
     def __init__(
-        self, content: bytes, external: Mapping[str, bytes], threads: int, bfloat16: bool
+        self,
+        content: bytes,
+        file: str,
+        external: Mapping[str, bytes],
+        threads: int,
+        bfloat16: bool,
     ) -> None:
+        import onnx
         import openvino
 
         settings = {
@@ -170,20 +182,43 @@ class OpenVinoSession:
         }
         with tempfile.TemporaryDirectory() as folder:
             # Tensors beside a model are only found beside a file.
-            for name, data in {**external, "model.onnx": content}.items():
-                (Path(folder) / name).write_bytes(data)
+            path = Path(folder) / file
+            for place, data in (
+                (path, content),
+                *((path.parent / f, d) for f, d in external.items()),
+            ):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(data)
             with _signal_stack_kept():
-                model = openvino.Core().read_model(Path(folder) / "model.onnx")
+                model = openvino.Core().read_model(path)
                 compiled = openvino.compile_model(model, "CPU", settings)
-        self._inputs = [_argument(port) for port in compiled.inputs]
-        self._outputs = [_argument(port) for port in compiled.outputs]
+        graph = onnx.load_model_from_string(content).graph
+        weights = {tensor.name for tensor in graph.initializer}
+        declared = [value for value in graph.input if value.name not in weights]
+        # A compiled model's ports may have lost their names to neighbours; their order stays.
+        names = [port.get_names() for port in model.inputs]
+        self._input_names = [
+            next(value.name for value in declared if value.name in known) for known in names
+        ]
+        self._output_names = [value.name for value in graph.output]
+        ports = dict(zip(self._input_names, compiled.inputs, strict=True))
+        # Inputs that nothing reads are no ports any more.
+        self._inputs = [
+            _argument(value.name, ports[value.name]) if value.name in ports else _unused(value)
+            for value in declared
+        ]
+        self._outputs = [
+            _argument(name, port)
+            for name, port in zip(self._output_names, compiled.outputs, strict=True)
+        ]
         self._dtypes = {argument.name: np.dtype(argument.type) for argument in self._inputs}
         self._free = [
             argument.name
             for argument in self._inputs
-            if not all(isinstance(size, int) for size in argument.shape)
+            if argument.name in ports and not all(isinstance(size, int) for size in argument.shape)
         ]
-        self._compiled = _FreeModel(compiled) if self._free else _FixedModel(compiled)
+        make = _FreeModel if self._free else _FixedModel
+        self._compiled = make(compiled, self._input_names, self._output_names)
         self._model, self._settings = model, settings
         self._shapes: OrderedDict[tuple[tuple[int, ...], ...], _Shape] = OrderedDict()
 
@@ -214,6 +249,7 @@ class OpenVinoSession:
                 raise ValueError(
                     f"found {value.dtype} for the input {name}, expected {self._dtypes[name]}"
                 )
+        feed = {name: feed[name] for name in self._input_names}
         if not self._free:
             return self._compiled.run(output_names, feed)
         key = tuple(feed[name].shape for name in self._free)
@@ -234,12 +270,24 @@ class OpenVinoSession:
         model = self._model.clone()
         model.reshape(dict(zip(self._free, key, strict=True)))
         with _signal_stack_kept():
-            return _FixedModel(openvino.compile_model(model, "CPU", self._settings))
+            compiled = openvino.compile_model(model, "CPU", self._settings)
+            return _FixedModel(compiled, self._input_names, self._output_names)
 
 
-def _argument(port: Any) -> Argument:
+def _argument(name: str, port: Any) -> Argument:
     shape = tuple(
         dimension.get_length() if dimension.is_static else "free"
         for dimension in port.get_partial_shape()
     )
-    return Argument(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()).name, shape)
+    return Argument(name, np.dtype(port.get_element_type().to_dtype()).name, shape)
+
+
+def _unused(value: Any) -> Argument:
+    """An input of an ONNX graph as the file describes it."""
+    import onnx
+
+    tensor = value.type.tensor_type
+    shape = tuple(
+        size.dim_value if size.HasField("dim_value") else "free" for size in tensor.shape.dim
+    )
+    return Argument(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape)

@@ -11,6 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
+_EARLY_S = 1e-3
+"""Clocks may wake a little early [s]."""
+
 
 class TickClock(Protocol):
     """A clock to pace by: wall time, ROS time or a test's own."""
@@ -19,7 +22,7 @@ class TickClock(Protocol):
         """The time [s]."""
 
     def wait_until(self, time_s: float) -> bool:
-        """Block until `time_s`; return False when woken for another reason, to stop."""
+        """Block until `time_s`, or until the time goes back; return False when told to stop."""
 
 
 class SteadyTickClock:
@@ -97,7 +100,8 @@ class Pacer:
     """Starts ticks on a fixed grid of a clock.
 
     Lateness does not add up: a late tick is followed by one at its own time, and a tick that
-    would start a whole period late is left out. A clock that jumps back starts a new grid.
+    would start a whole period late is left out. A clock that goes back by two periods or more, also
+    during a wait, starts a new grid.
 
     Args:
         period_s: time between ticks [s].
@@ -128,10 +132,8 @@ class Pacer:
             True at a tick, False when the clock was woken to stop.
         """
         now = self._clock.now()
-        if self._next_s is None or now < self._next_s - 2.0 * self.period_s:
-            self._next_s = self._first_s = now
-            self._starts.clear()
-            self._grid_ticks = 0
+        if self._next_s is None or self._went_back(now):
+            self._begin_grid(now)
         else:
             self._overruns += now - self._started_s > self.period_s
             # How many grid points have passed by so long ago that their tick is left out.
@@ -139,9 +141,16 @@ class Pacer:
             if skipped > 0:
                 self._missed += skipped
                 self._next_s += skipped * self.period_s
-            if not self._clock.wait_until(self._next_s):
-                return False
-            now = self._clock.now()
+            while True:
+                if not self._clock.wait_until(self._next_s):
+                    return False
+                now = self._clock.now()
+                if now >= self._next_s - _EARLY_S:
+                    break
+                if self._went_back(now):
+                    self._begin_grid(now)
+                    break
+        assert self._next_s is not None
         late = now - self._next_s
         self._missed += late > 0.5 * self.period_s
         self._lateness.add(late)
@@ -153,6 +162,14 @@ class Pacer:
             self._starts.popleft()
         self._next_s += self.period_s
         return True
+
+    def _went_back(self, now_s: float) -> bool:
+        return self._next_s is not None and now_s < self._next_s - 2.0 * self.period_s
+
+    def _begin_grid(self, now_s: float) -> None:
+        self._next_s = self._first_s = now_s
+        self._starts.clear()
+        self._grid_ticks = 0
 
     def report(self) -> PacingReport:
         """Return how the rate was kept so far."""

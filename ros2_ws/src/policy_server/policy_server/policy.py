@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle
 from policy_server.deployment import Deployment, TaskObservation
+from policy_server.robots import ROBOTS
 from policy_server.strict_yaml import did_you_mean
 
 
@@ -132,10 +133,19 @@ class ObservationBinder:
 
 
 def example_observation(spec: Deployment) -> Observation:
-    """A well-formed observation without content, for warming up: grey images, states of zero."""
+    """A well-formed observation for warming up: images of noise, the robot at its pose `start`.
+
+    Nothing in it is special, as grey images (no contrast) and states of zero (no direction) are.
+    """
+    robot = ROBOTS.get(spec.robot)
+    start = dict(zip(robot.state_names, robot.start_state, strict=True)) if robot else {}
+    random = np.random.default_rng(0)
     values: dict[str, NDArray[Any]] = {
-        camera.name: np.full((camera.size[1], camera.size[0], 3), 127, np.uint8)
+        camera.name: random.integers(0, 256, (camera.size[1], camera.size[0], 3), np.uint8)
         for camera in spec.cameras
     }
-    values |= {state.name: np.zeros(len(state.names), np.float32) for state in spec.states}
+    values |= {
+        state.name: np.array([start.get(name, 0.0) for name in state.names], np.float32)
+        for state in spec.states
+    }
     return Observation(values, next(iter(spec.tasks), None))

@@ -11,8 +11,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from policy_interfaces.action import RunEpisode
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState, PolicyStatus
 from policy_interfaces.srv import SetTask
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock, ClockType, ROSClock
@@ -42,7 +43,12 @@ from policy_server.bundle import (
     load_bundle,
     model_search_path,
 )
-from policy_server.engine import PROVIDER_NAMES, EngineOptions, ProviderWarning
+from policy_server.engine import (
+    PROVIDER_NAMES,
+    EngineOptions,
+    InferenceError,
+    ProviderWarning,
+)
 from policy_server.episode import (
     Episode,
     EpisodeOutcome,
@@ -159,6 +165,8 @@ class _Loaded:
     rate_hz: float
     buffer: ObservationBuffer
     state_indices: dict[str, list[int]]
+    sampling_problem: str
+    """Why `num_samples` must be 1; empty: it may be more."""
 
 
 @dataclass
@@ -168,6 +176,7 @@ class _Statistics:
     ticks: int = 0
     missed_ticks: int = 0
     bad_images: int = 0
+    bad_states: int = 0
     observation_age_s: float = math.nan
     inference_s: RecentValues = field(default_factory=RecentValues)
     observe_to_publish_s: RecentValues = field(default_factory=RecentValues)
@@ -293,7 +302,7 @@ class PolicyNode(LifecycleNode):
                 field_name = f"deployment.observations {camera.name}.camera"
                 raise BundleError(file, field_name, camera.camera, f'"{CAMERA}", the only one')
         task = self._parameter("task")
-        if task and task not in spec.tasks:
+        if task and spec.tasks and task not in spec.tasks:
             raise UnknownTaskError(task, tuple(spec.tasks))
         rate_hz = self._parameter("rate_hz") or spec.rate_hz
         if not spec.rate_hz / RATE_FACTOR <= rate_hz <= spec.rate_hz * RATE_FACTOR:
@@ -317,7 +326,7 @@ class PolicyNode(LifecycleNode):
             policy = create_policy(bundle, options, self._parameter("policy"))
         for warning in caught:
             self.get_logger().warning(str(warning.message))
-        self._warm_up(bundle, policy)
+        sampling_problem = self._warm_up(bundle, policy)
         sources: list[Source] = []
         if spec.cameras:
             sources.append("camera")
@@ -328,14 +337,18 @@ class PolicyNode(LifecycleNode):
             policy=policy,
             robot=robot,
             rate_hz=rate_hz,
-            buffer=ObservationBuffer(tuple(sources), self._limits()),
+            buffer=ObservationBuffer(
+                tuple(sources), self._limits(), lambda text: self.get_logger().warning(text)
+            ),
             state_indices={
                 observation.name: [robot.state_names.index(name) for name in observation.names]
                 for observation in spec.states
             },
+            sampling_problem=sampling_problem,
         )
 
-    def _warm_up(self, bundle: Bundle, policy: Policy) -> None:
+    def _warm_up(self, bundle: Bundle, policy: Policy) -> str:
+        """Use every model; return why the policy cannot draw actions, "" when it can."""
         observation = example_observation(policy.spec)
         num_samples = self._parameter("num_samples")
         policy.reset(0)
@@ -347,11 +360,17 @@ class PolicyNode(LifecycleNode):
                 raise BundleError(
                     bundle.file, "warm-up", action.tolist(), "an action of finite numbers"
                 )
+        sampling_problem = ""
+        try:
+            policy.infer(observation, 2)
+        except InferenceError as error:
+            sampling_problem = str(error)
         policy.reset(0)
         self.get_logger().info(
             f"{bundle.name}: {policy.spec.policy.kind}, {policy.spec.policy.algorithm}, "
             f"{len(policy.spec.tasks)} tasks, {last_s * 1e3:.1f} ms per inference"
         )
+        return sampling_problem
 
     def _other_commanders(self) -> str:
         """Describe other publishers of the command topic; '' when there are none."""
@@ -386,7 +405,12 @@ class PolicyNode(LifecycleNode):
         )
 
     def _on_set_parameters(self, changes: list[Parameter[Any]]) -> Any:
-        return check_change(PARAMETERS, changes, configured=self._loaded is not None)
+        loaded = self._loaded
+        for change in changes if loaded is not None and loaded.sampling_problem else ():
+            if change.name == "num_samples" and change.value != 1:
+                reason = f"found num_samples {change.value}, expected 1: {loaded.sampling_problem}"
+                return SetParametersResult(successful=False, reason=reason)
+        return check_change(PARAMETERS, changes, configured=loaded is not None)
 
     def _after_set_parameters(self, changes: list[Parameter[Any]]) -> None:
         if self._loaded is not None:
@@ -420,12 +444,21 @@ class PolicyNode(LifecycleNode):
                 for camera in loaded.bundle.deployment.cameras
             }
         except ImageError as error:
-            self._statistics.bad_images += 1
-            self.get_logger().error(f"image refused: {error}", throttle_duration_sec=5.0)
+            loaded.buffer.refuse("camera", str(error))
+            self._count_bad_image(str(error))
             return
         # The state of the same moment, as in the training data.
         self._poll_state(loaded)
-        loaded.buffer.put("camera", values, _nanoseconds(message))
+        refusal = loaded.buffer.put("camera", values, _nanoseconds(message), self._now_ns())
+        if refusal:
+            self._count_bad_image(refusal)
+
+    def _count_bad_image(self, reason: str) -> None:
+        self._statistics.bad_images += 1
+        self.get_logger().error(f"image refused: {reason}", throttle_duration_sec=5.0)
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
 
     def _poll_state(self, loaded: _Loaded) -> None:
         subscription = self._state_subscription
@@ -433,19 +466,20 @@ class PolicyNode(LifecycleNode):
         if message is None:
             return
         state = np.asarray(message.state, np.float32)
-        if not np.isfinite(state).all():
-            self.get_logger().error(
-                f"state refused: found {state.tolist()}, expected finite numbers",
-                throttle_duration_sec=5.0,
-            )
-            return
-        values = {name: state[indices] for name, indices in loaded.state_indices.items()}
-        loaded.buffer.put("state", values, _nanoseconds(message))
+        if np.isfinite(state).all():
+            values = {name: state[indices] for name, indices in loaded.state_indices.items()}
+            refusal = loaded.buffer.put("state", values, _nanoseconds(message), self._now_ns())
+        else:
+            refusal = f"not finite: found {state.tolist()}, expected finite numbers"
+            loaded.buffer.refuse("state", refusal)
+        if refusal:
+            self._statistics.bad_states += 1
+            self.get_logger().error(f"state refused: {refusal}", throttle_duration_sec=5.0)
 
     def _observe(self, loaded: _Loaded) -> Snapshot | Problem:
         if self._image_subscription is None:
             self._poll_state(loaded)
-        return loaded.buffer.take(self.get_clock().now().nanoseconds)
+        return loaded.buffer.take(self._now_ns())
 
     # --- episodes --------------------------------------------------------------------------
 
@@ -456,7 +490,8 @@ class PolicyNode(LifecycleNode):
             return response
         known = loaded.bundle.deployment.tasks
         response.known_tasks = list(known)
-        if request.task not in known:
+        response.message = _label_note(request.task, known)
+        if known and request.task not in known:
             response.message = str(UnknownTaskError(request.task, tuple(known)))
             return response
         self._task = request.task
@@ -533,6 +568,9 @@ class PolicyNode(LifecycleNode):
     ) -> EpisodeOutcome:
         loaded = self._loaded
         assert loaded is not None
+        note = _label_note(self._task, loaded.bundle.deployment.tasks)
+        if note:
+            self.get_logger().info(note)
         _ask_for_priority(self._parameter("realtime_priority"))
         goal = goal_handle.request
         clock = self.get_clock()
@@ -584,7 +622,7 @@ class PolicyNode(LifecycleNode):
         if outcome.reason not in (Reason.HORIZON, Reason.CANCELLED, Reason.INACTIVE):
             self._fault = f"{outcome.reason.name}: {outcome.message}"
             self.get_logger().error(f"episode ended, {self._fault}")
-        return outcome
+        return replace(outcome, message=f"{outcome.message}; {note}") if note else outcome
 
     def _publisher(self, loaded: _Loaded) -> Callable[[NDArray[np.float64], int], None]:
         action = loaded.bundle.deployment.action
@@ -662,15 +700,18 @@ class PolicyNode(LifecycleNode):
             "images_received": loaded.buffer.images_received if loaded else 0,
             "images_dropped": status.dropped_images,
             "images_refused": statistics.bad_images,
+            "states_refused": statistics.bad_states,
             "rate_hz": status.rate_hz,
             "observation_age_ms": status.observation_age_ms,
             **_in_ms("inference", inference),
             **_in_ms("observe_to_publish", observe_to_publish),
         }
+        refusal = loaded.buffer.refusal() if loaded and self._active else ""
+        level = DiagnosticStatus.WARN if refusal else DiagnosticStatus.OK
         diagnostic = DiagnosticStatus(
-            level=DiagnosticStatus.ERROR if self._fault else DiagnosticStatus.OK,
+            level=DiagnosticStatus.ERROR if self._fault else level,
             name=f"{self.get_fully_qualified_name()[1:]}: policy",
-            message=self._fault or str(values["state"]),
+            message=self._fault or refusal or str(values["state"]),
             hardware_id=self._parameter("robot"),
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
         )
@@ -688,6 +729,13 @@ def _ask_for_priority(priority: int) -> None:
     if priority > 0:
         with contextlib.suppress(PermissionError):
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+
+
+def _label_note(task: str, known: Collection[str]) -> str:
+    """What to say of a task that is given to a policy for a single one."""
+    if known or not task:
+        return ""
+    return f'the policy has no tasks: "{task}" is a label that changes nothing'
 
 
 def _in_ms(name: str, percentiles: Percentiles) -> dict[str, float]:

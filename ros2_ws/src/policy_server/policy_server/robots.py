@@ -19,6 +19,7 @@ class RobotSpec:
         action_names, action_units, action_low, action_high: entries of a command, with bounds.
         state_names, state_units: entries of the reported end-effector state.
         step_range_s: shortest and longest period of commands that its controller executes.
+        start_state: the state at its named pose `start`, gripper open.
     """
 
     name: str
@@ -31,6 +32,7 @@ class RobotSpec:
     state_names: tuple[str, ...]
     state_units: tuple[str, ...]
     step_range_s: tuple[float, float]
+    start_state: tuple[float, ...]
 
     def executes(self, step_s: float) -> bool:
         """Whether the controller takes commands with this period; never for NaN."""
@@ -51,6 +53,7 @@ ROBOTS = {
         state_names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
         state_units=("m", "m", "m", "rad", "rad", "rad", "opening"),
         step_range_s=(0.02, 2.0),
+        start_state=(0.299997, 0.0, 0.150004, 0.0, 3.67e-6, 0.0, 1.0),
     )
 }
 

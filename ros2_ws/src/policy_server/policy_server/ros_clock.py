@@ -51,14 +51,15 @@ class SimulatedTickClock:
         A clock that goes back, as of a simulation that begins anew, ends the waiting, too: it would
         last as long as the simulation has run.
         """
-        began = self._clock.now()
         target = Time(nanoseconds=round(time_s * 1e9), clock_type=self._clock.clock_type)
         last_advance_s = time.monotonic()
+        newest = self._clock.now()
         while not self._stop.event.is_set():
             self._advanced.clear()
             now = self._clock.now()
-            if now >= target or now < began:
+            if now >= target or now < newest:
                 return True
+            newest = now
             if self._advanced.wait(_WAKE_S):
                 last_advance_s = time.monotonic()
             elif time.monotonic() - last_advance_s > self._stall_timeout_s:

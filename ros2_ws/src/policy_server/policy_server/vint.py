@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle
-from policy_server.engine import EngineOptions, Pipeline
+from policy_server.engine import EngineOptions, Pipeline, check_finite
 from policy_server.navigation_model import (
     Match,
     NavigationSpec,
@@ -123,7 +123,9 @@ class VintModel:
         if not len(images):
             return np.empty((0, self._spec.embedding_size), np.float32)
         inputs = {self._context_tensor: np.ascontiguousarray(images)}
-        return self._run("observe", inputs)[self._embedding]
+        embedding = self._run("observe", inputs)[self._embedding]
+        check_finite("embedding", embedding)
+        return embedding
 
     def explore(
         self, observation: ObservationCode, *, seed: int | None = None, num_samples: int = 1
