@@ -8,7 +8,10 @@ import sys
 import pytest
 
 pytest.importorskip("rclpy")
+pytest.importorskip("launch")
 from graph_launch.running_nodes import find_processes, node_name
+from graph_launch.supervision import GraphError, unless_running
+from launch import LaunchContext
 
 DOMAIN = 97
 _SLEEP = "import time; time.sleep(60)"
@@ -98,3 +101,10 @@ def test_an_orphan_is_left_over_and_says_how_to_end_it(start):
         assert "left over" in found.describe() and f"kill {pid}" in found.describe()
     finally:
         os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("domain", ["lab", "-1", "233"])
+def test_a_domain_that_is_none_is_refused(monkeypatch, domain):
+    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+    with pytest.raises(GraphError, match=f"ROS_DOMAIN_ID is '{domain}'; expected a whole number"):
+        unless_running(LaunchContext(), [])

@@ -39,6 +39,7 @@ _DEACTIVATION_TIMEOUT_S = 5.0
 _START_LOCK_TIMEOUT_S = 5.0
 _START_S = 1.0
 """How long the processes of a launch may take until they are in the process table."""
+_HIGHEST_DOMAIN_ID = 232
 _MAY_REPEAT = ("rviz2",)
 """Executables that command nothing: several may run."""
 
@@ -87,7 +88,7 @@ def unless_running(
         GraphError: there are such nodes; the message names them.
     """
     names = _node_names(context, [*actions, *later])
-    domain_id = int(os.environ.get("ROS_DOMAIN_ID") or 0)
+    domain_id = _domain_id()
     lock = _start_lock(domain_id)
     running = find_running(names, domain_id)
     if running:
@@ -102,6 +103,15 @@ def unless_running(
     # Another launch that looks now would not find the processes yet.
     release = OpaqueFunction(function=lambda _context: lock.close())
     return [*actions, TimerAction(period=_START_S, actions=[release])]
+
+
+def _domain_id() -> int:
+    text = os.environ.get("ROS_DOMAIN_ID") or "0"
+    if not text.isdecimal() or int(text) > _HIGHEST_DOMAIN_ID:
+        raise GraphError(
+            f"ROS_DOMAIN_ID is '{text}'; expected a whole number in 0 .. {_HIGHEST_DOMAIN_ID}"
+        )
+    return int(text)
 
 
 def _node_names(context: LaunchContext, actions: Iterable[Action]) -> set[str]:
