@@ -36,6 +36,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.messages: list[tuple[float, Any]] = []
+        self.subscription: Any = None
 
     def add(self, message: Any) -> None:
         """Keep a message."""
@@ -108,7 +109,7 @@ class Graph:
     def watch(self, kind: Any, topic: str, qos: Any = BEST_EFFORT) -> Watched:
         """Keep the messages of a topic."""
         watched = Watched()
-        self.node.create_subscription(kind, topic, watched.add, qos)
+        watched.subscription = self.node.create_subscription(kind, topic, watched.add, qos)
         return watched
 
     @contextmanager

@@ -430,3 +430,19 @@ def test_inputs_that_cannot_be_heard_are_told(graph):
     graph.node.create_publisher(Bool, "cmd_vel_guard/emergency_stop", BEST_EFFORT)
     graph.beside("lidar").create_publisher(PointCloud, "scan", 1)
     rig.expect_told("/cmd_vel_guard/emergency_stop", "quality of service", "PointCloud")
+
+
+def test_a_base_that_does_not_listen_is_told(graph):
+    rig = Rig(graph)
+    graph.node.destroy_subscription(rig.output.subscription)
+    rig.velocity = (0.2, 0.0, 0.0)
+    with graph.repeating(rig.commands, rig.twist, 20.0):
+        rig.expect_told("nobody listens to /cmd_vel")
+        graph.beside("create3").create_subscription(TwistStamped, "cmd_vel", print, 1)
+        rig.expect_told("/cmd_vel is published as geometry_msgs/msg/Twist, but /create3 expects")
+
+
+def test_two_scanners_on_one_topic_are_told(graph):
+    rig = Rig(graph)
+    graph.beside("rear_scanner").create_publisher(LaserScan, "scan", 1)
+    rig.expect_told("/scan has 2 senders", "/rear_scanner")

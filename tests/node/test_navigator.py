@@ -32,6 +32,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from spun_nodes import SpunNodes
+from std_msgs.msg import Bool, Float32MultiArray
 from visualization_msgs.msg import MarkerArray
 
 SPACING_M = 0.1
@@ -282,6 +283,31 @@ def test_goals_by_name_number_and_picture(make_rig):
         result = rig.navigate(**goal)
         assert result.reason == Reason.REASON_REACHED, (goal, result.message)
         assert around.steps == pytest.approx(end, abs=4.5)
+
+
+def test_the_topics_of_the_original_deployment(make_rig):
+    rig = make_rig(visualnav_topics=True, robot="locobot_visualnav")
+    around = rig.around
+    waypoints, reached = [], []
+    around.create_subscription(
+        Float32MultiArray, "/waypoint", lambda m: waypoints.append(list(m.data)), 50
+    )
+    around.create_subscription(Bool, "/topoplan/reached_goal", lambda m: reached.append(m.data), 50)
+    around.steps = 30.0
+    rig.activate()
+    assert wait_until(lambda: waypoints[-1:] == [[0.0] * 4])
+    assert rig.navigate(goal_node="last").reason == Reason.REASON_REACHED
+    assert wait_until(lambda: reached[-1])
+    # Third waypoint of a straight path, 0.05 m a step.
+    driving = [w for w in waypoints if w[0] > 0.0]
+    assert max(w[0] for w in driving) <= 0.151
+    assert all(w[2:] == pytest.approx([1.0, 0.0], abs=1e-3) for w in driving)
+    assert wait_until(lambda: waypoints[-1] == [0.0] * 4)
+    ticks = len(reached)
+    assert wait_until(lambda: len(reached) > ticks + 2) and reached[-1]
+    around.steps = 10.0
+    rig.send(goal_node="last")
+    assert wait_until(lambda: not reached[-1])
 
 
 def test_bad_goals_are_refused_by_code(make_rig):

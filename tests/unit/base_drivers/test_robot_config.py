@@ -16,6 +16,14 @@ def test_the_named_robots_ship():
             assert robot.nominal_speed_m_s / robot.min_turning_radius_m <= robot.max_angular_rad_s
 
 
+def test_the_locobot_of_the_original_deployment_drives_as_there():
+    robot, usual = load_robot("locobot_visualnav"), load_robot("locobot")
+    assert (robot.max_linear_m_s, robot.max_angular_rad_s) == (0.2, 0.4)
+    assert robot.waypoint_spacing_m == pytest.approx(0.2 / 4.0)
+    assert robot.drive.waypoint_index == 2
+    assert (robot.body_size_m, robot.camera) == (usual.body_size_m, usual.camera)
+
+
 def written(tmp_path, **changes):
     values = yaml.safe_load((robot_directory() / "locobot.yaml").read_text())
     for key, value in changes.items():

@@ -400,3 +400,30 @@ def test_a_folder_of_numbered_images_is_imported(tmp_path, capsys):
     shutil.copy(folder / "0.png", folder / "goal.png")
     assert import_images.main([*arguments, "--overwrite"]) == 1
     assert "goal.png" in capsys.readouterr().err
+
+
+def test_missing_numbers_make_longer_edges_and_other_formats_are_taken(tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    poses = driven([(0, 0), (8, 0)])[::6]
+    numbers = [1, 2, 3, 7, 8]
+    for number, pose in zip(numbers, poses, strict=False):
+        suffix = ".png" if number < 7 else ".bmp"
+        cv2.imwrite(str(folder / f"{number:03d}{suffix}"), render(pose))
+    arguments = ["--images", str(folder), "--out", str(tmp_path / "m"), "--dt-s", "1.5"]
+    assert import_images.main(arguments) == 0
+    assert "3 → 7" in capsys.readouterr().err
+    made = load_map(tmp_path / "m")
+    assert made.edges["steps"].tolist() == [6.0, 6.0, 24.0, 6.0]
+    expected = cv2.imread(str(folder / "007.bmp"))
+    stored = cv2.imdecode(np.frombuffer(made.pictures[3], np.uint8), cv2.IMREAD_COLOR)
+    assert (stored == expected).all()
+    assert import_images.main([*arguments[:-1], "0", "--overwrite"]) == 1
+    assert "--dt-s 0" in capsys.readouterr().err
+
+
+def test_the_help_says_that_the_original_deployment_does_not_crop(capsys):
+    with pytest.raises(SystemExit):
+        import_images.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "cropped to 4:3" in said and "rate 1.5 makes 1.5" in said

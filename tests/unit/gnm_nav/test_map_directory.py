@@ -206,13 +206,26 @@ def test_pictures_lie_inside_the_map(tmp_path):
     assert caught.value.code == MapCode.INVALID
 
 
+def numbered(folder, *names):
+    for file in folder.iterdir():
+        file.unlink()
+    for name in names:
+        (folder / name).write_bytes(b"")
+    return list(numbered_images(folder))
+
+
 def test_numbered_images_come_in_the_order_of_numbers(tmp_path):
-    for number in range(12):
-        (tmp_path / f"{number}.png").write_bytes(b"")
-    assert [int(path.stem) for path in numbered_images(tmp_path)] == list(range(12))
-    (tmp_path / "5.png").unlink()
-    with pytest.raises(MapError, match="no image 5"):
-        numbered_images(tmp_path)
+    assert numbered(tmp_path, *(f"{number}.png" for number in range(12))) == list(range(12))
+    assert numbered(tmp_path, "1.png", "2.jpg", "5.webp", "10.bmp", "notes.txt") == [1, 2, 5, 10]
+    assert numbered(tmp_path, "frame_0003.png", "frame_0012.png") == [3, 12]
+    for names, problem in (
+        (("1.png", "001.jpg"), "occurs twice"),
+        (("1.png", "img2.png"), "img2.png.*another name than 1.png"),
+        (("1700000000000000000.png", "1700000000250000000.png"), "names are times"),
+        (("12.50.png", "12.75.png"), "12.50.png.*no number.*rename"),
+    ):
+        with pytest.raises(MapError, match=problem):
+            numbered(tmp_path, *names)
     (tmp_path / "map_of_house.png").write_bytes(b"")
     with pytest.raises(MapError, match="map_of_house"):
         numbered_images(tmp_path)

@@ -11,12 +11,12 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist, TwistStamped
 from policy_interfaces.msg import BaseContacts, GuardStatus
-from policy_server.input_watch import InputWatch
 from policy_server.node_parameters import (
     check_change,
     declare_parameters,
     unknown_overrides,
 )
+from policy_server.topic_watch import TopicWatch
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState
@@ -99,7 +99,7 @@ class CmdVelGuard(LifecycleNode):
         self._shown_s = -math.inf
         self._slowing_until_s = -math.inf
         self._commands = 0
-        self._watch = InputWatch(self)
+        self._watch = TopicWatch(self)
         self._problems: list[str] = []
         self._transforms = StaticTransforms()
         self._scan_frames: dict[str, str] = {}
@@ -148,6 +148,7 @@ class CmdVelGuard(LifecycleNode):
             self.create_subscription(TFMessage, "/tf_static", self._on_transforms, _ALL_STATIC),
         ]
         watch.add(self._emergency)
+        watch.add_output(self._output)
         self._configured = True
         return super().on_configure(state)
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Twist, TwistStamped
-from policy_server.input_watch import InputWatch
 from policy_server.node_parameters import NodeParameter
+from policy_server.topic_watch import TopicWatch
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
@@ -73,7 +73,7 @@ def subscribe_commands(
     topic: str,
     stamped: bool,
     on_command: Callable[[Command], None],
-    watch: InputWatch,
+    watch: TopicWatch,
     parameter: str,
 ) -> Any:
     """Subscribe to commands of one kind; only the newest is kept.
@@ -119,7 +119,7 @@ class DriverCommands:
         self._refuse = refuse
         self._max_age_s = float(node.get_parameter("command_max_age_s").value)
         self._refusal, self._refused_s = "", -math.inf
-        self._watch = InputWatch(node)
+        self._watch = TopicWatch(node)
         stamped = node.get_parameter("stamped").value
         self._subscription = subscribe_commands(
             node, "cmd_vel", stamped, self._take, self._watch, "stamped"

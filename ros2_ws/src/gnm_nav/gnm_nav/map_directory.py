@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import itertools
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -151,34 +153,59 @@ def check_map(path: str | Path) -> TopologicalMap:
     return load_map(path)
 
 
-def numbered_images(folder: str | Path) -> list[Path]:
-    """Files of a numbered-image folder `0.png, 1.png, …`, in order.
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+_LARGEST_GAP = 100
+"""Numbers further apart than this do not count images: they are times."""
+
+
+def numbered_images(folder: str | Path) -> dict[int, Path]:
+    """Files of a numbered-image folder by their numbers, in their order.
+
+    Names are numbers, or one text and a number, such as `frame_0012.png`; numbers may be missing.
 
     Raises:
-        MapError: MISSING: no such folder or no image; INVALID: a number is doubled, one is
-            missing, or a file has no number.
+        MapError: MISSING: no such folder or no image; INVALID: a number is doubled, the numbers do
+            not count images, or a file has no number.
     """
     directory = Path(folder).expanduser()
+    expected = "images 0.png, 1.png, … in the order of the drive"
     if not directory.is_dir():
-        raise MapError(MapCode.MISSING, directory, "no such folder", "images 0.png, 1.png, …")
+        raise MapError(MapCode.MISSING, directory, "no such folder", expected)
     files: dict[int, Path] = {}
+    texts: dict[str, Path] = {}
     for file in sorted(directory.iterdir()):
-        if file.name.startswith(".") or file.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        if file.name.startswith(".") or file.suffix.lower() not in _IMAGE_SUFFIXES:
             continue
-        if not file.stem.isdigit():
+        name = re.fullmatch(r"([^0-9]*)([0-9]+)", file.stem)
+        if name is None:
             raise MapError(
-                MapCode.INVALID, file, "a name that is no number", "0.png, 1.png, … only"
+                MapCode.INVALID,
+                file,
+                "a name that is no number",
+                f"{expected} only: rename it, or move it elsewhere",
             )
-        if int(file.stem) in files:
+        texts.setdefault(name[1], file)
+        if len(texts) > 1:
+            raise MapError(
+                MapCode.INVALID, file, f"another name than {files[min(files)].name}", expected
+            )
+        number = int(name[2])
+        if number in files:
             raise MapError(MapCode.INVALID, file, "a number that occurs twice", "one image each")
-        files[int(file.stem)] = file
+        files[number] = file
     if not files:
-        raise MapError(MapCode.MISSING, directory, "no image", "images 0.png, 1.png, …")
+        raise MapError(MapCode.MISSING, directory, "no image", expected)
     numbers = sorted(files)
-    if numbers != list(range(len(numbers))):
-        gap = next(n for n, number in enumerate(numbers) if n != number)
-        raise MapError(MapCode.INVALID, directory, f"no image {gap}", "numbers without a gap")
-    return [files[number] for number in numbers]
+    for before, after in itertools.pairwise(numbers):
+        if after - before > _LARGEST_GAP:
+            raise MapError(
+                MapCode.INVALID,
+                files[after],
+                f"a number {after - before} after the one before",
+                f"numbers that count images, at most {_LARGEST_GAP} apart: rename images whose "
+                "names are times to 0.png, 1.png, …",
+            )
+    return {number: files[number] for number in numbers}
 
 
 def decode_picture(

@@ -244,14 +244,21 @@ def convert(
 
 
 def from_pictures(
-    pictures: Sequence[bytes], model: NavigationModel, *, dt_s: float = 1.0, name: str = "map"
+    pictures: Sequence[bytes],
+    model: NavigationModel,
+    *,
+    numbers: Sequence[int] | None = None,
+    dt_s: float = 1.0,
+    name: str = "map",
 ) -> TopologicalMap:
     """A chain of the original numbered images.
 
     Args:
         pictures: encoded PNG or JPEG files in the order of the drive.
         model: the network.
-        dt_s: time between two of them; it gives the edges their length.
+        numbers: of the pictures, rising; None: they count from 0 on. Where some are missing, the
+            edge is as many times longer.
+        dt_s: time between two numbers; it gives the edges their length.
         name: of the map.
 
     Raises:
@@ -264,11 +271,12 @@ def from_pictures(
             for index, content in enumerate(pictures)
         ]
     )
-    steps = max(0.5, dt_s * model.spec.rate_hz)
+    gaps = np.diff(np.arange(len(images)) if numbers is None else np.asarray(numbers))
+    steps = [max(0.5, float(gap) * dt_s * model.spec.rate_hz) for gap in gaps]
     return TopologicalMap(
         model=MapModel.of(model.spec),
         images=images,
-        edges=_edges([(n, n + 1, steps, int(EdgeKind.CHAIN)) for n in range(len(images) - 1)]),
+        edges=_edges([(n, n + 1, cost, int(EdgeKind.CHAIN)) for n, cost in enumerate(steps)]),
         embeddings=embeddings(model, images),
         drives=np.zeros(len(images), np.int32),
         pictures=list(pictures),

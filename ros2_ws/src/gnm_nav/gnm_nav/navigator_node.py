@@ -23,7 +23,6 @@ from policy_server.bundle import MODEL_PATH_VARIABLE, find_bundle, model_search_
 from policy_server.engine import PROVIDER_NAMES, ProviderWarning
 from policy_server.episode import StopSignal
 from policy_server.image_conversion import ImageConverter, ImageError
-from policy_server.input_watch import InputWatch
 from policy_server.navigation_model import NavigationModel, load_navigation_model
 from policy_server.node_parameters import (
     NodeParameter,
@@ -35,6 +34,7 @@ from policy_server.pacing import RecentValues, TickClock
 from policy_server.ros_clock import SimulatedTickClock
 from policy_server.strict_yaml import BundleError
 from policy_server.threaded_action_server import ThreadedActionServer
+from policy_server.topic_watch import TopicWatch
 from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock, ClockType, ROSClock
@@ -42,12 +42,13 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
+from std_msgs.msg import Bool, Float32MultiArray
 from visualization_msgs.msg import MarkerArray
 
 from gnm_nav.camera_image import image_message
 from gnm_nav.camera_watch import CameraLimits, CameraWatch
 from gnm_nav.map_directory import load_map
-from gnm_nav.navigation import NavigationConfig, NavigationCore
+from gnm_nav.navigation import NavigationConfig, NavigationCore, NavigationDecision
 from gnm_nav.navigation_runner import (
     EndCode,
     Goal,
@@ -176,6 +177,12 @@ PARAMETERS = (
         3.0,
         structural=True,
     ),
+    NodeParameter(
+        "visualnav_topics",
+        False,
+        "Publish /waypoint and /topoplan/reached_goal, too, as visualnav-transformer does",
+        structural=True,
+    ),
 )
 
 _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -242,7 +249,7 @@ class NavigatorNode(LifecycleNode):
         self._converter = ImageConverter(self._say_warning)
         self._inference_failures = 0
         self._odometry = OdometryGate()
-        self._watch = InputWatch(self)
+        self._watch = TopicWatch(self)
         self._problems: list[str] = []
         self._graph_sent_s = -math.inf
         self._graph_readers = 0
@@ -257,6 +264,8 @@ class NavigatorNode(LifecycleNode):
         self._annotated = self.create_publisher(Image, "~/annotated_image", 1)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_service(LoadMap, "~/load_map", self._on_load_map)
+        self._visualnav: tuple[Any, Any] | None = None
+        self._reached = False
         self._servers = [
             ThreadedActionServer(
                 self,
@@ -301,6 +310,11 @@ class NavigatorNode(LifecycleNode):
             )
         for warning in caught:
             self.get_logger().warning(str(warning.message))
+        if self._parameter("visualnav_topics"):
+            self._visualnav = (
+                self.create_publisher(Float32MultiArray, "/waypoint", 1),
+                self.create_publisher(Bool, "/topoplan/reached_goal", 1),
+            )
         spec = self._model.spec
         map_path = self._parameter("map")
         loaded = self._load(map_path) if map_path else None
@@ -371,8 +385,12 @@ class NavigatorNode(LifecycleNode):
             watch.add(
                 self.create_subscription(Image, "camera/image_raw", self._on_image, _NEWEST),
                 "choose another camera_topic, or let the driver publish images as they are",
+                one_sender=True,
             ),
-            watch.add(self.create_subscription(Odometry, "odom", self._on_odometry, _NEWEST)),
+            watch.add(
+                self.create_subscription(Odometry, "odom", self._on_odometry, _NEWEST),
+                one_sender=True,
+            ),
             self.create_timer(1.0 / BEAT_HZ, self._beat, clock=self._steady),
         ]
         self._say_fault("")
@@ -412,6 +430,9 @@ class NavigatorNode(LifecycleNode):
         self._problems = []
 
     def _release(self) -> None:
+        for publisher in self._visualnav or ():
+            self.destroy_publisher(publisher)
+        self._visualnav = None
         self._runner = None
         self._model = None
         self._robot = None
@@ -649,6 +670,8 @@ class NavigatorNode(LifecycleNode):
             message=decision.message,
             tick_ms=report.tick_s * 1e3,
         )
+        if self._visualnav is not None:
+            self._publish_visualnav(runner.path, decision)
         status.header.stamp = stamp if math.isnan(decision.stamp_s) else _time(decision.stamp_s)
         status.header.frame_id = ROBOT_FRAME
         self._status.publish(status)
@@ -667,6 +690,22 @@ class NavigatorNode(LifecycleNode):
                 report.image, self._robot.camera, decision, topological_map, decision.message
             )
             self._annotated.publish(image_message(picture, stamp, "camera"))
+
+    def _publish_visualnav(self, path: PathOut | None, decision: NavigationDecision) -> None:
+        """What the original deployment publishes: one waypoint in metres, and whether it arrived.
+
+        Four zeros are its way to say stop; the goal stays reached until there is another.
+        """
+        assert self._robot is not None and self._visualnav is not None
+        data = [0.0] * 4
+        if path is not None and len(path.waypoints):
+            index = min(self._robot.drive.waypoint_index, len(path.waypoints) - 1)
+            x_m, y_m, yaw_rad = (float(value) for value in path.waypoints[index])
+            data = [x_m, y_m, math.cos(yaw_rad), math.sin(yaw_rad)]
+        self._reached = decision.reached or (self._reached and decision.goal is None)
+        waypoints, reached = self._visualnav
+        waypoints.publish(Float32MultiArray(data=data))
+        reached.publish(Bool(data=self._reached))
 
     def _publish_markers(
         self, topological_map: TopologicalMap, report: TickReport, route: list[int], stamp: Time

@@ -15,7 +15,6 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry, Path
 from policy_interfaces.msg import BaseContacts
-from policy_server.input_watch import InputWatch
 from policy_server.node_parameters import (
     NodeParameter,
     check_change,
@@ -23,6 +22,7 @@ from policy_server.node_parameters import (
     unknown_overrides,
 )
 from policy_server.pacing import stalled_clock_message
+from policy_server.topic_watch import TopicWatch
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -135,7 +135,7 @@ class PathFollowerNode(LifecycleNode):
         self._refused: Counter[str] = Counter()
         self._refusal = ("", -math.inf)
         self._odometry = OdometryGate()
-        self._watch = InputWatch(self)
+        self._watch = TopicWatch(self)
         self._problems: list[str] = []
         self._output: FollowerOutput | None = None
         self._commands: Any = None
@@ -180,12 +180,16 @@ class PathFollowerNode(LifecycleNode):
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         several = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
         watch = self._watch
+        watch.add_output(self._commands)
         # Best effort hears senders of both kinds; a path comes again and again.
         self._entities = [
             watch.add(
                 self.create_subscription(Path, "waypoints", self._on_path, newest), one_sender=True
             ),
-            watch.add(self.create_subscription(Odometry, "odom", self._on_odometry, newest)),
+            watch.add(
+                self.create_subscription(Odometry, "odom", self._on_odometry, newest),
+                one_sender=True,
+            ),
             watch.add(
                 self.create_subscription(BaseContacts, "contacts", self._on_contacts, several)
             ),

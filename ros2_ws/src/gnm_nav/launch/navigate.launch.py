@@ -38,6 +38,12 @@ ARGUMENTS = (
     ),
     LaunchArgument("timeout_s", "0", "time limit of the goal; 0: none", "number", 0.0, 1e6),
     LaunchArgument(
+        "visualnav_topics",
+        "false",
+        "publish /waypoint and /topoplan/reached_goal for what listened to visualnav-transformer",
+        "boolean",
+    ),
+    LaunchArgument(
         "camera_timeout_s", "0.2", "largest age of an image that is driven by", "number", 0.05, 5.0
     ),
 )
@@ -58,6 +64,7 @@ def start_graph(context: LaunchContext) -> list:
         str(Path(values["map"]).expanduser().absolute()),
         {},
         camera_timeout_s=values["camera_timeout_s"],
+        visualnav_topics=values["visualnav_topics"],
     )
     when_active, later = [], []
     if values["goal"]:

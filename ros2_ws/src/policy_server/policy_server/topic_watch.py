@@ -1,4 +1,4 @@
-"""Why nothing arrives: what the graph tells of the publishers of a node's inputs."""
+"""Why nothing arrives: what the graph tells of the other ends of a node's topics."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ class _Input:
     one_sender: bool
 
 
-class InputWatch:
-    """Looks for publishers that a node cannot hear, and for a simulated clock that stands.
+class TopicWatch:
+    """Looks for publishers that a node cannot hear, for outputs that nobody hears, and for a
+    simulated clock that stands.
 
     DDS matches neither another type nor a weaker quality of service, and says nothing of it to the
     nodes: the publisher sends, and the subscriber waits. Both are seen in the graph.
 
     Args:
-        node: whose inputs they are; each problem is logged once when it appears.
+        node: whose topics they are; each problem is logged once when it appears.
     """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._inputs: list[_Input] = []
+        self._outputs: list[Any] = []
         self._known: set[str] = set()
         self._clock_s = (-1.0, 0.0)
 
@@ -50,9 +52,15 @@ class InputWatch:
         self._inputs.append(_Input(subscription, hint, one_sender))
         return subscription
 
+    def add_output(self, publisher: Any) -> Any:
+        """Watch a publisher that somebody must hear from now on, and return it."""
+        self._outputs.append(publisher)
+        return publisher
+
     def clear(self) -> None:
         """Watch nothing any more; what was logged before may be logged again."""
         self._inputs.clear()
+        self._outputs.clear()
         self._known.clear()
 
     def problems(self) -> list[str]:
@@ -60,6 +68,8 @@ class InputWatch:
         found = [] if not self._inputs else self._clock_problems()
         for entry in self._inputs:
             found += self._input_problems(entry)
+        for publisher in self._outputs:
+            found += self._output_problems(publisher)
         for problem in found:
             if problem not in self._known:
                 self._node.get_logger().warning(problem)
@@ -103,6 +113,19 @@ class InputWatch:
                 f"{topic} has {len(heard)} senders, expected one: {', '.join(sorted(heard))}"
             )
         return found
+
+    def _output_problems(self, publisher: Any) -> list[str]:
+        if publisher.get_subscription_count() > 0:
+            return []
+        topic, offered = publisher.topic_name, _type_name(publisher.msg_type)
+        others = [
+            f"{endpoint_node(listener)} expects {listener.topic_type}"
+            for listener in self._node.get_subscriptions_info_by_topic(topic)
+            if listener.topic_type != offered
+        ]
+        if others:
+            return [f"{topic} is published as {offered}, but {', '.join(sorted(others))}"]
+        return [f"nobody listens to {topic}: does its receiver run, in this namespace and domain?"]
 
 
 def endpoint_node(endpoint: TopicEndpointInfo) -> str:
