@@ -18,6 +18,7 @@ from nav_msgs.msg import Odometry
 from policy_interfaces.msg import BaseContacts
 from rclpy.time import Time
 from sensor_msgs.msg import BatteryState
+from servo_bus_emulator import fault
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
@@ -150,6 +151,15 @@ def test_driving_measuring_and_ending(graph, emulator):
         rig.process.send_signal(signal.SIGTERM)
         assert rig.process.wait(15) == 0
     assert emulator.state()["target"] == [0.0, 0.0]
+
+
+def test_faults_are_asked_for_by_a_command(emulator, tmp_path, capsys):
+    socket = str(tmp_path / "kobuki.sock")
+    assert fault.main([socket, "battery", "13.5"]) == 0
+    assert fault.main([socket, "state"]) == 0
+    assert "travelled_m" in capsys.readouterr().out
+    assert fault.main([socket, "bumper", "top"]) == 1
+    assert "expected one of" in capsys.readouterr().err
 
 
 def test_silence_of_commands_stops_the_base(graph, emulator):

@@ -47,7 +47,7 @@ class Around(Node):
         self.steps = 2.0
         self.camera = "alive"  # alive, off, frozen, black, white, mono8, broken
         self.stamp_of = lambda now_ns: now_ns
-        self.odometry_yaw = 0.0
+        self.odometry_w = 1.0
         self.moves_by_itself = 0.0  # steps per second, as the odometry says
         self.paths = []  # (receive time [s], message)
         self.statuses = []
@@ -93,7 +93,7 @@ class Around(Node):
         odometry = Odometry()
         odometry.header.stamp.sec, odometry.header.stamp.nanosec = divmod(stamp_ns, 10**9)
         odometry.twist.twist.linear.x = (pace + self.moves_by_itself) * SPACING_M
-        odometry.pose.pose.orientation.z = self.odometry_yaw
+        odometry.pose.pose.orientation.w = self.odometry_w
         self.odometry.publish(odometry)
         if self.camera == "off":
             return
@@ -450,7 +450,7 @@ def test_stamps_that_are_not_of_now_are_told_and_not_driven_by(make_rig, stamps,
 def test_inputs_of_another_type_and_bad_odometry_are_told(make_rig, beside):
     rig = make_rig()
     around = rig.around
-    around.odometry_yaw = math.nan
+    around.odometry_w = 0.0
     rig.activate()
 
     def told(*texts):
@@ -460,7 +460,7 @@ def test_inputs_of_another_type_and_bad_odometry_are_told(make_rig, beside):
         )
 
     assert wait_until(lambda: told("odometry is not used"))
-    around.odometry_yaw = 0.0
+    around.odometry_w = 1.0
     with beside("localisation") as other:
         other.create_publisher(PoseStamped, "odom", 1)
         said = "/odom is published as geometry_msgs/msg/PoseStamped by /localisation"

@@ -211,6 +211,13 @@ def test_best_effort_paths_are_followed_and_what_cannot_be_heard_is_told(make_ri
     assert wait_until(lambda: told(around, "/waypoints has 2 senders", "/around"))
 
 
+def test_two_senders_of_odometry_are_told(make_rig):
+    rig = make_rig()
+    rig.activate()
+    rig.around.create_publisher(Odometry, "odom", 1)
+    assert wait_until(lambda: told(rig.around, "/odom has 2 senders"))
+
+
 def test_an_empty_path_stops_at_once(make_rig):
     rig = make_rig()
     around = rig.around

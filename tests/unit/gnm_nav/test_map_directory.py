@@ -226,9 +226,8 @@ def test_numbered_images_come_in_the_order_of_numbers(tmp_path):
     ):
         with pytest.raises(MapError, match=problem):
             numbered(tmp_path, *names)
-    (tmp_path / "map_of_house.png").write_bytes(b"")
     with pytest.raises(MapError, match="map_of_house"):
-        numbered_images(tmp_path)
+        numbered(tmp_path, "0.png", "map_of_house.png")
     with pytest.raises(MapError) as caught:
         numbered_images(tmp_path / "nowhere")
     assert caught.value.code == MapCode.MISSING

@@ -8,10 +8,12 @@ from gnm_nav.planar_pose import (
     OdometryHistory,
     compose,
     inverse,
+    odometry_pose,
     pose_at,
     relative_pose,
     wrap_angle,
 )
+from nav_msgs.msg import Odometry
 
 
 def close(a, b):
@@ -51,3 +53,22 @@ def test_odometry_is_kept_in_order_and_begins_anew_when_the_clock_is_set_back():
     assert history.at(10.05) == pytest.approx((10.05, 0.0, 0.0))
     history.add(2.0, 5.0, 0.0, 0.0)
     assert history.at(10.1) is None and history.newest(2.0) == (5.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("quaternion", "yaw"),
+    [
+        ((0.0, 0.0, math.sin(0.4), math.cos(0.4)), 0.8),
+        ((0.0, 0.0, 0.0, 0.0), math.nan),
+        # Without w, and not scaled from a sensor's integers.
+        ((0.0, 0.0, 0.38, 0.0), math.nan),
+        ((535.0, -275.0, 4725.0, -15676.0), math.nan),
+        ((0.0, 0.0, math.nan, 1.0), math.nan),
+    ],
+)
+def test_an_orientation_that_is_no_rotation_gives_no_heading(quaternion, yaw):
+    message = Odometry()
+    message.header.stamp.sec = 5
+    turn = message.pose.pose.orientation
+    turn.x, turn.y, turn.z, turn.w = quaternion
+    assert odometry_pose(message) == pytest.approx((5.0, 0.0, 0.0, yaw), nan_ok=True)

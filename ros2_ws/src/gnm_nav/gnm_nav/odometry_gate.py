@@ -57,7 +57,7 @@ class OdometryGate:
         stamp_s, age_s = pose[0], now_s - pose[0]
         if not all(map(math.isfinite, pose)):
             return "not_finite", (
-                "found a position that is no number or a quaternion without length, expected a pose"
+                "found a position that is no number, or a quaternion that is not of length 1"
             )
         if age_s > _MAX_AGE_S:
             found = "no stamp (0)" if stamp_s == 0.0 else f"a stamp {age_s:.2f} s old"

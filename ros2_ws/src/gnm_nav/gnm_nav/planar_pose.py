@@ -38,10 +38,10 @@ def odometry_pose(message: Any) -> StampedPose:
     """What a nav_msgs/Odometry says, live or out of a bag.
 
     The yaw is NaN where the orientation is none: a quaternion of zeros, as who does not fill it in
-    sends it.
+    sends it, or one that is not of length 1, as of a driver that leaves w out.
     """
     stamp, pose, turn = message.header.stamp, message.pose.pose, message.pose.pose.orientation
-    has_turn = turn.x**2 + turn.y**2 + turn.z**2 + turn.w**2 > 0.01
+    has_turn = 0.8 < turn.x**2 + turn.y**2 + turn.z**2 + turn.w**2 < 1.2
     return (
         stamp.sec + 1e-9 * stamp.nanosec,
         pose.position.x,

@@ -67,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     with KobukiServer(base, arguments.link) as server:
         print(f"kobuki_emulator: on {arguments.link}", flush=True)
         if arguments.control is not None:
+            print(f"faults: ros2 run base_drivers fault {arguments.control} COMMAND", flush=True)
             threading.Thread(
                 target=_serve_commands, args=(server, arguments.control), daemon=True
             ).start()

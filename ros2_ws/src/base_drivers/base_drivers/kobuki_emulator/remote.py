@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any, Final
 
+from servo_bus_emulator.commands import CommandError
+from servo_bus_emulator.control_socket import tell
+
 from base_drivers.kobuki_emulator.control import ControlError
 
 _START_S: Final = 60.0
-_ANSWER_S: Final = 5.0
 
 
 class RemoteKobuki:
@@ -59,16 +60,10 @@ class RemoteKobuki:
         Raises:
             ControlError: the emulator did not understand it.
         """
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_ANSWER_S)
-            connection.connect(str(self._socket))
-            with connection.makefile("rw", encoding="utf-8") as stream:
-                stream.write(line + "\n")
-                stream.flush()
-                answer = stream.readline().rstrip("\n")
-        if answer.startswith("error: "):
-            raise ControlError(answer.removeprefix("error: "))
-        return answer
+        try:
+            return tell(self._socket, line)
+        except CommandError as error:
+            raise ControlError(str(error)) from None
 
     def state(self) -> dict[str, Any]:
         """Return what the command `state` says."""
