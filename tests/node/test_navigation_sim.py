@@ -44,7 +44,8 @@ class Around(Node):
     def command(self, v, w, stamped=False):
         if self.twist is None:  # a participant has one type per topic
             kind = TwistStamped if stamped else Twist
-            self.twist = self.create_publisher(kind, "cmd_vel", 1)
+            # Both kinds of senders are heard.
+            self.twist = self.create_publisher(kind, "cmd_vel", 1 if stamped else NEWEST)
         message = TwistStamped() if stamped else Twist()
         twist = message.twist if stamped else message
         twist.linear.x, twist.angular.z = v, w

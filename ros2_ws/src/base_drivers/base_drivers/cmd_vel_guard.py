@@ -141,10 +141,16 @@ class CmdVelGuard(LifecycleNode):
                 watch,
                 "stamped_input",
             ),
-            watch.add(
-                self.create_subscription(BaseContacts, "contacts", self._on_contacts, _NEWEST)
+            # A message takes the place of the one before: two scanners would hide each other.
+            *(
+                watch.add(
+                    self.create_subscription(kind, topic, on_message, _NEWEST), one_sender=True
+                )
+                for kind, topic, on_message in (
+                    (BaseContacts, "contacts", self._on_contacts),
+                    (LaserScan, "scan", self._on_scan),
+                )
             ),
-            watch.add(self.create_subscription(LaserScan, "scan", self._on_scan, _NEWEST)),
             self.create_subscription(TFMessage, "/tf_static", self._on_transforms, _ALL_STATIC),
         ]
         watch.add(self._emergency)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from policy_interfaces.msg import BaseContacts, BaseSimStatus
 from policy_interfaces.srv import ResetWorld
 from policy_server.node_parameters import NodeParameter, declare_parameters, unknown_overrides
+from policy_server.topic_watch import TopicWatch
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -123,9 +124,13 @@ class NavigationSim(Node):
         if self._failure:
             raise StartError(self._failure)
         if values["stamped"]:
-            self.create_subscription(TwistStamped, "cmd_vel", self._on_stamped, 1)
+            commands = self.create_subscription(TwistStamped, "cmd_vel", self._on_stamped, newest)
         else:
-            self.create_subscription(Twist, "cmd_vel", self._on_twist, 1)
+            commands = self.create_subscription(Twist, "cmd_vel", self._on_twist, newest)
+        self._watch = TopicWatch(self)
+        hint = f"set the parameter stamped to {str(not values['stamped']).lower()}"
+        self._watch.add(commands, hint, one_sender=True)
+        self.create_timer(1.0, self._watch_commands)
         # Last: who finds the service takes it for ready to answer.
         self.create_service(ResetWorld, "/robot_sim/reset_world", self._serve_reset)
         self.get_logger().info(f"{_describe(world, robot.name)}, {values['rtf']:g} x real time")
@@ -137,6 +142,10 @@ class NavigationSim(Node):
         super().destroy_node()
 
     # Commands
+
+    def _watch_commands(self) -> None:
+        # The watch logs what it finds, once.
+        self._watch.problems()
 
     def _on_stamped(self, message: TwistStamped) -> None:
         age_s = (self.get_clock().now() - Time.from_msg(message.header.stamp)).nanoseconds * 1e-9
