@@ -21,6 +21,13 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 from policy_server.bundle import find_bundle, model_search_path
 
+SCAN_POSE = (
+    ("scan_x_m", "scanner before base_link", 10.0),
+    ("scan_y_m", "scanner to the left of base_link", 10.0),
+    ("scan_yaw_rad", "direction of the scanner's x axis", 3.1416),
+    ("scan_roll_rad", "scanner upside down: 3.1416", 3.1416),
+    ("scan_pitch_rad", "scanner that looks down: positive", 3.1416),
+)
 NAVIGATION_ARGUMENTS = (
     LaunchArgument("robot", "locobot", "robot of config/robots, or the path of a YAML file"),
     LaunchArgument("bundle", "gnm_sim", "navigation model: a directory, or a name in models/"),
@@ -31,6 +38,12 @@ NAVIGATION_ARGUMENTS = (
         "false",
         "the guard stops before what a laser scanner on `scan` sees",
         "boolean",
+    ),
+    *(
+        LaunchArgument(
+            name, "0", f"{what}; all of scan_* 0: as /tf_static says", "number", -limit, limit
+        )
+        for name, what, limit in SCAN_POSE
     ),
     LaunchArgument(
         "use_rviz", "false", "open RViz with map, belief and path, where it is installed", "boolean"
@@ -139,6 +152,7 @@ def guard_node(
                 "max_angular_acceleration_rad_s2": 1.5 * robot.max_angular_acceleration_rad_s2,
                 "min_turning_radius_m": robot.min_turning_radius_m,
                 "scan_required": values["scan"],
+                **{name: values[name] for name, *_ in SCAN_POSE},
                 "contacts_required": robot.bumper,
                 "footprint_front_m": length / 2.0,
                 "footprint_rear_m": length / 2.0,
