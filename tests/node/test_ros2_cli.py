@@ -225,6 +225,21 @@ def test_lifecycle_states_are_read_and_changed(cli):
     assert cli.run("lifecycle", "get") == "/lab/robot: inactive [2]\n"
 
 
+def test_nodes_that_are_just_starting_are_listed(cli):
+    late = subprocess.Popen(
+        # An import that takes its time, as that of a simulator does.
+        [sys.executable, "-c", f"import time; time.sleep(3); exec(open({str(ROBOT)!r}).read())",
+         *("--ros-args", "-r", "__node:=late", "-r", "__ns:=/lab")],
+        env=cli.environment,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert "/lab/late: unconfigured [1]\n" in cli.run("lifecycle", "get")
+    finally:
+        late.kill()
+        late.wait()
+
+
 def test_interfaces_and_packages_of_wheels_and_of_the_workspace(cli):
     shown = cli.run("interface", "show", "--no-comments", "policy_interfaces/msg/EndEffectorDelta")
     assert shown.startswith(

@@ -131,7 +131,7 @@ class Go2Emulator(Node):
 
 def main() -> int:
     """Run the node."""
-    return run_node("go2_emulator", Go2Emulator)
+    return run_node("go2_emulator", Go2Emulator, users=("go2_driver", "go2_stop_keeper"))
 
 
 if __name__ == "__main__":

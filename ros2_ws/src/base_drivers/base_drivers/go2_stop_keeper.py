@@ -74,7 +74,12 @@ class Go2StopKeeper(Node):
 
 def main() -> int:
     """Run the node."""
-    return run_node("go2_stop_keeper", Go2StopKeeper, realtime_priority=_REALTIME_PRIORITY)
+    return run_node(
+        "go2_stop_keeper",
+        Go2StopKeeper,
+        realtime_priority=_REALTIME_PRIORITY,
+        users=("go2_driver",),
+    )
 
 
 if __name__ == "__main__":

@@ -5,17 +5,23 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from widowx_control.ending import serve_until_gone
 from widowx_control.xs_driver.realtime import prefer_process, request_realtime
 
 
-def run_node(name: str, make_node: Callable[[], Node], realtime_priority: int = 0) -> int:
+def run_node(
+    name: str,
+    make_node: Callable[[], Node],
+    realtime_priority: int = 0,
+    users: Collection[str] = (),
+) -> int:
     """Run a node until it is interrupted.
 
     Its threads go before ordinary work, if that is allowed: a watchdog must not wait for a network
@@ -26,6 +32,7 @@ def run_node(name: str, make_node: Callable[[], Node], realtime_priority: int = 
         make_node: makes the node; `destroy_node` must bring the hardware to rest.
         realtime_priority: first-in-first-out scheduling of all its threads, where the system allows
             it; only for a node that does next to nothing. 0: none.
+        users: names of nodes that it serves until they have ended, too.
 
     Returns:
         0 after an interruption, 2 when the node was given bad parameters.
@@ -53,6 +60,7 @@ def run_node(name: str, make_node: Callable[[], Node], realtime_priority: int = 
     try:
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.1)
+        serve_until_gone(node, users, lambda: executor.spin_once(timeout_sec=0.05))
     finally:
         executor.shutdown()
         node.destroy_node()

@@ -8,9 +8,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import psutil
 import rclpy
 from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
@@ -27,6 +28,9 @@ _QUIET_S = 0.5
 _LEAST_DISCOVERY_S = 0.5
 _MOST_DISCOVERY_S = 4.0
 _NAMED_THING_TIMEOUT_S = 6.0
+# Nodes that were started this recently on this computer are waited for.
+_STARTING_S = 20.0
+_STARTING_TIMEOUT_S = 10.0
 _POLL_PERIOD_S = 0.1
 
 NamesAndTypes = Sequence[tuple[str, Sequence[str]]]
@@ -83,6 +87,19 @@ def command_node(arguments: argparse.Namespace, name: str | None = None) -> Iter
         signal.signal(signal.SIGINT, previous)
         node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _starting_nodes() -> set[str]:
+    """Return the names that a launch has given to processes just started in this ROS domain."""
+    domain = os.environ.get("ROS_DOMAIN_ID") or "0"
+    names = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # processes come and go
+            if time.time() - process.create_time() < _STARTING_S:
+                given = [a for a in process.cmdline() if a.startswith("__node:=")]
+                if given and (process.environ().get("ROS_DOMAIN_ID") or "0") == domain:
+                    names.add(given[-1].removeprefix("__node:="))
+    return names
 
 
 class CommandNode:
@@ -142,6 +159,11 @@ class CommandNode:
         if self._spin_time_s is not None:
             self.spin_for(self._spin_time_s)
             return
+        starting = _starting_nodes()
+        self.spin_until(
+            lambda: starting <= {name for name, _ in self.node.get_node_names_and_namespaces()},
+            _STARTING_TIMEOUT_S if starting else 0.0,
+        )
         start = last_change = time.monotonic()
         last_graph = None
         while time.monotonic() - start < _MOST_DISCOVERY_S:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
+import os
 import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
+
+from widowx_control.ending import END_TIMEOUT_S
 
 from base_drivers.kobuki_emulator.control import HELP, ControlError, execute
 from base_drivers.kobuki_emulator.emulated_base import EmulatedKobuki
@@ -73,7 +78,26 @@ def main(argv: list[str] | None = None) -> int:
             ).start()
         while not stop.wait(1.0):
             pass
+        # The driver brings the base to rest before it ends; both are interrupted at once.
+        deadline_s = time.monotonic() + END_TIMEOUT_S
+        while _is_held(arguments.link) and time.monotonic() < deadline_s:
+            time.sleep(0.02)
     return 0
+
+
+def _is_held(port: Path) -> bool:
+    """Whether a driver has the port to itself."""
+    try:
+        descriptor = os.open(port, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:  # unplugged
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 if __name__ == "__main__":
