@@ -322,6 +322,31 @@ def test_calibration_from_a_calibration_tool_is_stored_and_used(client, video, t
     assert client.infos[-1].k[4] == 51.0, "it is found again after a restart"
 
 
+def test_calibration_of_an_unknown_model_leaves_the_camera_running(client, video, tmp_path):
+    path = tmp_path / "cam.yaml"
+    matrix = "{rows: 3, cols: 3, data: [60, 0, 32, 0, 61, 24, 0, 0, 1]}"
+    path.write_text(
+        "{image_width: 64, image_height: 48, camera_name: camera, distortion_model: double_sphere,"
+        "distortion_coefficients: {rows: 1, cols: 2, data: [0.5, -0.2]},"
+        f"camera_matrix: {matrix}, rectification_matrix: {matrix},"
+        "projection_matrix: {rows: 3, cols: 4, data: [60,0,32,0,0,61,24,0,0,0,1,0]}}"
+    )
+    client.bring_up(source=video, camera_info_url=f"file://{path}")
+    wait_until(lambda: client.images and client.infos)
+    assert client.infos[-1].k[0] == 0.0
+    wait_until(lambda: "double_sphere" in client.latest_condition()[1])
+    assert client.latest_condition()[0] == WARN
+    info = CameraInfo(width=64, height=48, distortion_model="fisheye", d=[0.1, 0.0, 0.0, 0.0])
+    info.k = [50.0, 0.0, 32.0, 0.0, 51.0, 24.0, 0.0, 0.0, 1.0]
+    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    info.p = [50.0, 0.0, 32.0, 0.0, 0.0, 51.0, 24.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    request = SetCameraInfo.Request(camera_info=info)
+    assert client.nodes.call(SetCameraInfo, "/camera/set_camera_info", request).success
+    wait_until(lambda: client.infos[-1].distortion_model == "equidistant")
+    wait_until(lambda: client.latest_condition()[0] == OK)
+    assert "double_sphere" in client.end()
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import yaml
 from camera_drivers.calibration_file import (
     Calibration,
     CalibrationError,
+    UnknownDistortionError,
     load_calibration,
     resolve_url,
     save_calibration,
@@ -87,6 +89,63 @@ def test_bad_file_is_refused_by_name(tmp_path, found, replacement, message):
     with pytest.raises(CalibrationError, match=r"bad\.yaml") as error:
         load_calibration(path)
     assert message in str(error.value)
+
+
+CASES = [
+    # model as found, other lines, coefficients, model told, whether it is remarked on
+    ("plumb_bob", "", 5, "plumb_bob", False),
+    ("plumb_bob", "", 4, "plumb_bob", True),
+    ("plumb_bob", "", 8, "plumb_bob", True),
+    ("plumb_bob", "", 14, "plumb_bob", True),
+    ("rational_polynomial", "", 8, "rational_polynomial", False),
+    ("rational_polynomial", "", 12, "rational_polynomial", True),
+    ("rational_polynomial", "", 14, "rational_polynomial", True),
+    ("thin_prism", "", 12, "thin_prism", False),
+    ("equidistant", "", 4, "equidistant", False),
+    ("fisheye", "", 4, "equidistant", False),
+    ("", "camera_model: fisheye", 4, "equidistant", False),
+    ("", "camera_model: pinhole", 5, "plumb_bob", False),
+    ("", "", 8, "rational_polynomial", False),
+    ("plumb_bob", "camera_model: pinhole", 0, "plumb_bob", False),
+    ("none", "", 0, "plumb_bob", False),
+    ("", "", None, "plumb_bob", False),
+]
+
+
+def file_with(model, other, count):
+    """The standard file with another distortion; None: without the coefficients' field."""
+    data = yaml.safe_load(STANDARD_FILE + other)
+    data["distortion_model"] = model
+    if not model:
+        del data["distortion_model"]
+    values = [0.01 * n for n in range(count or 0)]
+    data["distortion_coefficients"] = {"rows": 1, "cols": len(values), "data": values}
+    if count is None:
+        del data["distortion_coefficients"]
+    return yaml.safe_dump(data)
+
+
+@pytest.mark.parametrize(("model", "other", "count", "told", "remarked"), CASES)
+def test_every_common_distortion_is_passed_on(tmp_path, model, other, count, told, remarked):
+    path = tmp_path / "camera.yaml"
+    path.write_text(file_with(model, other, count))
+    calibration = load_calibration(path)
+    assert calibration.distortion_model == told
+    assert calibration.distortion.tolist() == [0.01 * n for n in range(count or 0)]
+    assert bool(calibration.remark) is remarked
+    save_calibration(path, calibration)
+    again = load_calibration(path)
+    assert (again.distortion_model, again.distortion.size) == (told, count or 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "count"), [("fov", 1), ("ds", 6), ("plumb_bob", 3), ("fisheye", 5)]
+)
+def test_other_distortions_are_told_apart_from_broken_files(tmp_path, model, count):
+    path = tmp_path / "camera.yaml"
+    path.write_text(file_with(model, "", count))
+    with pytest.raises(UnknownDistortionError, match=r"camera\.yaml: distortion_"):
+        load_calibration(path)
 
 
 def test_urls_are_resolved_as_camera_info_manager_does(monkeypatch, tmp_path):

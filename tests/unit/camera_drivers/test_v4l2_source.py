@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from camera_drivers.camera_config import CameraConfig, Controls
-from camera_drivers.image_source import SourceError
+from camera_drivers.image_source import BadFrameError, SourceError
 from camera_drivers.v4l2_source import V4l2Source
 
 
@@ -151,3 +151,27 @@ def test_unplugged_device_is_an_error_worth_retrying(monkeypatch):
     source.close()
     with pytest.raises(SourceError, match="/dev/video0 cannot be opened"):
         source.open()
+
+
+def test_stamps_that_stand_still_are_replaced_by_the_time_of_arrival():
+    source = V4l2Source(CameraConfig("0"))
+    source.open()
+    Webcam.instances[0].timestamp_s = time.monotonic() - 0.2
+    times_s = []
+    for _ in range(4):
+        frame = source.read()
+        assert frame is not None
+        times_s.append(frame.capture_s)
+    assert np.all(np.diff(times_s) > 0)
+    assert time.monotonic() - times_s[-1] < 0.1
+
+
+def test_an_image_that_cannot_be_decoded_does_not_lose_the_device(monkeypatch):
+    source = V4l2Source(CameraConfig("0"))
+    source.open()
+    monkeypatch.setattr(Webcam, "retrieve", lambda self: (False, None))
+    with pytest.raises(BadFrameError):
+        source.read()
+    monkeypatch.undo()
+    monkeypatch.setattr(cv2, "VideoCapture", Webcam)
+    assert source.read() is not None

@@ -11,12 +11,25 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-DISTORTION_COEFFICIENTS = {"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}
+# Numbers of coefficients: those that REP 104 or the model's users expect first, then what else
+# OpenCV takes.
+DISTORTION_COEFFICIENTS = {
+    "plumb_bob": (5, 4, 8, 12, 14),
+    "rational_polynomial": (8, 4, 5, 12, 14),
+    "thin_prism": (12, 14),
+    "equidistant": (4,),
+}
+_OTHER_NAMES = {"fisheye": "equidistant", "radtan": "plumb_bob"}
+_NO_DISTORTION = ("", "none")
 DEFAULT_URL = "file://${ROS_HOME}/camera_info/${NAME}.yaml"
 
 
 class CalibrationError(ValueError):
     """A calibration that cannot be read, is not of the standard form, or makes no sense."""
+
+
+class UnknownDistortionError(CalibrationError):
+    """A calibration whose distortion cannot be told to others."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +40,7 @@ class Calibration:
         camera_name: the name it was made for.
         width, height: image size it was made for [px].
         distortion_model: a key of DISTORTION_COEFFICIENTS.
-        distortion: (N,) coefficients.
+        distortion: (N,) coefficients; (0,) where the file has none.
         camera_matrix: (3, 3) intrinsics [px].
         rectification: (3, 3) rotation.
         projection: (3, 4) of the rectified image [px].
@@ -47,14 +60,19 @@ class Calibration:
             raise CalibrationError(
                 f"image size is {self.width}x{self.height}; expected positive numbers"
             )
-        if self.distortion_model not in DISTORTION_COEFFICIENTS:
-            raise CalibrationError(
+        expected = DISTORTION_COEFFICIENTS.get(self.distortion_model)
+        if expected is None:
+            raise UnknownDistortionError(
                 f"distortion_model is '{self.distortion_model}'; expected one of "
-                + ", ".join(DISTORTION_COEFFICIENTS)
+                + ", ".join([*DISTORTION_COEFFICIENTS, *_OTHER_NAMES])
             )
-        expected = DISTORTION_COEFFICIENTS[self.distortion_model]
+        if len(self.distortion) not in (0, *expected):
+            raise UnknownDistortionError(
+                f"distortion_coefficients has {len(self.distortion)} numbers; "
+                f"{self.distortion_model} has {', '.join(map(str, expected))}"
+            )
         for name, value, shape in (
-            ("distortion_coefficients", self.distortion, (expected,)),
+            ("distortion_coefficients", self.distortion, self.distortion.shape),
             ("camera_matrix", self.camera_matrix, (3, 3)),
             ("rectification_matrix", self.rectification, (3, 3)),
             ("projection_matrix", self.projection, (3, 4)),
@@ -68,6 +86,32 @@ class Calibration:
                 f"camera_matrix has the focal lengths {self.camera_matrix[0, 0]} and "
                 f"{self.camera_matrix[1, 1]} px; expected positive numbers"
             )
+
+    @property
+    def remark(self) -> str:
+        """What readers of the calibration may stumble over; empty: nothing."""
+        expected, count = DISTORTION_COEFFICIENTS[self.distortion_model][0], len(self.distortion)
+        if count in (0, expected):
+            return ""
+        return (
+            f"{self.distortion_model} has {count} coefficients, REP 104 wants {expected}; they are "
+            "passed on as they are"
+        )
+
+
+def distortion_model(name: str, coefficients: int, camera_model: str = "") -> str:
+    """The name that CameraInfo has for a distortion model.
+
+    Args:
+        name: as found; empty or "none" where the source names none.
+        coefficients: how many there are.
+        camera_model: "pinhole" or "fisheye", as some tools write beside or instead.
+    """
+    if name.lower() not in _NO_DISTORTION:
+        return _OTHER_NAMES.get(name.lower(), name)
+    if camera_model in _OTHER_NAMES:
+        return _OTHER_NAMES[camera_model]
+    return "rational_polynomial" if coefficients > 5 else "plumb_bob"
 
 
 def resolve_url(url: str, camera_name: str, package_share: Callable[[str], str]) -> Path:
@@ -111,18 +155,25 @@ def load_calibration(path: Path) -> Calibration:
     if not isinstance(data, dict):
         raise CalibrationError(f"{path} holds {type(data).__name__}; expected a YAML mapping")
     try:
+        distortion = np.empty(0)
+        if data.get("distortion_coefficients") is not None:
+            distortion = _matrix(data, "distortion_coefficients").reshape(-1)
         return Calibration(
             camera_name=str(_field(data, "camera_name")),
             width=_integer(data, "image_width"),
             height=_integer(data, "image_height"),
-            distortion_model=str(_field(data, "distortion_model")),
-            distortion=_matrix(data, "distortion_coefficients").reshape(-1),
+            distortion_model=distortion_model(
+                str(data.get("distortion_model") or ""),
+                distortion.size,
+                str(data.get("camera_model") or ""),
+            ),
+            distortion=distortion,
             camera_matrix=_matrix(data, "camera_matrix"),
             rectification=_matrix(data, "rectification_matrix"),
             projection=_matrix(data, "projection_matrix"),
         )
     except CalibrationError as error:
-        raise CalibrationError(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {error}") from None
 
 
 def save_calibration(path: Path, calibration: Calibration) -> None:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from enum import IntEnum
 
-from camera_drivers.capture_loop import CaptureState, CaptureStatus
+from camera_drivers.capture_loop import RATE_WINDOW_S, CaptureState, CaptureStatus
 
 # Webcams halve their rate in the dark when their exposure is automatic.
 LOW_RATE_FRACTION = 0.8
@@ -44,6 +44,7 @@ def judge(
         "rate_hz": _number(status.rate_hz, 1),
         "age_ms": _number(status.age_s * 1000.0, 1),
         "frames": str(status.frames),
+        "bad_frames": str(status.bad_frames),
         "drops": str(status.drops),
         "reconnects": str(status.reconnects),
         "failed_attempts": str(status.failed_attempts),
@@ -73,10 +74,15 @@ def judge(
     warnings = list(notes)
     if report is not None:
         warnings += report.differences
-        if status.rate_hz < LOW_RATE_FRACTION * report.frame_rate_hz:
+        if report.is_rate_steady and status.rate_hz < LOW_RATE_FRACTION * report.frame_rate_hz:
             warnings.append(
                 f"the rate is {status.rate_hz:.1f} Hz, expected {report.frame_rate_hz:.1f} Hz"
             )
+    if status.recent_bad_frames:
+        warnings.append(
+            f"{status.recent_bad_frames} images of the last {RATE_WINDOW_S:g} s were left out: "
+            + status.bad_frame_reason
+        )
     if 0 < frozen_limit_frames <= status.identical_frames:
         warnings.append(f"the last {status.identical_frames} frames were identical")
     if warnings:

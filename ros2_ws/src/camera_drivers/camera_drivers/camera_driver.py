@@ -28,6 +28,7 @@ from camera_drivers.calibration_file import (
     DEFAULT_URL,
     Calibration,
     CalibrationError,
+    UnknownDistortionError,
     load_calibration,
     resolve_url,
     save_calibration,
@@ -50,6 +51,7 @@ from camera_drivers.camera_parameters import (
 from camera_drivers.capture_loop import Backoff, CaptureLoop, CaptureState, CaptureStatus
 from camera_drivers.image_scaling import rotate
 from camera_drivers.image_source import Frame
+from camera_drivers.image_stamps import ImageStamps
 from camera_drivers.source_factory import make_source
 from camera_drivers.source_url import DEVICE_KINDS, SourceKind
 
@@ -74,8 +76,10 @@ class CameraDriver(LifecycleNode):
         self._frame_id = ""
         self._calibration: Calibration | None = None
         self._calibration_path = Path()
+        self._calibration_remark = ""
         self._last_size = (0, 0)
         self._last_reason = ""
+        self._stamps = ImageStamps()
         self._stop = threading.Event()
         self._loop: CaptureLoop | None = None
         self._publishing: threading.Thread | None = None
@@ -127,6 +131,7 @@ class CameraDriver(LifecycleNode):
         config = self._config = config_from(parameter_values(self))
         self._stop = threading.Event()
         self._last_reason = ""
+        self._stamps = ImageStamps()
         loop = CaptureLoop(
             make_source(config, self._stop),
             self._stop,
@@ -135,6 +140,7 @@ class CameraDriver(LifecycleNode):
             if config.url.kind in DEVICE_KINDS
             else 0,
             on_change=self._on_change,
+            on_bad_frame=self._on_bad_frame,
         )
         self._loop = loop
         self._publishing = threading.Thread(
@@ -231,14 +237,27 @@ class CameraDriver(LifecycleNode):
         path = resolve_url(url or DEFAULT_URL, camera_name, get_package_share_directory)
         self._calibration_path = path
         self._calibration = None
+        self._calibration_remark = ""
         if url or path.exists():
-            self._calibration = load_calibration(path)
+            try:
+                self._calibration = load_calibration(path)
+            except UnknownDistortionError as error:
+                # The images are as good as without: whoever needs the calibration sees that it is
+                # not there.
+                self._remark(f"{error}: camera_info is uncalibrated")
+                return
+            self._remark(self._calibration.remark)
             self.get_logger().info(f"calibration: {path}")
             if self._calibration.camera_name != camera_name:
                 self.get_logger().warning(
                     f"{path} was made for the camera '{self._calibration.camera_name}', "
                     f"this one is '{camera_name}'"
                 )
+
+    def _remark(self, text: str) -> None:
+        self._calibration_remark = text
+        if text:
+            self.get_logger().warning(text)
 
     def _current_calibration(self) -> Calibration | None:
         if self._calibration is not None or self._config is None or self._config.rotation_deg:
@@ -267,6 +286,7 @@ class CameraDriver(LifecycleNode):
             response.status_message = f"not stored: {error}"
             return response
         self._calibration = calibration
+        self._remark(calibration.remark)
         response.success = True
         response.status_message = f"stored in {self._calibration_path}"
         return response
@@ -303,9 +323,12 @@ class CameraDriver(LifecycleNode):
 
     def _stamp(self, capture_s: float) -> Time:
         """The time of capture on the node's clock; zero where simulated time has not begun."""
-        age_ns = int((time.monotonic() - capture_s) * 1e9)
         now = self.get_clock().now()
-        nanoseconds = max(0, now.nanoseconds - age_ns)
+        nanoseconds, set_back_s = self._stamps.stamp(now.nanoseconds, time.monotonic() - capture_s)
+        if set_back_s:
+            self.get_logger().warning(
+                f"the clock was set back by {set_back_s:.3f} s, and the images' stamps with it"
+            )
         return ClockTime(nanoseconds=nanoseconds, clock_type=now.clock_type).to_msg()
 
     # --- diagnostics ------------------------------------------------------------------------------
@@ -329,13 +352,16 @@ class CameraDriver(LifecycleNode):
             logger.info(f"{label}: the recording has ended")
         self._publish_diagnostics()
 
+    def _on_bad_frame(self, reason: str) -> None:
+        self.get_logger().warning(f"left out: {reason}", throttle_duration_sec=5.0)
+
     def _condition(self) -> Condition:
         config, loop = self._config, self._loop
         if config is None:
             return Condition(Level.OK, "not configured", {})
         if loop is None:
             return Condition(Level.OK, "inactive", {})
-        notes = []
+        notes = [self._calibration_remark] if self._calibration_remark else []
         calibration = self._calibration
         if calibration is not None and self._last_size != (0, 0):
             expected = (calibration.width, calibration.height)

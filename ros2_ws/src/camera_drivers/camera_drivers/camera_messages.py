@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from camera_drivers.calibration_file import Calibration
+from camera_drivers.calibration_file import Calibration, distortion_model
 from camera_drivers.camera_diagnostics import Condition
 
 
@@ -73,7 +73,7 @@ def calibration_from_message(message: CameraInfo, camera_name: str) -> Calibrati
         camera_name=camera_name,
         width=message.width,
         height=message.height,
-        distortion_model=message.distortion_model,
+        distortion_model=distortion_model(message.distortion_model, len(message.d)),
         distortion=np.array(message.d, dtype=np.float64),
         camera_matrix=np.array(message.k).reshape(3, 3),
         rectification=np.array(message.r).reshape(3, 3),

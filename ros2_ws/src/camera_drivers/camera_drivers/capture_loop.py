@@ -12,9 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camera_drivers.camera_config import Controls
-from camera_drivers.image_source import Frame, ImageSource, SourceError, SourceReport
+from camera_drivers.image_source import (
+    BadFrameError,
+    Frame,
+    ImageSource,
+    SourceError,
+    SourceReport,
+)
 
 RATE_WINDOW_S = 5.0
+# A source that gives so many bad frames in a row, and no good one for so long, is opened anew.
+BAD_FRAMES_LIMIT = 5
+BAD_FRAMES_LIMIT_S = 2.0
 # Every this many rows and columns are compared to tell two frames apart.
 SIGNATURE_STRIDE = 8
 
@@ -38,6 +47,9 @@ class CaptureStatus:
         reason: why the source is not streaming; empty while it is.
         report: what the source gave when it was opened last.
         frames: received since start.
+        bad_frames: that could not be decoded, since start.
+        recent_bad_frames: of them, in the last seconds.
+        bad_frame_reason: what was wrong with the last of them.
         drops: frames that were replaced before anyone took them.
         reconnects: successful openings after the first.
         failed_attempts: openings that failed and streams that broke, since start.
@@ -51,6 +63,9 @@ class CaptureStatus:
     reason: str = ""
     report: SourceReport | None = None
     frames: int = 0
+    bad_frames: int = 0
+    recent_bad_frames: int = 0
+    bad_frame_reason: str = ""
     drops: int = 0
     reconnects: int = 0
     failed_attempts: int = 0
@@ -89,6 +104,7 @@ class CaptureLoop:
         *,
         frozen_limit_frames: int = 0,
         on_change: Callable[[CaptureStatus], None] = lambda status: None,
+        on_bad_frame: Callable[[str], None] = lambda reason: None,
     ) -> None:
         """Makes a loop that has not started.
 
@@ -99,12 +115,14 @@ class CaptureLoop:
             frozen_limit_frames: so many identical frames in a row count as a broken source;
                 0: any number is fine.
             on_change: called from the loop's thread whenever state or report changes.
+            on_bad_frame: called from the loop's thread for a frame that cannot be decoded.
         """
         self._source = source
         self._stop = stop
         self._backoff = backoff
         self._frozen_limit_frames = frozen_limit_frames
         self._on_change = on_change
+        self._on_bad_frame = on_bad_frame
         self._thread = threading.Thread(target=self._run, name="camera capture", daemon=True)
         # Guards everything below; notified when a frame arrives or the loop stops.
         self._condition = threading.Condition()
@@ -117,6 +135,10 @@ class CaptureLoop:
         self._retry_s = 0.0
         self._last_capture_s: float | None = None
         self._arrivals_s: deque[float] = deque()
+        self._bad_frames = self._bad_in_a_row = 0
+        self._bad_s: deque[float] = deque()
+        self._bad_reason = ""
+        self._last_good_s = 0.0
         self._signature = -1
         self._identical_frames = 0
 
@@ -149,8 +171,9 @@ class CaptureLoop:
         """A consistent copy of state and counters."""
         now_s = time.monotonic()
         with self._condition:
-            while self._arrivals_s and now_s - self._arrivals_s[0] > RATE_WINDOW_S:
-                self._arrivals_s.popleft()
+            for times_s in (self._arrivals_s, self._bad_s):
+                while times_s and now_s - times_s[0] > RATE_WINDOW_S:
+                    times_s.popleft()
             arrivals = self._arrivals_s
             rate_hz = float("nan")
             if len(arrivals) > 1 and arrivals[-1] > arrivals[0]:
@@ -163,6 +186,9 @@ class CaptureLoop:
                 reason=self._reason,
                 report=self._report,
                 frames=self._frames,
+                bad_frames=self._bad_frames,
+                recent_bad_frames=len(self._bad_s),
+                bad_frame_reason=self._bad_reason,
                 drops=self._drops,
                 reconnects=max(0, self._openings - 1),
                 failed_attempts=self._failed_attempts,
@@ -181,6 +207,7 @@ class CaptureLoop:
                 with self._condition:
                     self._openings += 1
                     self._signature, self._identical_frames = -1, 0
+                    self._bad_in_a_row, self._last_good_s = 0, time.monotonic()
                 self._change(CaptureState.STREAMING, report=report)
                 ended = self._stream()
             except SourceError as error:
@@ -200,7 +227,11 @@ class CaptureLoop:
                 controls, self._controls = self._controls, None
             if controls is not None:
                 self._change(CaptureState.STREAMING, report=self._source.set_controls(controls))
-            frame = self._source.read()
+            try:
+                frame = self._source.read()
+            except BadFrameError as error:
+                self._leave_out(error)
+                continue
             if frame is None:
                 if not self._stop.is_set():
                     self._change(CaptureState.ENDED)
@@ -209,8 +240,23 @@ class CaptureLoop:
             self._store(frame)
         return False
 
+    def _leave_out(self, error: BadFrameError) -> None:
+        now_s = time.monotonic()
+        with self._condition:
+            self._bad_frames += error.count
+            self._bad_s.extend([now_s] * error.count)
+            self._bad_reason = str(error)
+            self._bad_in_a_row += error.count
+        self._on_bad_frame(str(error))
+        if (
+            self._bad_in_a_row >= BAD_FRAMES_LIMIT
+            and now_s - self._last_good_s > BAD_FRAMES_LIMIT_S
+        ):
+            raise SourceError(f"{self._bad_in_a_row} images in a row cannot be decoded: {error}")
+
     def _store(self, frame: Frame) -> None:
         signature = _signature(frame.image)
+        self._bad_in_a_row, self._last_good_s = 0, time.monotonic()
         with self._condition:
             self._identical_frames = (
                 self._identical_frames + 1 if signature == self._signature else 0

@@ -18,6 +18,15 @@ class SourceError(RuntimeError):
     """A source could not be opened or gave no image: worth another attempt later."""
 
 
+class BadFrameError(RuntimeError):
+    """Frames came and cannot be decoded: the next one may be good."""
+
+    def __init__(self, reason: str, count: int = 1) -> None:
+        """Says what was wrong with how many frames."""
+        super().__init__(reason)
+        self.count = count
+
+
 @dataclass(frozen=True)
 class Frame:
     """One image.
@@ -40,6 +49,7 @@ class SourceReport:
         frame_rate_hz: nominal rate; 0 when the source does not say.
         values: further settings in words, for diagnostics.
         differences: what was asked and not given, one sentence each.
+        is_rate_steady: the nominal rate is kept at all times, not only on average.
         calibration: the device's own, if it has one.
     """
 
@@ -48,6 +58,7 @@ class SourceReport:
     frame_rate_hz: float
     values: dict[str, str] = field(default_factory=dict)
     differences: tuple[str, ...] = ()
+    is_rate_steady: bool = True
     calibration: Calibration | None = None
 
 
@@ -65,6 +76,7 @@ class ImageSource(Protocol):
         """Waits for the next image. None: the recording has ended or the loop is stopping.
 
         Raises:
+            BadFrameError: a frame came that cannot be decoded; the source is still open.
             SourceError: no image came within the time limit, or the connection broke.
         """
 
@@ -82,7 +94,7 @@ def capture_time(device_time_s: float, transport_latency_s: float) -> float:
     time that fits neither is replaced by the time of arrival less the known transport latency.
 
     Args:
-        device_time_s: [s] on an unknown clock.
+        device_time_s: [s] on an unknown clock; NaN where the device told none.
         transport_latency_s: [s], used only for times of arrival.
     """
     now_s = time.monotonic()

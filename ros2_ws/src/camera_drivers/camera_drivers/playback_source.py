@@ -1,20 +1,25 @@
-"""Video files and image folders, played at a steady rate."""
+"""Video files, played by their own time stamps or at a steady rate, and image folders."""
 
+import math
 import re
 import threading
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from policy_server.image_conversion import ImageConverter, ImageError
 
 from camera_drivers.camera_config import CameraConfig, Controls
 from camera_drivers.image_scaling import scale_to
-from camera_drivers.image_source import Frame, SourceError, SourceReport
+from camera_drivers.image_source import BadFrameError, Frame, SourceError, SourceReport
+from camera_drivers.video_capture import VideoCapture
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
+
+# A longer gap in the time stamps of a file is an error in them.
+MAX_PAUSE_S = 10.0
 
 
 def natural_order(path: Path) -> tuple[tuple[int, int | str], ...]:
@@ -24,24 +29,27 @@ def natural_order(path: Path) -> tuple[tuple[int, int | str], ...]:
 
 
 class Pacer:
-    """Waits for one due time after another, a period apart.
+    """Waits for one due time after another.
 
     When it is called more than a period late it starts anew from now: frames come late rather than
     in a burst.
     """
 
-    def __init__(self, period_s: float, stop: threading.Event) -> None:
-        self._period_s = period_s
+    def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self._due_s: float | None = None
 
-    def wait(self) -> float | None:
-        """Waits and returns the due time on `time.monotonic` [s]; None when stopped."""
+    def wait(self, period_s: float) -> float | None:
+        """Waits and returns the due time on `time.monotonic` [s]; None when stopped.
+
+        Args:
+            period_s: between this due time and the last one.
+        """
         now_s = time.monotonic()
-        if self._due_s is None or now_s - self._due_s > 2 * self._period_s:
+        if self._due_s is None or now_s - self._due_s > 2 * period_s:
             self._due_s = now_s
         else:
-            self._due_s += self._period_s
+            self._due_s += period_s
         if self._stop.wait(max(0.0, self._due_s - now_s)):
             return None
         return self._due_s
@@ -53,23 +61,27 @@ class _Playback(ABC):
     def __init__(self, config: CameraConfig, stop: threading.Event) -> None:
         self._config = config
         self._stop = stop
-        self._pacer = Pacer(1.0, stop)
+        self._pacer = Pacer(stop)
+        self._has_image = False
 
     def read(self) -> Frame | None:
         """Waits until the next image is due. None: the end, or stopped.
 
         Raises:
+            BadFrameError: the next image cannot be decoded.
             SourceError: nothing in the recording can be read.
         """
         image = self._next_image()
-        if image is None and self._config.loop:
-            self._rewind()
-            image = self._next_image()
-            if image is None:
-                raise SourceError(f"{self._config.url.location} has no readable image")
         if image is None:
-            return None
-        due_s = self._pacer.wait()
+            if not self._has_image:
+                raise SourceError(f"{self._config.url.location} has no readable image")
+            if not self._config.loop:
+                return None
+            self._has_image = False
+            self._rewind()
+            return self.read()
+        self._has_image = True
+        due_s = self._pacer.wait(self._period_s())
         return None if due_s is None else Frame(scale_to(image, self._config.size), due_s)
 
     def set_controls(self, controls: Controls) -> SourceReport:
@@ -82,7 +94,15 @@ class _Playback(ABC):
 
     @abstractmethod
     def _next_image(self) -> NDArray[np.uint8] | None:
-        """The next image that can be read; None at the end."""
+        """The next image; None at the end.
+
+        Raises:
+            BadFrameError: it cannot be decoded.
+        """
+
+    @abstractmethod
+    def _period_s(self) -> float:
+        """The time between the image read last and the one before."""
 
     @abstractmethod
     def _rewind(self) -> None:
@@ -94,7 +114,9 @@ class VideoFileSource(_Playback):
 
     def __init__(self, config: CameraConfig, stop: threading.Event) -> None:
         super().__init__(config, stop)
-        self._capture: cv2.VideoCapture | None = None
+        self._capture: VideoCapture | None = None
+        self._nominal_s = 0.0
+        self._stamp_s: float | None = None
 
     def open(self) -> SourceReport:
         """Opens the file.
@@ -105,37 +127,43 @@ class VideoFileSource(_Playback):
         path = self._config.url.location
         self._rewind()
         capture = self._capture
-        if capture is None or not capture.isOpened():
+        if capture is None or not capture.is_open:
             raise SourceError(f"{path} cannot be opened as a video; expected e.g. MP4, MKV or AVI")
-        file_rate_hz = float(capture.get(cv2.CAP_PROP_FPS))
+        file_rate_hz = capture.rate_hz
         rate_hz = self._config.frame_rate_hz or file_rate_hz
         if not rate_hz > 0:
             raise SourceError(f"{path} tells no frame rate; set frame_rate_hz")
-        self._pacer = Pacer(1.0 / rate_hz, self._stop)
-        width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-        height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        self._nominal_s = 1.0 / rate_hz
+        width, height = capture.size
         values = {"file_size": f"{width}x{height}", "file_rate_hz": f"{file_rate_hz:g}"}
         width, height = self._config.size or (width, height)
-        return SourceReport(width, height, rate_hz, values)
+        is_steady = bool(self._config.frame_rate_hz)
+        return SourceReport(width, height, rate_hz, values, is_rate_steady=is_steady)
 
     def _rewind(self) -> None:
         # Opening anew works for every container; seeking to the start does not.
         self.close()
-        self._capture = cv2.VideoCapture(
-            self._config.url.location, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1]
-        )
+        self._capture = VideoCapture(self._config.url.location, [])
 
     def _next_image(self) -> NDArray[np.uint8] | None:
         if self._capture is None:
             raise SourceError(f"{self._config.url.location} is not open")
-        received, image = self._capture.read()
-        return np.asarray(image, dtype=np.uint8) if received else None
+        return self._capture.read()
+
+    def _period_s(self) -> float:
+        if self._config.frame_rate_hz or self._capture is None:
+            return self._nominal_s
+        before_s, self._stamp_s = self._stamp_s, self._capture.stamp_s
+        # Phones film at a rate that varies, and leave pauses.
+        period_s = math.nan if before_s is None else self._stamp_s - before_s
+        return period_s if 0.0 < period_s <= MAX_PAUSE_S else self._nominal_s
 
     def close(self) -> None:
         """Closes the file."""
         if self._capture is not None:
-            self._capture.release()
+            self._capture.close()
             self._capture = None
+        self._stamp_s = None
 
 
 class ImageFolderSource(_Playback):
@@ -145,6 +173,7 @@ class ImageFolderSource(_Playback):
         super().__init__(config, stop)
         self._paths: list[Path] = []
         self._index = 0
+        self._converter = ImageConverter()
 
     def open(self) -> SourceReport:
         """Lists the folder.
@@ -165,7 +194,6 @@ class ImageFolderSource(_Playback):
                 + ", ".join(sorted(IMAGE_SUFFIXES))
             )
         self._index = 0
-        self._pacer = Pacer(1.0 / self._config.frame_rate_hz, self._stop)
         width, height = self._config.size or (0, 0)
         values = {"images": str(len(self._paths))}
         return SourceReport(width, height, self._config.frame_rate_hz, values)
@@ -174,13 +202,17 @@ class ImageFolderSource(_Playback):
         self._index = 0
 
     def _next_image(self) -> NDArray[np.uint8] | None:
-        while self._index < len(self._paths):
-            path = self._paths[self._index]
-            self._index += 1
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is not None:
-                return np.asarray(image, dtype=np.uint8)
-        return None
+        if self._index == len(self._paths):
+            return None
+        path = self._paths[self._index]
+        self._index += 1
+        try:
+            return self._converter.decode(path.read_bytes(), "bgr")
+        except (OSError, ImageError) as error:
+            raise BadFrameError(f"{path.name}: {error}") from None
+
+    def _period_s(self) -> float:
+        return 1.0 / self._config.frame_rate_hz
 
     def close(self) -> None:
         """Forgets the list."""

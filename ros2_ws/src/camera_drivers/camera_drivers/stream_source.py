@@ -5,11 +5,11 @@ import threading
 import time
 
 import cv2
-import numpy as np
 
 from camera_drivers.camera_config import CameraConfig, Controls
 from camera_drivers.image_scaling import scale_to
 from camera_drivers.image_source import Frame, SourceError, SourceReport
+from camera_drivers.video_capture import VideoCapture
 
 # OpenCV takes FFmpeg's options from this variable of the process when it opens a stream.
 OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
@@ -21,7 +21,7 @@ class StreamSource:
 
     def __init__(self, config: CameraConfig) -> None:
         self._config = config
-        self._capture: cv2.VideoCapture | None = None
+        self._capture: VideoCapture | None = None
 
     def open(self) -> SourceReport:
         """Connects to the server.
@@ -37,31 +37,26 @@ class StreamSource:
             int(config.open_timeout_s * 1000),
             cv2.CAP_PROP_READ_TIMEOUT_MSEC,
             int(config.read_timeout_s * 1000),
-            # A decoder with N threads holds back N - 1 frames.
-            cv2.CAP_PROP_N_THREADS,
-            1,
         ]
         with _options_lock:
             before = os.environ.get(OPTIONS_VARIABLE)
             os.environ.setdefault(OPTIONS_VARIABLE, options)
             try:
-                capture = cv2.VideoCapture(config.url.location, cv2.CAP_FFMPEG, parameters)
+                capture = VideoCapture(config.url.location, parameters, config.read_timeout_s)
             finally:
                 if before is None:
                     del os.environ[OPTIONS_VARIABLE]
-        if not capture.isOpened():
-            capture.release()
+        if not capture.is_open:
+            capture.close()
             raise SourceError(
                 f"{config.url.label} refused, or said nothing for {config.open_timeout_s:g} s; "
                 "check the address, the server, and user name and password"
             )
         self._capture = capture
-        rate_hz = float(capture.get(cv2.CAP_PROP_FPS))
-        width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-        height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        stream_size = f"{width}x{height}"
+        width, height = capture.size
+        values = {"stream_size": f"{width}x{height}"}
         width, height = config.size or (width, height)
-        return SourceReport(width, height, rate_hz, {"stream_size": stream_size})
+        return SourceReport(width, height, capture.rate_hz, values)
 
     def set_controls(self, controls: Controls) -> SourceReport:
         """Streams have no controls.
@@ -75,22 +70,23 @@ class StreamSource:
         """Waits for the next image.
 
         Raises:
+            BadFrameError: a frame cannot be decoded.
             SourceError: the stream ended or gave nothing within `read_timeout_s`.
         """
         if self._capture is None:
             raise SourceError(f"{self._config.url.label} is not open")
-        received, image = self._capture.read()
-        if not received:
-            raise SourceError(
-                f"{self._config.url.label} ended or gave no image within "
-                f"{self._config.read_timeout_s:g} s"
-            )
+        try:
+            image = self._capture.read()
+        except TimeoutError as error:
+            raise SourceError(f"{self._config.url.label} {error}") from None
+        if image is None:
+            raise SourceError(f"{self._config.url.label}: the server ended the stream")
         arrival_s = time.monotonic()
-        image = scale_to(np.asarray(image, dtype=np.uint8), self._config.size)
+        image = scale_to(image, self._config.size)
         return Frame(image, arrival_s - self._config.transport_latency_s)
 
     def close(self) -> None:
         """Closes the connection."""
         if self._capture is not None:
-            self._capture.release()
+            self._capture.close()
             self._capture = None

@@ -1,13 +1,21 @@
 """USB and built-in cameras through Video4Linux."""
 
+import math
 import os
+import time
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from camera_drivers.camera_config import CameraConfig, Controls
-from camera_drivers.image_source import Frame, SourceError, SourceReport, capture_time
+from camera_drivers.image_source import (
+    BadFrameError,
+    Frame,
+    SourceError,
+    SourceReport,
+    capture_time,
+)
 
 # V4L2_CID_EXPOSURE_AUTO: webcams call their automatic mode "aperture priority".
 EXPOSURE_MANUAL = 1
@@ -62,6 +70,7 @@ class V4l2Source:
         self._config = config
         self._controls = config.controls
         self._capture: cv2.VideoCapture | None = None
+        self._device_s = math.nan
 
     def open(self) -> SourceReport:
         """Opens the device, asks for format, size, rate and controls, and reads them back.
@@ -130,21 +139,24 @@ class V4l2Source:
         """Waits for the next image.
 
         Raises:
-            SourceError: none came within the time limit, or it cannot be decoded.
+            BadFrameError: it cannot be decoded.
+            SourceError: none came within the time limit.
         """
         capture = self._opened()
+        started_s = time.monotonic()
         if not capture.grab():
             raise SourceError(
-                f"{self._config.url.location} gave no image within "
-                f"{self._config.read_timeout_s:g} s; is it still plugged in?"
+                f"{self._config.url.location} gave no image for "
+                f"{time.monotonic() - started_s:.1f} s; is it still plugged in?"
             )
         # After a grab this property is the kernel's time stamp of the buffer.
-        capture_s = capture_time(
-            capture.get(cv2.CAP_PROP_POS_MSEC) / 1000.0, self._config.transport_latency_s
-        )
+        device_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000.0
+        # Some devices repeat a stamp: it is no time of capture then.
+        stands, self._device_s = device_s == self._device_s, device_s
+        capture_s = capture_time(math.nan if stands else device_s, self._config.transport_latency_s)
         decoded, image = capture.retrieve()
         if not decoded:
-            raise SourceError(f"an image of {self._config.url.location} cannot be decoded")
+            raise BadFrameError("an image cannot be decoded")
         return Frame(np.asarray(image, dtype=np.uint8), capture_s)
 
     def close(self) -> None:

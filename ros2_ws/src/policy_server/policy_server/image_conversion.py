@@ -262,14 +262,17 @@ class ImageConverter:
         owns = small.flags.c_contiguous and not np.shares_memory(small, view)
         return small if owns else np.array(small, order="C")
 
-    def decode(self, content: bytes | bytearray | memoryview | NDArray[np.uint8]) -> Any:
+    def decode(
+        self, content: bytes | bytearray | memoryview | NDArray[np.uint8], order: str = "rgb"
+    ) -> NDArray[np.uint8]:
         """The image in the bytes of a file or of a compressed message.
 
         Args:
             content: JPEG, PNG, or another format that OpenCV reads.
+            order: of the result's channels, "rgb" or "bgr".
 
         Returns:
-            RGB image, uint8, C-contiguous, shape (H, W, 3).
+            Image, uint8, C-contiguous, shape (H, W, 3).
 
         Raises:
             ImageError: the bytes are no image, or only a part of one.
@@ -279,9 +282,8 @@ class ImageConverter:
             data += _JPEG_PADDING
         image = None
         with contextlib.suppress(cv2.error):
-            image = cv2.imdecode(
-                np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
-            )
+            colour = cv2.IMREAD_COLOR_RGB if order == "rgb" else cv2.IMREAD_COLOR_BGR
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), colour | cv2.IMREAD_ANYDEPTH)
         if image is None or image.dtype.kind != "u":
             raise ImageError(
                 f"found {len(content)} bytes that are not a whole image, expected JPEG or PNG"
