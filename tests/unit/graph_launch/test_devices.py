@@ -2,13 +2,14 @@
 
 import os
 import pty
+import socket
 import subprocess
 import sys
 
 import pytest
 
 pytest.importorskip("psutil")
-from graph_launch.devices import camera_problem, serial_port_problem
+from graph_launch.devices import camera_problem, serial_port_problem, tcp_port_problem
 
 
 @pytest.fixture
@@ -61,6 +62,15 @@ def test_no_permission_names_the_group(tmp_path):
     file = tmp_path / "ttyDXL"
     file.touch(mode=0)
     assert "usermod -aG" in problem(file)
+
+
+def test_a_tcp_port_that_is_taken_is_said():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        number = server.getsockname()[1]
+        assert "viewer_port:=" in tcp_port_problem("viewer_port", number)
+    assert tcp_port_problem("viewer_port", number) is None
 
 
 @pytest.mark.parametrize("source", ["rtsp://camera/1", "realsense://", "/dev/null"])

@@ -1,4 +1,4 @@
-"""What is wrong with a device that a launch is about to open, told before any node starts."""
+"""What is wrong with devices and ports that a launch will open, told before any node starts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import fcntl
 import getpass
 import os
+import socket
 from pathlib import Path
 
 import psutil
@@ -65,6 +66,25 @@ def camera_problem(argument: str, source: str) -> str | None:
         return f"{argument}: the camera {path} does not exist: {_present(_CAMERAS)}"
     if not os.access(path, os.R_OK | os.W_OK):
         return _no_permission(argument, str(path))
+    return None
+
+
+def tcp_port_problem(argument: str, port: int) -> str | None:
+    """Why a page cannot be served on a TCP port of this computer; None when it can.
+
+    Args:
+        argument: launch argument that names the port, for the message.
+        port: its number.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return (
+                f"{argument}: port {port} cannot be used ({error.strerror}): another program, "
+                f"perhaps another run, serves a page there; choose another {argument}:="
+            )
     return None
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ament_index_python.packages import get_package_prefix
+from graph_launch.devices import tcp_port_problem
 from graph_launch.launch_arguments import ArgumentError, LaunchArgument, check_arguments
 from graph_launch.supervision import (
     bring_up,
@@ -80,6 +81,8 @@ def check_combination(values: dict) -> None:
         problems.append(f"camera_topic is '{values['camera_topic']}'; expected a topic name")
     if is_simulated(values) and values["ask_operator"]:
         problems.append("ask_operator is for a real arm: the simulation judges its episodes itself")
+    if values["viewer"] == "web":
+        problems += filter(None, [tcp_port_problem("viewer_port", values["viewer_port"])])
     if values["record"] and Path(values["record"]).expanduser().exists():
         problems.append(f"record is '{values['record']}', which exists already; name a new bag")
     if problems:
