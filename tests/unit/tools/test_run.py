@@ -63,7 +63,13 @@ def test_a_clone_that_cannot_be_written_says_what_to_do(tmp_path):
     result = call(run, "setup")
     assert result.returncode == 1
     assert "cannot be written" in result.stderr and "./run setup" in result.stderr
-    assert "git clone" in result.stderr
+    assert "make a copy of your own: mkdir" in result.stderr
+
+
+def test_a_python_that_is_none_is_named(tmp_path):
+    result = call(clone_at(tmp_path / "clone"), "setup", COXSWAIN_PYTHON="/no/such/python")
+    assert result.returncode == 1
+    assert "COXSWAIN_PYTHON is '/no/such/python'" in result.stderr
 
 
 def call_function(directory, line):
