@@ -1,6 +1,7 @@
 """From image messages and files to RGB and to the network's image."""
 
 import array
+import re
 from types import SimpleNamespace
 
 import cv2
@@ -279,3 +280,43 @@ def test_a_jpeg_may_lack_its_end_marker_or_have_bytes_behind_it():
     expected = ImageConverter().decode(content)
     for variant in (content[:-2], content + bytes(700)):
         np.testing.assert_array_equal(ImageConverter().decode(variant), expected)
+
+
+@pytest.mark.parametrize("pattern", BAYER_ROWS)
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_compressed_bayer_images_have_colours(pattern, suffix):
+    rgb = scene(7, 96, 128)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 98] if suffix == ".jpg" else []
+    grey_file = cv2.imencode(suffix, mosaic(rgb, pattern), quality)[1].tobytes()
+    colour_file = cv2.imencode(suffix, rgb[..., ::-1], quality)[1].tobytes()
+    for content in (grey_file, colour_file):
+        message = SimpleNamespace(
+            format=f"bayer_{pattern}8; {suffix[1:]} compressed ", data=array.array("B", content)
+        )
+        found = ImageConverter().rgb(message)
+        assert np.abs(found.astype(int) - rgb).mean() < 3
+        small = ImageConverter().network_image(message, SIZE)
+        assert np.abs(small.astype(int) - squash(rgb, SIZE)).mean() < 3
+
+
+def test_bytes_too_many_before_a_jpegs_markers_do_no_harm():
+    rgb = scene(8, 96, 128)
+    content = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 4])[1].tobytes()
+    parts = re.split(rb"(?=\xff[\xd0-\xd7])", content)
+    assert len(parts) > 5
+    webcam = b"".join(part + bytes(n % 5) for n, part in enumerate(parts[:-1])) + parts[-1]
+    found = ImageConverter().decode(webcam)
+    assert np.abs(found.astype(int) - rgb).mean() < 3
+
+
+def test_a_webcams_jpeg_without_huffman_tables_is_decoded():
+    rgb = scene(9, 96, 128)
+    content = cv2.imencode(".jpg", rgb[..., ::-1])[1].tobytes()
+    kept, start = content[:2], 2
+    while content[start + 1] != 0xDA:
+        end = start + 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+        kept += b"" if content[start + 1] == 0xC4 else content[start:end]
+        start = end
+    assert b"\xff\xc4" not in kept
+    found = ImageConverter().decode(kept + content[start:])
+    np.testing.assert_array_equal(found, ImageConverter().decode(content))

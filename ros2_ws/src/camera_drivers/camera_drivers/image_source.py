@@ -49,8 +49,8 @@ class SourceReport:
         frame_rate_hz: nominal rate; 0 when the source does not say.
         values: further settings in words, for diagnostics.
         differences: what was asked and not given, one sentence each.
-        is_rate_steady: the nominal rate is kept at all times, not only on average.
         calibration: the device's own, if it has one.
+        is_rate_steady: the nominal rate is kept at all times, not only on average.
     """
 
     width: int
@@ -58,8 +58,8 @@ class SourceReport:
     frame_rate_hz: float
     values: dict[str, str] = field(default_factory=dict)
     differences: tuple[str, ...] = ()
-    is_rate_steady: bool = True
     calibration: Calibration | None = None
+    is_rate_steady: bool = True
 
 
 class ImageSource(Protocol):

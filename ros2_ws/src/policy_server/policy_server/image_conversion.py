@@ -202,6 +202,22 @@ def _scaled_to_8_bit(image: NDArray[np.uint16], bits: int) -> NDArray[np.uint8]:
     return np.asarray(scaled, np.uint8).reshape(image.shape)
 
 
+def _decoded(
+    content: bytes | bytearray | memoryview | NDArray[np.uint8], flags: int
+) -> NDArray[Any]:
+    data = bytes(content)
+    if data.startswith(_JPEG_START) and _JPEG_END not in data.rstrip(b"\0")[-4:]:
+        data += _JPEG_PADDING
+    image = None
+    with contextlib.suppress(cv2.error):
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None or image.dtype.kind != "u":
+        raise ImageError(
+            f"found {len(content)} bytes that are not a whole image, expected JPEG or PNG"
+        )
+    return np.asarray(image)
+
+
 class ImageConverter:
     """Turns the images of one camera, recording or file into 8-bit RGB.
 
@@ -232,7 +248,7 @@ class ImageConverter:
             ImageError: the message cannot be understood, or is no whole picture.
         """
         if hasattr(message, "format"):
-            return self.decode(message.data)
+            return self._compressed(message)
         view, encoding = self._picture(message)
         rgb = convert(view, encoding, "rgb8")[: message.height, : message.width]
         return (
@@ -277,18 +293,17 @@ class ImageConverter:
         Raises:
             ImageError: the bytes are no image, or only a part of one.
         """
-        data = bytes(content)
-        if data.startswith(_JPEG_START) and _JPEG_END not in data.rstrip(b"\0")[-4:]:
-            data += _JPEG_PADDING
-        image = None
-        with contextlib.suppress(cv2.error):
-            colour = cv2.IMREAD_COLOR_RGB if order == "rgb" else cv2.IMREAD_COLOR_BGR
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), colour | cv2.IMREAD_ANYDEPTH)
-        if image is None or image.dtype.kind != "u":
-            raise ImageError(
-                f"found {len(content)} bytes that are not a whole image, expected JPEG or PNG"
-            )
-        return self._to_8_bit(np.asarray(image))
+        colour = cv2.IMREAD_COLOR_RGB if order == "rgb" else cv2.IMREAD_COLOR_BGR
+        return self._to_8_bit(_decoded(content, colour | cv2.IMREAD_ANYDEPTH))
+
+    def _compressed(self, message: Any) -> NDArray[np.uint8]:
+        # Bayer images are compressed as grey ones; the format says what was compressed.
+        name = message.format.partition(";")[0].strip()
+        if not name.startswith("bayer") or name not in _BY_NAME:
+            return self.decode(message.data)
+        image = self._to_8_bit(_decoded(message.data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH))
+        mosaic = name.removesuffix("16").removesuffix("8") + "8"
+        return convert(image, mosaic if image.ndim == 2 else "bgr8", "rgb8")
 
     def _picture(self, message: Any) -> tuple[NDArray[np.uint8], str]:
         encoding = encoding_of(message.encoding)
