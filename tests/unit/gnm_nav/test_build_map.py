@@ -138,6 +138,7 @@ def test_bags_become_one_map(tmp_path, capsys):
     write_bag(tmp_path / "two", driven([(2, 0), (6, 0), (10, 0)]), seed=1)
     bags = ["--bag", str(tmp_path / "one"), "--bag", str(tmp_path / "two")]
     assert build_map.main([*bags, "--out", str(tmp_path / "office")]) == 0
+    assert "jumps" not in capsys.readouterr().err
     made = load_map(tmp_path / "office")
     assert made.name == "office" and set(made.drives.tolist()) == {0, 1}
     assert (made.edges["kind"] == 1).any() and made.poses is not None

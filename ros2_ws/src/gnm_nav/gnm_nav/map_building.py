@@ -161,7 +161,7 @@ class DrivenPoses:
                 jump_m = math.hypot(raw[0] - self._raw[0], raw[1] - self._raw[1])
                 self._correction = (0.0, 0.0, 0.0)
                 if near:
-                    part = elapsed_s / self._motion_s
+                    part = min(elapsed_s / self._motion_s, 3.0)
                     x, y, yaw = self._motion
                     expected = compose(self._pose, (part * x, part * y, part * yaw))
                     self._correction = compose(expected, inverse(raw))
@@ -227,6 +227,7 @@ class MapBuilder:
         self._drive = 0
         self._frames = GrowingArray()
         self._driven_poses = DrivenPoses()
+        self._posed_drive = 0
         self._last_stamp_s: float | None = None
         self._last_step_s: float | None = None
         self._last_frame: NDArray[np.uint8] | None = None
@@ -276,8 +277,10 @@ class MapBuilder:
         self.counts.stamp_s = self._last_stamp_s = stamp_s
         if pose is not None:
             pose, jump_m = self._driven_poses.add(pose, stamp_s)
-            if jump_m is not None:
+            # That another drive begins elsewhere is no jump.
+            if jump_m is not None and self._posed_drive == self._drive:
                 self.counts.jumps.append((stamp_s, jump_m))
+            self._posed_drive = self._drive
         elapsed_s = 0.0 if self._last_step_s is None else stamp_s - self._last_step_s
         if self._last_step_s is not None and elapsed_s < 0.9 * self._period_s:
             return None
