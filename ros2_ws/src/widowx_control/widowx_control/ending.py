@@ -6,12 +6,15 @@ back then, and needs the driver for it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection
 
+import psutil
+from graph_launch.running_nodes import find_processes
 from rclpy.node import Node
 
-END_TIMEOUT_S = 2.0
+END_TIMEOUT_S = 3.0
 """Shorter than what a launch waits before it terminates a process: 5 s."""
 
 
@@ -24,6 +27,15 @@ def serve_until_gone(node: Node, users: Collection[str], serve: Callable[[], Non
         serve: does a short piece of this node's work, such as `executor.spin_once`.
     """
     deadline_s = time.monotonic() + END_TIMEOUT_S
-    wanted = {(name, node.get_namespace()) for name in users}
-    while time.monotonic() < deadline_s and wanted & set(node.get_node_names_and_namespaces()):
+    namespace = node.get_namespace()
+    wanted = {(name, namespace) for name in users}
+    if not wanted & set(node.get_node_names_and_namespaces()):
+        return
+    # A node leaves the graph some time before its process has ended.
+    names = {f"{namespace.rstrip('/')}/{name}" for name in users}
+    domain_id = int(os.environ.get("ROS_DOMAIN_ID") or 0)
+    pids = [process.pid for process in find_processes(names, domain_id)]
+    while time.monotonic() < deadline_s and (
+        wanted & set(node.get_node_names_and_namespaces()) or any(map(psutil.pid_exists, pids))
+    ):
         serve()
