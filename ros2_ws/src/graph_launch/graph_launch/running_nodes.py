@@ -74,7 +74,9 @@ def find_processes(names: Collection[str], domain_id: int) -> list[NodeProcess]:
             arguments = process.cmdline()
             name = node_name(arguments)
             # `ros2 run` carries the arguments of the node that it runs.
-            if name not in names or _ros2_command(arguments) or not _shares_network(process.pid):
+            if name is None or name not in names or _ros2_command(arguments):
+                continue
+            if not _shares_network(process.pid):
                 continue
             try:
                 process_domain_id = int(process.environ().get("ROS_DOMAIN_ID") or 0)
