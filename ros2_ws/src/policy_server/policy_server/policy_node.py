@@ -43,6 +43,7 @@ from policy_server.bundle import (
     load_bundle,
     model_search_path,
 )
+from policy_server.cpu_load import CpuLoad
 from policy_server.engine import (
     PROVIDER_NAMES,
     EngineOptions,
@@ -193,6 +194,8 @@ class PolicyNode(LifecycleNode):
         self._loaded: _Loaded | None = None
         self._converter = ImageConverter(lambda text: self.get_logger().warning(text))
         self._statistics = _Statistics()
+        self._cpu_load = CpuLoad()
+        self._missed_reported = 0
         self._active = False
         self._task = ""
         self._fault = ""
@@ -620,6 +623,8 @@ class PolicyNode(LifecycleNode):
                 tick_clock.close()
         self._statistics.missed_ticks += outcome.missed_ticks
         if outcome.reason not in (Reason.HORIZON, Reason.CANCELLED, Reason.INACTIVE):
+            if outcome.reason in (Reason.STALE_CAMERA, Reason.STALE_STATE):
+                outcome = replace(outcome, message=outcome.message + self._cpu_load.note)
             self._fault = f"{outcome.reason.name}: {outcome.message}"
             self.get_logger().error(f"episode ended, {self._fault}")
         return replace(outcome, message=f"{outcome.message}; {note}") if note else outcome
@@ -707,11 +712,24 @@ class PolicyNode(LifecycleNode):
             **_in_ms("observe_to_publish", observe_to_publish),
         }
         refusal = loaded.buffer.refusal() if loaded and self._active else ""
-        level = DiagnosticStatus.WARN if refusal else DiagnosticStatus.OK
+        self._cpu_load.sample()
+        level, text = DiagnosticStatus.OK, str(values["state"])
+        if self._fault:
+            level, text = DiagnosticStatus.ERROR, self._fault
+        elif refusal:
+            level, text = DiagnosticStatus.WARN, refusal
+        elif loaded is not None and missed > self._missed_reported:
+            level = DiagnosticStatus.WARN
+            rate = f": {status.rate_hz:.2f} Hz, expected {loaded.rate_hz:g}" if episode else ""
+            text += (
+                f"; {missed - self._missed_reported} ticks were late or had no fresh observation"
+                f"{rate}{self._cpu_load.note}"
+            )
+        self._missed_reported = missed
         diagnostic = DiagnosticStatus(
-            level=DiagnosticStatus.ERROR if self._fault else level,
+            level=level,
             name=f"{self.get_fully_qualified_name()[1:]}: policy",
-            message=self._fault or refusal or str(values["state"]),
+            message=text,
             hardware_id=self._parameter("robot"),
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
         )

@@ -22,6 +22,7 @@ import mujoco
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time as TimeMessage
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand, JointTrajectoryCommand
 from interbotix_xs_msgs.srv import (
     MotorGains,
@@ -34,6 +35,7 @@ from interbotix_xs_msgs.srv import (
 from numpy.typing import NDArray
 from policy_interfaces.msg import TaskStatus
 from policy_interfaces.srv import ResetScene
+from policy_server.cpu_load import CpuLoad
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import SingleThreadedExecutor
@@ -81,7 +83,7 @@ class RobotSim(Node):
             "robot_sim", automatically_declare_parameters_from_overrides=True, **kwargs
         )
         parameters = self._declare()
-        self._simulated_clock = parameters["rtf"] != 1.0
+        self._simulated_clock = parameters["simulated_clock"] or parameters["rtf"] != 1.0
         servo_bus = _servo_bus(parameters)
         if servo_bus is None:
             self._refuse_rivals()
@@ -101,6 +103,11 @@ class RobotSim(Node):
         self._clock_messages = (
             self.create_publisher(Clock, "/clock", reliable) if self._simulated_clock else None
         )
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._load = CpuLoad()
+        self._real_time_factor = parameters["rtf"]
+        self._last_state = CycleState(0.0, time.time_ns(), None)
+        self._watched = (time.monotonic(), 0.0, 0.0)
         self._camera_info = _camera_info()
         self._on_failure = on_failure
         try:
@@ -113,6 +120,7 @@ class RobotSim(Node):
                 self._publish_image,
                 self._fail,
                 servo_bus,
+                wait_for_camera=self._simulated_clock,
             )
         except KeyError as error:
             raise StartError(f"parameter task: {error.args[0]}") from error
@@ -131,6 +139,7 @@ class RobotSim(Node):
         self.loop.start()
         if self._failure:
             raise StartError(self._failure)
+        self.create_timer(1.0, self._publish_diagnostics)
         # Last: who finds a service takes it for ready to answer.
         if servo_bus is None:
             self._serve_arm()
@@ -154,7 +163,11 @@ class RobotSim(Node):
         defaults = {
             "task": ("put_red_cube_in_pot", f"task of the first scene: {', '.join(TASKS)}"),
             "seed": (0, "seed of the first scene"),
-            "rtf": (1.0, "simulated seconds per second; not 1: /clock is published"),
+            "rtf": (1.0, "simulated seconds per second at most; not 1: with simulated_clock"),
+            "simulated_clock": (
+                False,
+                "publish /clock and stamp with it; simulated time then waits for the camera",
+            ),
             "camera_rate_hz": (30.0, "pictures per simulated second"),
             "viewer": ("none", "none, or window for MuJoCo's viewer"),
             "servo_bus": (
@@ -396,6 +409,7 @@ class RobotSim(Node):
         return TimeMessage(sec=ns // 10**9, nanosec=ns % 10**9)
 
     def _publish_cycle(self, state: CycleState) -> None:
+        self._last_state = state
         stamp = self._stamp(state.time_s, state.wall_ns)
         if self._clock_messages is not None:
             self._clock_messages.publish(Clock(clock=stamp))
@@ -418,6 +432,41 @@ class RobotSim(Node):
         message.seed, message.episode = judged.seed, judged.episode
         message.success, message.success_s = judged.success, judged.success_s
         self._task_status.publish(message)
+
+    def _publish_diagnostics(self) -> None:
+        """Say how well the simulation keeps its pace: at 1 Hz."""
+        self._load.sample()
+        state, late_s = self._last_state, self.loop.late_s
+        before_s, time_before_s, late_before_s = self._watched
+        elapsed_s = time.monotonic() - before_s
+        self._watched = (time.monotonic(), state.time_s, late_s)
+        factor = (state.time_s - time_before_s) / elapsed_s
+        level, message = DiagnosticStatus.OK, f"{factor:.2f} x real time"
+        if late_s > late_before_s:
+            level = DiagnosticStatus.WARN
+            message = (
+                f"the simulation runs at {factor:.2f} x real time, expected "
+                f"{self._real_time_factor:g}: joint states come at {factor / CYCLE_S:.0f} Hz, "
+                f"expected {self._real_time_factor / CYCLE_S:.0f}{self._load.note}"
+            )
+            every_s = 60.0 if self._simulated_clock else 10.0
+            self.get_logger().warning(message, throttle_duration_sec=every_s)
+        values = {
+            "real_time_factor": f"{factor:.3f}",
+            "late_s": f"{late_s:.3f}",
+            "images_skipped": self.loop.frames_skipped,
+            "cpu_percent": f"{self._load.cpu_percent:.0f}",
+        }
+        status = DiagnosticStatus(
+            level=level,
+            name="robot_sim: simulation",
+            message=message,
+            hardware_id="simulation",
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self._stamp(state.time_s, time.time_ns())
+        self._diagnostics.publish(array)
 
     def _publish_image(self, time_s: float, wall_ns: int, pixels: NDArray[np.uint8]) -> None:
         stamp = self._stamp(time_s, wall_ns)
@@ -449,9 +498,10 @@ def _servo_bus(parameters: Mapping[str, Any]) -> ServoBusOptions | None:
                 "set servo_bus too"
             )
         return None
-    if parameters["rtf"] != 1.0:
+    if parameters["rtf"] != 1.0 or parameters["simulated_clock"]:
         raise StartError(
-            f"parameter rtf: found {parameters['rtf']:g}; expected 1.0 with servo_bus: servos and "
+            f"parameter rtf: found {parameters['rtf']:g}, simulated_clock "
+            f"{parameters['simulated_clock']}; expected 1.0 and False with servo_bus: servos and "
             "their driver keep real time"
         )
     path = Path(link)

@@ -27,6 +27,9 @@ CYCLE_STEPS = 2
 CYCLE_S = CYCLE_STEPS * TIMESTEP_S
 """Period of the joint states: 100 Hz."""
 _MAX_LAG_S = 0.25
+DRAWING_S = 0.02
+"""Simulated time that an image may take to be drawn where the physics waits for the camera: about
+what it takes on an idle computer."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,13 @@ class SimulationLoop:
         on_image: Callable[[float, int, NDArray[np.uint8]], None],
         on_failure: Callable[[str], None],
         servo_bus: ServoBusOptions | None = None,
+        wait_for_camera: bool = False,
     ) -> None:
         """Build the scene; nothing runs before `start`.
 
-        With `servo_bus`, drivers reach the arm over that bus only, and time is real time.
+        With `servo_bus`, drivers reach the arm over that bus only, and time is real time. With
+        `wait_for_camera` the physics waits for an image that takes longer than `DRAWING_S`: none
+        is skipped, and all are as fresh as on an idle computer.
         """
         self._lock = threading.Lock()
         self._scene_lock = threading.Lock()
@@ -94,6 +100,9 @@ class SimulationLoop:
         self._stop = threading.Event()
         self._frame = threading.Condition()
         self._frame_due: tuple[CycleState, NDArray[np.float64]] | None = None
+        self._drawing = False
+        self._drawn_from_s = 0.0
+        self._wait_for_camera = wait_for_camera
         self._camera_ready = threading.Event()
         self.frames_skipped = 0
         """Pictures that were not drawn because the camera thread was still busy."""
@@ -194,6 +203,8 @@ class SimulationLoop:
                 self._kitchen.advance(CYCLE_STEPS)
                 state, positions = self._judge(CYCLE_S, time.time_ns(), self._arm.joint_state())
             self._hand_out(state, positions)
+            if self._wait_for_camera:
+                self._wait_for_image(state.time_s)
             cycles += 1
             wait_s = start + cycles * CYCLE_S / self._factor - time.monotonic()
             if wait_s > 0:
@@ -240,7 +251,17 @@ class SimulationLoop:
             if self._frame_due is not None:
                 self.frames_skipped += 1
             self._frame_due = (state, positions)
-            self._frame.notify()
+            self._drawn_from_s = state.time_s
+            self._frame.notify_all()
+
+    def _wait_for_image(self, time_s: float) -> None:
+        with self._frame:
+            while (
+                time_s >= self._drawn_from_s + DRAWING_S - 1e-9
+                and (self._drawing or self._frame_due is not None)
+                and not self._stop.is_set()
+            ):
+                self._frame.wait()
 
     def _render(self) -> None:
         model = self._kitchen.model
@@ -255,7 +276,7 @@ class SimulationLoop:
                         return
                     assert self._frame_due is not None
                     state, positions = self._frame_due
-                    self._frame_due = None
+                    self._frame_due, self._drawing = None, True
                 data.qpos[:] = positions
                 with self._scene_lock:
                     mujoco.mj_kinematics(model, data)
@@ -263,6 +284,9 @@ class SimulationLoop:
                     mujoco.mj_camlight(model, data)
                     renderer.update(data)
                 self._on_image(state.time_s, state.wall_ns, renderer.draw())
+                with self._frame:
+                    self._drawing = False
+                    self._frame.notify_all()
 
 
 class _LockedArm:

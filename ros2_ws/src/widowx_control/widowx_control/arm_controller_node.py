@@ -24,6 +24,7 @@ from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
 from interbotix_xs_msgs.srv import RegisterValues
 from policy_interfaces.action import MoveToNamedPose
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState
+from policy_server.cpu_load import CpuLoad
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock
@@ -127,6 +128,7 @@ class ArmController(LifecycleNode):
         self._fault = ""
         self._measurement: ArmMeasurement | None = None
         self._measured_at_s = float("-inf")
+        self._load = CpuLoad()
         self._motion: _Motion | None = None
         self._saved_profile: dict[str, list[int]] = {}
         self._profile_answers: list[Future[RegisterValues.Response]] = []
@@ -574,6 +576,7 @@ class ArmController(LifecycleNode):
             self._profile_answers = []
             if self._reader.reason:
                 self._fault += f": {self._reader.reason}"
+            self._fault += self._load.note
             self._counts["joint_states_fault"] += 1
             self._control.hold(self._fault)
             self._finish_motion(MoveToNamedPose.Result.CODE_STALE_JOINT_STATES, self._fault)
@@ -704,6 +707,7 @@ class ArmController(LifecycleNode):
     # -- diagnostics -------------------------------------------------------------------------
 
     def _watch(self) -> None:
+        self._load.sample()
         self._rival_nodes = self._rivals() if self._active else []
         if self._active:
             self._check_stale()
