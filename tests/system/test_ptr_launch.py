@@ -51,15 +51,18 @@ def test_one_episode_ends_with_a_report_and_a_recording(start, tmp_path):
     assert list(bag.glob("*.mcap"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_everything(start, watcher, number):
-    launch = start(*PTR, "episodes:=3")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 1)])
+def test_a_signal_ends_everything(start, watcher, tmp_path, number, status):
+    report = tmp_path / "report.json"
+    launch = start(*PTR, "episodes:=3", f"report:={report}")
     launch.wait_for_line("running 3 episodes", START_S)
     wait_until(lambda: watcher.goals, EPISODE_S, "the arm was not moved")
     launch.process.send_signal(number)
-    launch.wait(20.0)
+    assert launch.wait(20.0) == status, launch.output
     launch.assert_nothing_left()
     assert "Traceback" not in launch.output
+    written = json.loads(report.read_text())
+    assert written["error"] == "interrupted" and not written["complete"]
 
 
 def test_a_node_that_dies_ends_the_launch_with_an_error(start, watcher):

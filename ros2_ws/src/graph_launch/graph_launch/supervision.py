@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
-from launch import Action, LaunchContext
+from launch import Action, Event, EventHandler, LaunchContext
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -24,7 +25,8 @@ from launch.actions import (
     Shutdown,
     TimerAction,
 )
-from launch.event_handlers import OnProcessExit, OnProcessStart
+from launch.event_handlers import OnProcessExit, OnProcessStart, OnShutdown
+from launch.events import Shutdown as ShutdownEvent
 from launch.events import matches_action
 from launch.events.process import ProcessExited
 from launch_ros.actions import LifecycleNode, Node
@@ -46,6 +48,23 @@ _MAY_REPEAT = ("rviz2",)
 
 class GraphError(RuntimeError):
     """A node failed; raised inside the launch to end it with a non-zero exit status."""
+
+
+class GraphInterrupted(GraphError):
+    """The user ended the launch before its work was done.
+
+    Attributes:
+        exit_status: of the launch, where it looks for one, as of a program that SIGINT ended; ROS
+            2's own launch ends with 1.
+    """
+
+    exit_status = 128 + signal.SIGINT
+
+
+class _Interruption(Event):
+    """SIGINT came before the work was done."""
+
+    name = "graph_launch.Interruption"
 
 
 def declare(arguments: Iterable[LaunchArgument]) -> list[Action]:
@@ -199,12 +218,39 @@ def run(process: Action, name: str) -> list[Action]:
 def run_to_end(process: Action, name: str, when_done: list[Action]) -> list[Action]:
     """Start the process whose success is that of the launch; after it do `when_done`."""
 
-    def on_exit(event: ProcessExited, _context: LaunchContext) -> list[Action]:
+    def on_exit(event: ProcessExited, context: LaunchContext) -> list[Action]:
         if event.returncode == 0:
             return when_done
+        if event.returncode == GraphInterrupted.exit_status and not context.is_shutdown:
+            raise GraphInterrupted(f"{name} was interrupted")
         return [fail(f"{name} failed (exit code {event.returncode}); its message above says why")]
 
     return [RegisterEventHandler(OnProcessExit(target_action=process, on_exit=on_exit)), process]
+
+
+def interruptible(actions: list[Action]) -> list[Action]:
+    """Have SIGINT end the launch with a non-zero exit status; a work that is done ends it before.
+
+    Not for a launch that only SIGINT ends.
+    """
+
+    def on_shutdown(event: ShutdownEvent, _context: LaunchContext) -> list[Action]:
+        # Not raised at once: an exception would keep the processes from being told to end.
+        return [EmitEvent(event=_Interruption())] if event.due_to_sigint else []
+
+    def interrupt(_context: LaunchContext) -> None:
+        raise GraphInterrupted("interrupted before all was done")
+
+    return [
+        RegisterEventHandler(OnShutdown(on_shutdown=on_shutdown)),
+        RegisterEventHandler(
+            EventHandler(
+                matcher=lambda event: isinstance(event, _Interruption),
+                entities=[OpaqueFunction(function=interrupt)],
+            )
+        ),
+        *actions,
+    ]
 
 
 def deactivate_and_end(node: LifecycleNode, reason: str) -> list[Action]:

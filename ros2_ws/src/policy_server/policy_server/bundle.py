@@ -149,18 +149,25 @@ def find_bundle(model: str, search_path: list[Path]) -> Path:
             raise BundleError(candidate, "", "no such YAML", f"a bundle with {file.name}")
         if candidate.is_file() and candidate.suffix == ".yaml":
             return candidate
-    known = sorted(
-        child.name
-        for directory in search_path
-        if directory.is_dir()
-        for child in directory.iterdir()
-        if (child / f"{child.name}.yaml").is_file()
-    )
+    known = known_bundles(search_path)
     raise BundleError(
         model or "model",
         "",
         "no such bundle",
         f"the path of a bundle or one of {known}{did_you_mean(model, known)}",
+    )
+
+
+def known_bundles(search_path: Sequence[Path]) -> list[str]:
+    """Names of the bundles in directories, sorted."""
+    return sorted(
+        {
+            child.name
+            for directory in search_path
+            if directory.is_dir()
+            for child in directory.iterdir()
+            if (child / f"{child.name}.yaml").is_file()
+        }
     )
 
 

@@ -56,7 +56,7 @@ ARM_ARGUMENTS = (
         "boolean",
     ),
     LaunchArgument(
-        "rtf", "1.0", "real-time factor of the simulation", "number", low=0.1, high=20.0
+        "rtf", "1.0", "real-time factor of the simulation, at most", "number", low=0.1, high=20.0
     ),
     LaunchArgument("namespace", "wx250s", "namespace of the arm, as given to its driver"),
     LaunchArgument(
@@ -80,6 +80,11 @@ _GUARDED = [
 def is_simulated(values: Mapping[str, Any]) -> bool:
     """Whether arm and camera are simulated; `values` are checked values of `ARM_ARGUMENTS`."""
     return values["arm"] in ("sim", "emulated")
+
+
+def has_simulated_clock(values: Mapping[str, Any]) -> bool:
+    """Whether the simulation has a clock of its own, which waits when the computer is slow."""
+    return values["arm"] == "sim" and (values["rtf"] != 1.0 or not values.get("real_time", True))
 
 
 def is_guarded(values: Mapping[str, Any]) -> bool:
@@ -133,8 +138,8 @@ def arm_namespace(values: Mapping[str, Any]) -> str:
 
 
 def clock_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters that put a node on simulated time, when that is not the wall's."""
-    return {"use_sim_time": values["rtf"] != 1.0}
+    """Parameters that put a node on simulated time, when that is not the system's."""
+    return {"use_sim_time": has_simulated_clock(values)}
 
 
 def arm_controller(values: Mapping[str, Any]) -> LifecycleNode:
@@ -217,6 +222,7 @@ def _simulation(values: Mapping[str, Any], port: str | None) -> list[Action]:
             config_file("robot_sim.yaml"),
             {
                 "rtf": values["rtf"],
+                "simulated_clock": has_simulated_clock(values),
                 "viewer": "window" if values["viewer"] == "window" else "none",
                 **bus,
             },

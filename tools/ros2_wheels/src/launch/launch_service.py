@@ -25,7 +25,8 @@ class LaunchService:
 
     `run` returns 0, or 1 when an exception was raised by an entity, an event handler or an
     action's work, or when the service itself was told to terminate (SIGTERM, SIGQUIT). The exit
-    status of a process alone does not change the result.
+    status of a process alone does not change the result. Beyond ROS 2's own launch, an exception
+    may name another status as its attribute `exit_status`.
     """
 
     def __init__(
@@ -156,7 +157,7 @@ class LaunchService:
                 self._logger.debug(traceback.format_exc())
                 message = f"Caught exception in launch (see debug for traceback): {error}"
                 self._logger.error(message)
-                self._return_code = 1
+                self._return_code = getattr(error, "exit_status", 1)
                 self._shut_down(message)
 
     def _pending_futures(self) -> list[asyncio.Future[Any]]:
