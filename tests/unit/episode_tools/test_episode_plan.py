@@ -6,6 +6,7 @@ from episode_tools.episode_plan import (
     PlanError,
     evaluation_seed,
     plan_episodes,
+    runnable_tasks,
     select_tasks,
 )
 from hypothesis import given
@@ -57,3 +58,22 @@ def test_unknown_task_names_the_nearest_and_all_known():
 def test_refuses_seeds_out_of_range(seed, trial):
     with pytest.raises(PlanError):
         evaluation_seed(seed, trial)
+
+
+def test_a_policy_without_tasks_runs_under_those_of_the_scene_or_any_label():
+    scene = ["open_drawer", "close_drawer"]
+    assert select_tasks("all", runnable_tasks([], scene)) == scene
+    assert select_tasks("close_drawer", runnable_tasks([], scene)) == ["close_drawer"]
+    with pytest.raises(PlanError, match="Did you mean 'open_drawer'"):
+        select_tasks("open_drawr", runnable_tasks([], scene))
+    for request, tasks in (("all", ["all"]), ("fold, pour", ["fold", "pour"])):
+        assert select_tasks(request, runnable_tasks([], None)) == tasks
+    with pytest.raises(PlanError, match="listed twice"):
+        select_tasks("fold,fold", runnable_tasks([], None))
+
+
+def test_with_tasks_those_are_run_that_policy_and_scene_share_in_the_order_of_the_scene():
+    assert runnable_tasks(["a", "b", "c"], ["c", "x", "a"]) == ["c", "a"]
+    assert runnable_tasks(["a", "b"], None) == ["a", "b"]
+    with pytest.raises(PlanError, match="in common"):
+        select_tasks("all", runnable_tasks(["a"], ["b"]))

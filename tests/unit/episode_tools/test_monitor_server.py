@@ -66,3 +66,27 @@ def test_streams_each_new_image_and_notices_when_the_viewer_leaves(served):
         assert time.monotonic() < deadline_s
         state.set_image(image)
         time.sleep(0.01)
+
+
+def test_viewers_who_leave_while_the_camera_is_dead_are_forgotten(served):
+    state, connection = served
+    port = connection.port
+    streams = []
+    for _ in range(20):
+        stream = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        stream.request("GET", "/camera.mjpg")
+        streams.append((stream, stream.getresponse()))
+    wait_for_viewers(state, 20)
+    for stream, response in streams[1:]:
+        response.close()
+        stream.close()
+    wait_for_viewers(state, 1)
+    streams[0][0].close()
+    streams[0][1].close()
+
+
+def wait_for_viewers(state, count):
+    deadline_s = time.monotonic() + 10
+    while state.viewers != count:
+        assert time.monotonic() < deadline_s, state.viewers
+        time.sleep(0.01)

@@ -65,12 +65,25 @@ def unknown_name_message(kind: str, name: str, known: Sequence[str]) -> str:
     return f"unknown {kind} '{name}'.{hint} Known: {', '.join(known) or 'none'}"
 
 
-def select_tasks(request: str, known: Sequence[str]) -> list[str]:
+def runnable_tasks(policy: Sequence[str], scene: Sequence[str] | None) -> list[str] | None:
+    """The tasks that can be run, in the order in which `all` runs them; None: any label.
+
+    Args:
+        policy: tasks that the policy knows; none for a policy that was made for one task only,
+            which is run whatever the task is called.
+        scene: tasks that the simulator can set up; None on a real arm.
+    """
+    if scene is None:
+        return list(policy) or None
+    return [task for task in scene if not policy or task in policy]
+
+
+def select_tasks(request: str, known: Sequence[str] | None) -> list[str]:
     """Read a task request.
 
     Args:
         request: one task name, several separated by commas, or `all`.
-        known: the names that can be run, in the order in which `all` runs them.
+        known: from `runnable_tasks`.
 
     Returns:
         the names, in the order asked for.
@@ -79,7 +92,7 @@ def select_tasks(request: str, known: Sequence[str]) -> list[str]:
         PlanError: empty request, unknown or repeated name, or no task can be run.
     """
     names = [name.strip() for name in request.split(",")]
-    if names == [ALL_TASKS]:
+    if names == [ALL_TASKS] and known is not None:
         if not known:
             raise PlanError("no task can be run: the policy and the simulator have none in common")
         return list(known)
@@ -87,9 +100,9 @@ def select_tasks(request: str, known: Sequence[str]) -> list[str]:
         if not name:
             raise PlanError(
                 f"task is '{request}'; expected a task name, several separated by commas, or "
-                f"'{ALL_TASKS}'. Known: {', '.join(known)}"
+                f"'{ALL_TASKS}'. Known: {', '.join(known or ['any label'])}"
             )
-        if name not in known:
+        if known is not None and name not in known:
             raise PlanError(unknown_name_message("task", name, known))
         if names.count(name) > 1:
             raise PlanError(f"task '{name}' is listed twice")

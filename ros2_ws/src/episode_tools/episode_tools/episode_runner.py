@@ -1,13 +1,15 @@
 """Node that runs a policy for a number of episodes, judges them, and reports.
 
 For each episode it moves the arm to the start pose with the gripper open, sets up the simulated
-scene, runs the policy, judges the result, and prints a line. All decisions are in `episode_plan`,
-`success_judge` and `report`; this module only talks to the other nodes.
+scene, runs the policy, judges the result, and prints a line. An attempt that was spoiled by the
+computer or the arm controller is no trial, and is repeated. All decisions are in `episode_plan`,
+`attempt_health`, `success_judge` and `report`; this module only talks to the other nodes.
 """
 
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import signal
 import sys
@@ -19,11 +21,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from policy_interfaces.action import MoveToNamedPose, RunEpisode
-from policy_interfaces.msg import TaskStatus
+from policy_interfaces.msg import PolicyStatus, TaskStatus
 from policy_interfaces.srv import ResetScene, SetTask
+from policy_server.cpu_load import CpuLoad
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
@@ -34,14 +38,16 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool
 
+from episode_tools.attempt_health import AttemptHealth
 from episode_tools.episode_plan import (
     MAX_EVALUATION_SEED,
     PlanError,
     PlannedEpisode,
     plan_episodes,
+    runnable_tasks,
     select_tasks,
     unknown_name_message,
 )
@@ -51,9 +57,11 @@ from episode_tools.report import (
     ReportError,
     bundle_identity,
     closing_table,
+    continue_report,
     episode_line,
     prepare_report_path,
     software_versions,
+    spoiled_line,
 )
 from episode_tools.success_judge import SuccessJudge, TaskObservation
 
@@ -62,8 +70,19 @@ _NEW_SCENE_AGE_S = 0.1
 several images of it, so the policy does not act on one of the scene before."""
 
 _POLL_S = 0.05
-_MOVE_ATTEMPTS = 3
-"""A move that ended because joint states paused is asked for again: the arm holds meanwhile."""
+_LASTING_ATTEMPTS = 3
+"""So many attempts in a row that failed for a cause which load does not explain end the run."""
+
+_SPOILED_S = 1.0
+"""An attempt goes on for so long after it was spoiled, so that its counters show the cause [s]."""
+
+_COUNTERS_TIMEOUT_S = 3.0
+"""How long to wait after an episode for the counters of the other nodes; they come every second."""
+
+_CALM_S = 1.0
+_CALM_TIMEOUT_S = 10.0
+"""How long to wait before a repetition for a time `_CALM_S` in which nothing came late [s]."""
+
 _IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 _EPISODE_REASONS = {
     getattr(RunEpisode.Result, name): name.removeprefix("REASON_").lower()
@@ -71,6 +90,7 @@ _EPISODE_REASONS = {
     if name.startswith("REASON_")
 }
 _POLICY_FINISHED = (RunEpisode.Result.REASON_HORIZON, RunEpisode.Result.REASON_CANCELLED)
+_POLICY_STARVED = (RunEpisode.Result.REASON_STALE_CAMERA, RunEpisode.Result.REASON_STALE_STATE)
 
 
 class RunnerError(RuntimeError):
@@ -104,9 +124,18 @@ _PARAMETERS = {
     "policy_node": _ParameterSpec("/policy_node", "Full name of the policy node."),
     "simulator_node": _ParameterSpec("/robot_sim", "Where the simulator's task interface is."),
     "camera_topic": _ParameterSpec(
-        "", "Images that must be there before the arm moves; empty: do not look."
+        "",
+        "Images that must be there before the arm moves, compressed where it ends in /compressed; "
+        "empty: do not look.",
     ),
     "start_pose": _ParameterSpec("start", "Named pose of the arm at the start of an episode."),
+    "max_repeats": _ParameterSpec(
+        10,
+        "How often an episode that the computer or the arm controller spoiled is repeated; "
+        "0: as often as it takes.",
+        0,
+        1_000_000,
+    ),
     "success_hold_s": _ParameterSpec(
         0.6, "How long the success condition must hold without a break [s].", 0.0, 60.0
     ),
@@ -117,11 +146,14 @@ _PARAMETERS = {
     "silence_timeout_s": _ParameterSpec(
         10.0, "How long a node that works for us may say nothing [s].", 0.1, 3600
     ),
-    "report": _ParameterSpec("", "Path of the JSON report; empty: none."),
+    "report": _ParameterSpec("", "Path of the JSON report, continued if it is there; empty: none."),
     "model": _ParameterSpec("", "Bundle directory, named in the report."),
     "policy": _ParameterSpec("", "What drives the arm, named in the report: e.g. ptr, random."),
     "rtf": _ParameterSpec(1.0, "Real-time factor of the simulation, for the report.", 0.01, 100.0),
     "command_line": _ParameterSpec("", "Command that started the run, for the report."),
+    "launch_arguments": _ParameterSpec(
+        "{}", "Launch arguments that decide the result, as a JSON object, for the report."
+    ),
 }
 
 
@@ -148,6 +180,19 @@ class EpisodeRunner(Node):
         self._episode_client: ActionClient = ActionClient(self, RunEpisode, f"{policy}/run_episode")
         self._set_task_client: Client = self.create_client(SetTask, f"{policy}/set_task")
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+        self.create_subscription(PolicyStatus, f"{policy}/status", self._on_policy_status, 10)
+        self._health = AttemptHealth(real_time=not self.get_parameter("use_sim_time").value)
+        self._counting_nodes = {
+            f"{arm.lstrip('/')}/arm_controller: control": "control",
+            f"{simulator.lstrip('/')}: simulation": "simulation",
+        }
+        self._load = CpuLoad()
+        self._lasting = False
+        self._observation_ages_ms: list[float] = []
+        self._missed_ticks = 0
+        self._missed_before = 0
+        self._spoiled_since_s = math.inf
         self.create_timer(1.0, self._publish_progress)
 
         self._judge: SuccessJudge | None = None
@@ -192,6 +237,10 @@ class EpisodeRunner(Node):
                 raise RunnerError(
                     f"parameter '{name}' must be {type(spec.default).__name__}{limits}: {error}"
                 ) from error
+        try:
+            values["launch_arguments"] = dict(json.loads(values["launch_arguments"]))
+        except (ValueError, TypeError) as error:
+            raise RunnerError(f"parameter 'launch_arguments' is no JSON object: {error}") from error
         return values
 
     def request_stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
@@ -209,26 +258,39 @@ class EpisodeRunner(Node):
         """
         if self._report_path:
             prepare_report_path(self._report_path)
-        known = self._known_tasks()
-        tasks = select_tasks(self._values["tasks"], known)
+        tasks = select_tasks(self._values["tasks"], self._known_tasks())
         self._planned = plan_episodes(tasks, self._values["episodes"], self._values["seed"])
-        tasks = list(dict.fromkeys(planned.task for planned in self._planned))
-        self._report = Report(context=self._report_context(tasks))
-        total = len(self._planned)
+        context = self._report_context(tasks)
+        self._report = Report(context=context)
+        if self._report_path:
+            self._report = continue_report(self._report_path, context, self._planned)
+        done, total = len(self._report.episodes), len(self._planned)
+        if done:
+            self._say(f"{self._report_path} has {done} of {total} episodes: going on with it")
         if self._values["camera_topic"]:
             self._wait_for_camera(self._values["camera_topic"])
-        self._say(f"running {total} episode{'s' * (total > 1)} of {', '.join(tasks)}")
+        run_now = list(dict.fromkeys(planned.task for planned in self._planned[done:]))
+        if run_now:
+            number = total - done
+            rtf = self._values["rtf"]
+            pace = f", at {rtf:g} times real time" if rtf != 1.0 else ""
+            self._say(f"running {number} episode{'s' * (number > 1)} of {', '.join(run_now)}{pace}")
         try:
-            for number, planned in enumerate(self._planned, start=1):
+            for planned in self._planned[done:]:
                 self._current = planned
-                record = self._run_episode(planned)
+                record = self._run_until_trial(planned)
                 self._report.episodes.append(record)
-                self._say(episode_line(number, total, record))
+                self._say(episode_line(len(self._report.episodes), total, record))
                 self._write_report()
                 self._publish_progress()
             self._report.complete = True
         except (RunnerError, Interrupted) as error:
             self._report.error = str(error) or "interrupted"
+            if self._report_path:
+                self._say(
+                    f"{len(self._report.episodes)} of {total} episodes are in {self._report_path}; "
+                    "the same command goes on with them"
+                )
             raise
         finally:
             if self._report.episodes:
@@ -238,16 +300,54 @@ class EpisodeRunner(Node):
 
     # --- one episode -----------------------------------------------------------------------------
 
-    def _run_episode(self, planned: PlannedEpisode) -> EpisodeRecord:
-        self._move_to_start()
-        if self._values["simulated"]:
-            self._set_up_scene(planned)
-        started_s = self._judge.last_time_s if self._judge else None
-        result = self._run_policy(planned)
-        if result.termination_reason not in _POLICY_FINISHED:
-            reason = _EPISODE_REASONS.get(result.termination_reason, "unknown")
-            raise RunnerError(f"the policy node ended the episode ({reason}): {result.message}")
-        success = self._verdict(result)
+    def _run_until_trial(self, planned: PlannedEpisode) -> EpisodeRecord:
+        """Repeat an episode until an attempt at it is a trial."""
+        limit = self._values["max_repeats"]
+        attempt = lasting = 0
+        while True:
+            attempt += 1
+            record = self._run_attempt(planned, attempt)
+            if not record.spoiled_by:
+                return record
+            self._report.spoiled.append(record)
+            self._say(spoiled_line(len(self._report.episodes) + 1, len(self._planned), record))
+            self._write_report()
+            self._publish_progress()
+            cause = "; ".join(record.spoiled_by)
+            lasting = lasting + 1 if self._lasting else 0
+            if lasting == _LASTING_ATTEMPTS:
+                raise RunnerError(
+                    f"no trial in {lasting} attempts in a row, and repeating does not help: {cause}"
+                )
+            if limit and attempt > limit:
+                raise RunnerError(
+                    f"no trial in {attempt} attempts (max_repeats is {limit}): {cause}. "
+                    + self._advice()
+                )
+            self._prepare_repetition()
+
+    def _run_attempt(self, planned: PlannedEpisode, attempt: int) -> EpisodeRecord:
+        self._health.begin()
+        self._lasting = False
+        result = RunEpisode.Result(termination_reason=RunEpisode.Result.REASON_NONE)
+        for name in ("rate_hz", "inference_p50_ms", "inference_p95_ms", "inference_p99_ms"):
+            setattr(result, name, math.nan)
+        spoiled_by = list(self._move_to_start())
+        started_s: float | None = None
+        factor = math.nan
+        if not spoiled_by:
+            if self._values["simulated"]:
+                self._set_up_scene(planned)
+            started_s = self._judge.last_time_s if self._judge else None
+            start = (self._now_s(), time.monotonic())
+            result = self._run_policy(planned)
+            factor = (self._now_s() - start[0]) / (time.monotonic() - start[1])
+            self._end_judgement()
+            spoiled_by = self._spoiled_by(result)
+        if spoiled_by and self._load.busy:
+            spoiled_by.append(f"the computer is busy: {self._load.figures}")
+        # Only now does anybody look at whether it succeeded.
+        success = None if spoiled_by else self._verdict(result)
         since_s = self._judge.sustained_since_s if self._judge and success else None
         return EpisodeRecord(
             task=planned.task,
@@ -255,7 +355,7 @@ class EpisodeRunner(Node):
             seed=planned.seed,
             success=success,
             success_time_s=None if since_s is None or started_s is None else since_s - started_s,
-            termination=_EPISODE_REASONS[result.termination_reason],
+            termination=_EPISODE_REASONS.get(result.termination_reason, "unknown"),
             steps=result.steps,
             missed_ticks=result.missed_ticks,
             duration_s=result.duration_s,
@@ -263,19 +363,74 @@ class EpisodeRunner(Node):
             inference_p50_ms=result.inference_p50_ms,
             inference_p95_ms=result.inference_p95_ms,
             inference_p99_ms=result.inference_p99_ms,
+            attempt=attempt,
+            spoiled_by=tuple(spoiled_by),
+            counters=self._health.counters,
+            observation_age_p50_ms=float(np.median(self._observation_ages_ms or [math.nan])),
+            observation_age_max_ms=max(self._observation_ages_ms, default=math.nan),
+            real_time_factor=factor,
+            cpu_percent=self._load.cpu_percent,
         )
 
-    def _move_to_start(self) -> None:
+    def _spoiled_by(self, result: RunEpisode.Result) -> list[str]:
+        """Why the attempt that just ended is no trial; empty: it is one."""
+        ended_s = self._now_s()
+        deadline_s = time.monotonic() + _COUNTERS_TIMEOUT_S
+        while not self._health.is_current(ended_s) and time.monotonic() < deadline_s:
+            self._spin_once()
+        reasons = list(self._health.reasons(result.missed_ticks))
+        if not self._health.is_current(ended_s):
+            reasons.append(f"a node has not published its counters for {_COUNTERS_TIMEOUT_S:g} s")
+        self._lasting = self._health.is_lasting
+        if self._spoiled_since_s < math.inf and not reasons:
+            reasons.append("it was given up because of a missed tick or a refused command")
+        name = _EPISODE_REASONS.get(result.termination_reason, "unknown")
+        ended = f"the policy node ended the episode ({name}): {result.message}"
+        if result.termination_reason in _POLICY_STARVED:
+            reasons.insert(0, ended)
+        elif result.termination_reason == RunEpisode.Result.REASON_BUSY:
+            reasons.insert(0, ended)
+            self._lasting = True
+        elif result.termination_reason not in _POLICY_FINISHED:
+            raise RunnerError(ended)
+        return reasons
+
+    def _advice(self) -> str:
+        advice = "End other programs"
+        if self._values["simulated"]:
+            advice += ", or let the simulation wait for the computer (real_time:=false, rtf:=0.5)"
+        advice += ", or repeat without limit (max_repeats:=0)"
+        if self._report_path:
+            advice += ". The same command goes on with this report; another pace needs a new one"
+        return f"{advice}. {self._load.figures}"
+
+    def _prepare_repetition(self) -> None:
+        """Let a hiccup pass; where it lasts, go on after a while all the same."""
+        if self._values["ask_operator"]:
+            self._ask_operator("The episode is repeated. Put the scene in order, then:")
+        deadline_s = time.monotonic() + _CALM_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            calm_since_s = self._now_s()
+            self._health.begin()
+            while not self._health.reasons(0) and time.monotonic() < deadline_s:
+                if self._health.is_current(calm_since_s + _CALM_S):
+                    return
+                self._spin_once()
+
+    def _move_to_start(self) -> list[str]:
+        """Move the arm; why that was spoiled by something that may pass, or nothing."""
         goal = MoveToNamedPose.Goal(pose=self._values["start_pose"], open_gripper=True)
-        for _ in range(_MOVE_ATTEMPTS):
-            result = self._run_goal(self._move_client, goal, "the arm controller")
-            if result.code == MoveToNamedPose.Result.CODE_REACHED:
-                return
-            if result.code != MoveToNamedPose.Result.CODE_STALE_JOINT_STATES:
-                break
-        raise RunnerError(
+        result = self._run_goal(self._move_client, goal, "the arm controller")
+        if result.code == MoveToNamedPose.Result.CODE_REACHED:
+            return []
+        failure = (
             f"the arm did not reach its pose '{goal.pose}' (code {result.code}): {result.message}"
         )
+        if result.code == MoveToNamedPose.Result.CODE_STALE_JOINT_STATES:
+            return [failure]
+        if result.code == MoveToNamedPose.Result.CODE_TIMEOUT and self._health.reasons(0):
+            return [failure, *self._health.reasons(0)]
+        raise RunnerError(failure)
 
     def _set_up_scene(self, planned: PlannedEpisode) -> None:
         judge = SuccessJudge(
@@ -297,35 +452,53 @@ class EpisodeRunner(Node):
             task=planned.task, max_steps=self._values["max_steps"], seed=planned.seed
         )
         self._step = 0
+        self._observation_ages_ms.clear()
+        self._missed_before = self._missed_ticks
+        self._spoiled_since_s = math.inf
         judge = self._judge
         return self._run_goal(
             self._episode_client,
             goal,
             "the policy node",
             feedback=self._on_episode_feedback,
-            finished=(lambda: judge.sustained) if judge else None,
+            finished=lambda: (judge is not None and judge.sustained) or self._is_spoiled(),
         )
+
+    def _is_spoiled(self) -> bool:
+        """Whether nothing is gained by going on: it is known to be no trial, for a while now."""
+        now_s = time.monotonic()
+        missed = self._missed_ticks - self._missed_before
+        if self._spoiled_since_s == math.inf and self._health.reasons(missed):
+            self._spoiled_since_s = now_s
+        return self._health.refused_for_a_second or now_s - self._spoiled_since_s > _SPOILED_S
+
+    def _end_judgement(self) -> None:
+        """Judge the scene as it is a little after the policy has stopped, and not later."""
+        judge = self._judge
+        if judge is not None:
+            hold_s = 0.0 if judge.sustained else self._values["success_hold_s"]
+            judge.end((judge.last_time_s or 0.0) + self._values["settle_s"] + hold_s)
 
     def _verdict(self, result: RunEpisode.Result) -> bool | None:
         """Success of the episode that just ended; None: nobody knows."""
         judge = self._judge
         if judge is not None:
-            ended_s = judge.last_time_s or 0.0
-            wait_s = self._values["settle_s"]
-            if not judge.sustained:
-                wait_s += self._values["success_hold_s"]
             self._wait_until(
-                lambda: (judge.last_time_s or 0.0) >= ended_s + wait_s,
-                self._values["silence_timeout_s"] + wait_s,
+                lambda: judge.ended,
+                self._values["silence_timeout_s"],
                 "the simulator stopped sending task status",
             )
             return judge.success
         if not self._values["ask_operator"]:
             return None
+        return self._ask_operator(
+            f"the policy took {result.steps} steps. Did it succeed? Put the scene in order, then:"
+        )
+
+    def _ask_operator(self, question: str) -> bool | None:
         self._answer = None
         self._say(
-            f"the policy took {result.steps} steps. Did it succeed? Put the scene in order, then: "
-            f"ros2 service call {self.get_fully_qualified_name()}/judge_episode "
+            f"{question} ros2 service call {self.get_fully_qualified_name()}/judge_episode "
             'std_srvs/srv/SetBool "{data: true}"'
         )
         self._wait_until(lambda: self._answer is not None, math.inf, "")
@@ -333,8 +506,8 @@ class EpisodeRunner(Node):
 
     # --- the other nodes -------------------------------------------------------------------------
 
-    def _known_tasks(self) -> list[str]:
-        """Tasks that the policy and, if there is one, the simulator know, in the latter's order."""
+    def _known_tasks(self) -> list[str] | None:
+        """Tasks that can be run, see `runnable_tasks`."""
         for client, node in (
             (self._move_client, f"arm controller in {self._values['arm_namespace']}"),
             (self._episode_client, f"policy node {self._values['policy_node']}"),
@@ -349,15 +522,16 @@ class EpisodeRunner(Node):
             self._set_task_client, SetTask.Request(task=""), "the policy node"
         ).known_tasks
         if not self._values["simulated"]:
-            return list(policy_tasks)
+            return runnable_tasks(policy_tasks, None)
         scene_tasks = self._call(
             self._reset_client, ResetScene.Request(task=""), "the simulator"
         ).known_tasks
-        return [task for task in scene_tasks if task in policy_tasks]
+        return runnable_tasks(policy_tasks, scene_tasks)
 
     def _wait_for_camera(self, topic: str) -> None:
-        received: list[Image] = []
-        subscription = self.create_subscription(Image, topic, received.append, _IMAGE_QOS)
+        received: list[Any] = []
+        kind = CompressedImage if topic.endswith("/compressed") else Image
+        subscription = self.create_subscription(kind, topic, received.append, _IMAGE_QOS)
         self._wait_until(
             lambda: bool(received),
             self._values["silence_timeout_s"],
@@ -438,6 +612,20 @@ class EpisodeRunner(Node):
 
     # --- callbacks -------------------------------------------------------------------------------
 
+    def _now_s(self) -> float:
+        return float(self.get_clock().now().nanoseconds) * 1e-9
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        stamp_s = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
+        for status in message.status:
+            source = self._counting_nodes.get(status.name)
+            if source is not None:
+                values = {value.key: value.value for value in status.values}
+                self._health.update(source, values, stamp_s)
+
+    def _on_policy_status(self, message: PolicyStatus) -> None:
+        self._missed_ticks = message.missed_ticks
+
     def _on_task_status(self, message: TaskStatus) -> None:
         if self._judge is not None:
             self._judge.update(
@@ -465,6 +653,7 @@ class EpisodeRunner(Node):
     def _on_episode_feedback(self, message: Any) -> None:
         self._heard_s = time.monotonic()
         self._step = message.feedback.step
+        self._observation_ages_ms.append(message.feedback.observation_age_ms)
 
     # --- output ----------------------------------------------------------------------------------
 
@@ -484,16 +673,20 @@ class EpisodeRunner(Node):
             "model": bundle_identity(parameters["model"]),
             "simulated": parameters["simulated"],
             "rtf": parameters["rtf"],
+            "simulated_clock": self.get_parameter("use_sim_time").value,
             "seed": parameters["seed"],
             "tasks": tasks,
             "episodes_planned": len(self._planned),
             "max_steps": parameters["max_steps"],
             "success_hold_s": parameters["success_hold_s"],
             "settle_s": parameters["settle_s"],
+            "max_repeats": parameters["max_repeats"],
+            "launch_arguments": parameters["launch_arguments"],
             "versions": software_versions(),
         }
 
     def _publish_progress(self) -> None:
+        self._load.sample()
         rate = self._report.overall()
         current = self._current
         values = {
@@ -504,11 +697,18 @@ class EpisodeRunner(Node):
             "episodes": len(self._planned),
             "successes": rate.successes,
             "trials": rate.trials,
+            "spoiled_attempts": len(self._report.spoiled),
+            "cpu_percent": f"{self._load.cpu_percent:.0f}",
         }
+        level, text = DiagnosticStatus.OK, "running"
+        if self._report.error:
+            level, text = DiagnosticStatus.ERROR, self._report.error
+        elif self._load.busy:
+            level, text = DiagnosticStatus.WARN, f"running{self._load.note}"
         status = DiagnosticStatus(
-            level=DiagnosticStatus.ERROR if self._report.error else DiagnosticStatus.OK,
+            level=level,
             name="episode_runner: episodes",
-            message=self._report.error or "running",
+            message=text,
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
         )
         message = DiagnosticArray(status=[status])

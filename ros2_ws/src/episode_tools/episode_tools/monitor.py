@@ -16,7 +16,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from episode_tools.monitor_server import MonitorServer, MonitorState
 
@@ -45,6 +45,17 @@ class Monitor(Node):
                 integer_range=[IntegerRange(from_value=0, to_value=65535)],
             ),
         ).value
+        transport: str = self.declare_parameter(
+            "image_transport",
+            "raw",
+            ParameterDescriptor(
+                description="raw: camera/image_raw; compressed: camera/image_raw/compressed.",
+                read_only=True,
+            ),
+        ).value
+        if transport not in ("raw", "compressed"):
+            raise ValueError(f"image_transport is '{transport}'; expected raw or compressed")
+        self._compressed = transport == "compressed"
         self._state = MonitorState()
         self._converter = ImageConverter(lambda text: self.get_logger().warning(text))
         self._images: Subscription | None = None
@@ -64,14 +75,17 @@ class Monitor(Node):
 
     def _subscribe_on_demand(self) -> None:
         if self._state.viewers and self._images is None:
-            self._images = self.create_subscription(
-                Image, "camera/image_raw", self._on_image, _LATEST_IMAGE
+            kind, topic = (
+                (CompressedImage, "camera/image_raw/compressed")
+                if self._compressed
+                else (Image, "camera/image_raw")
             )
+            self._images = self.create_subscription(kind, topic, self._on_image, _LATEST_IMAGE)
         elif not self._state.viewers and self._images is not None:
             self.destroy_subscription(self._images)
             self._images = None
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, message: Image | CompressedImage) -> None:
         try:
             self._state.set_image(self._converter.rgb(message))
         except ImageError as error:
@@ -137,6 +151,9 @@ def main(args: list[str] | None = None) -> int:
             # A launch passes on the interruption that the terminal has sent already.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             monitor.close()
+    except ValueError as error:
+        print(f"monitor: {error}", file=sys.stderr, flush=True)
+        return 1
     except OSError as error:
         print(f"monitor: cannot serve the page: {error}", file=sys.stderr, flush=True)
         return 1

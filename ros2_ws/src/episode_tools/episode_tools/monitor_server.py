@@ -7,6 +7,7 @@ only.
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ LOOPBACK = "127.0.0.1"
 _JPEG_QUALITY = 80
 _BOUNDARY = "frame"
 _FRAME_WAIT_S = 1.0
+_STALLED_S = 10.0
+"""A viewer that takes nothing for so long is given up [s]."""
 
 
 class MonitorState:
@@ -89,6 +92,7 @@ class MonitorState:
 
 class _Handler(BaseHTTPRequestHandler):
     server: MonitorServer
+    timeout = _STALLED_S
 
     def do_GET(self) -> None:
         # A page of another site must not read this one through a name that resolves to loopback.
@@ -107,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             route()
-        except (BrokenPipeError, ConnectionResetError):
+        except (ConnectionError, TimeoutError):
             self.close_connection = True
 
     def _page(self) -> None:
@@ -138,6 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
                 started_s = time.monotonic()
                 latest = state.next_jpeg(frame)
                 if latest is None:
+                    if self._viewer_left():
+                        return
                     continue
                 frame, jpeg = latest
                 self.wfile.write(
@@ -149,6 +155,15 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.closing.wait(max(spare_s, 0.0))
         finally:
             state.add_viewer(-1)
+
+    def _viewer_left(self) -> bool:
+        """Whether the viewer has closed the connection, which a write would tell, too."""
+        try:
+            return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep requests out of the log: the page asks for its state twice a second."""

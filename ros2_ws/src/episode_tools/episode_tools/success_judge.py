@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -48,6 +49,16 @@ class SuccessJudge:
         self._first: TaskObservation | None = None
         self._last: TaskObservation | None = None
         self._sustained_since_s: float | None = None
+        self._end_s = math.inf
+
+    def end(self, time_s: float) -> None:
+        """Ignore what comes after the first observation at or behind `time_s` [s]."""
+        self._end_s = time_s
+
+    @property
+    def ended(self) -> bool:
+        """The scene was observed until the time given to `end`."""
+        return self._last is not None and self._last.time_s >= self._end_s
 
     def update(self, observation: TaskObservation) -> None:
         """Take one observation into account."""
@@ -55,6 +66,7 @@ class SuccessJudge:
             observation.task != self._task
             or observation.seed != self._seed
             or observation.scene <= self._after_scene
+            or self.ended
         ):
             return
         self._first = self._first or observation

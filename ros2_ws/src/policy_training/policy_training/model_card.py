@@ -70,7 +70,10 @@ def read_measurement(name: str, *paths: Path) -> Measurement:
 def _counts(report: Mapping[str, Any], path: Path) -> dict[str, tuple[int, int]]:
     if "summary" in report:
         if not report["complete"]:
-            raise ModelCardError(f"{path}: the run is not complete ({report['error']})")
+            raise ModelCardError(
+                f"{path}: the run is not complete ({report['error']}); its command goes on with "
+                f"it: {report['command']}"
+            )
         counts: dict[str, tuple[int, int]] = {}
         for episode in report["episodes"]:
             wins, trials = counts.get(episode["task"], (0, 0))
