@@ -386,20 +386,24 @@ class CmdVelGuard(LifecycleNode):
     def _show(self, decision: Decision) -> None:
         self._shown, self._shown_s = decision, time.monotonic()
         finding = decision.finding
+        if decision.state is State.STOPPED:
+            self.get_logger().error(f"{finding.code}: {finding.message}")
+        elif decision.state is State.HOLDING:
+            self.get_logger().warning(f"{finding.code}: {finding.message}")
+        self._publish_status()
+
+    def _publish_status(self) -> None:
+        finding = self._shown.finding
         message = GuardStatus(
-            state=int(decision.state),
+            state=int(self._shown.state),
             code=finding.code,
-            message=self._explain(decision),
+            message=self._explain(self._shown),
             value=float(finding.value),
             threshold=float(finding.threshold),
             unit=finding.unit,
         )
         message.header.stamp = self.get_clock().now().to_msg()
         self._status.publish(message)
-        if decision.state is State.STOPPED:
-            self.get_logger().error(f"{finding.code}: {finding.message}")
-        elif decision.state is State.HOLDING:
-            self.get_logger().warning(f"{finding.code}: {finding.message}")
         self._publish_diagnostics()
 
     def _explain(self, decision: Decision) -> str:
@@ -411,11 +415,11 @@ class CmdVelGuard(LifecycleNode):
 
     def _watch_inputs(self) -> None:
         problems = self._watch.problems() + self._scan_problems() if self._active else []
-        if problems != self._problems:
-            self._problems = problems
-            self._show(self._shown)
-            return
-        self._publish_diagnostics()
+        changed, self._problems = problems != self._problems, problems
+        if changed:
+            self._publish_status()
+        else:
+            self._publish_diagnostics()
 
     def _publish_diagnostics(self) -> None:
         shown = self._shown
