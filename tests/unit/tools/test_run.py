@@ -126,6 +126,16 @@ def test_only_what_shapes_the_build_of_a_package_builds_it_anew(package, name, t
     assert (digest(package) != before) == rebuilt
 
 
+def test_interfaces_that_the_environment_has_are_not_built(tmp_path):
+    prefix = tmp_path / "with a blank"
+    (prefix / "share" / "tf2_msgs").mkdir(parents=True)
+    (prefix / "share" / "tf2_msgs" / "package.xml").touch()
+    (tmp_path / "src" / "compat" / "tf2_msgs").mkdir(parents=True)
+    (tmp_path / "src" / "compat" / "unitree_go").mkdir()
+    line = f"workspace={tmp_path}; AMENT_PREFIX_PATH='/other:{prefix}' present_compat_packages"
+    assert call_function(tmp_path, line) == "tf2_msgs\n"
+
+
 def test_colcon_is_shown_as_a_count(tmp_path):
     log = tmp_path / "colcon.txt"
     failed = "Failed   <<< gnm_nav [0.1s, exited with code 1]"
