@@ -42,14 +42,15 @@ def test_an_emulated_base_comes_up_with_all_its_programs(start, base, programs):
 def test_navigation_runs_driver_camera_and_goal(start, tmp_path):
     wall = cv2.resize(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8), (640, 480))
     model = load_navigation_model(find_bundle(str(BUNDLE), []), threads=1)
-    builder, folder = MapBuilder(model), tmp_path / "images"
-    folder.mkdir()
+    builder, video = MapBuilder(model), tmp_path / "drive.mp4"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), 4.0, (160, 120))
     for index in range(40):
         width = int(640 / (1.0 + 0.08 * index))
         x, y = (640 - width) // 2, (480 - width * 3 // 4) // 2
         image = cv2.resize(wall[y : y + width * 3 // 4, x : x + width], (160, 120))
-        cv2.imwrite(str(folder / f"{index:03}.png"), image[:, :, ::-1])
+        writer.write(np.ascontiguousarray(image[:, :, ::-1]))
         builder.add(image, 0.25 * index)
+    writer.release()
     save_map(builder.finish(), tmp_path / "map")
     port = tmp_path / "kobuki"
     emulator = start(
@@ -59,7 +60,7 @@ def test_navigation_runs_driver_camera_and_goal(start, tmp_path):
     wait_until(port.exists, 30.0, "no emulated port")
     launch = start(
         *("launch", "gnm_nav", "navigate.launch.py", f"map:={tmp_path / 'map'}", "goal:=last"),
-        *("base:=kobuki", f"port:={port}", f"camera:={folder}", "timeout_s:=3", "use_rviz:=true"),
+        *("base:=kobuki", f"port:={port}", f"camera:={video}", "timeout_s:=3", "use_rviz:=true"),
     )
     assert launch.wait(120.0) in (0, 1)
     assert "done: " in launch.output or "FAILED: " in launch.output, launch.output

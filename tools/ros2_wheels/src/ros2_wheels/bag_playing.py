@@ -85,7 +85,8 @@ def _latched_before(reader: Reader, connections: list[Any], first_ns: int) -> li
     kept: dict[int, deque[bytes]] = {}
     for connection, _, data in reader.messages(latched, stop=first_ns):
         # Each publisher keeps its own, e.g. the two of /tf_static.
-        depth = sum(q.depth for q in connection.ext.offered_qos_profiles)
+        extension: Any = connection.ext
+        depth = sum(q.depth for q in extension.offered_qos_profiles)
         length = min(max(depth, 1), _QUEUE_DEPTH)
         kept.setdefault(connection.id, deque(maxlen=length)).append(data)
     return [(c, data) for c in latched for data in kept.get(c.id, ())]

@@ -127,16 +127,17 @@ def _copy_records(source: Any, target: Any, result: _Recovered) -> None:
     broken_chunks = 0
     for record in _whole_records(source):
         end = source.tell()
-        inner = [record]
         if isinstance(record, Header):
             profile = record.profile
-        elif isinstance(record, Chunk):
+            continue
+        inner = [record]
+        if isinstance(record, Chunk):
             try:
                 inner = breakup_chunk(record, validate_crc=True)
             except Exception:  # the decompressors have errors of their own
                 broken_chunks += 1
                 continue
-        if writer is None and not isinstance(record, Header):
+        if writer is None:
             kind = getattr(record, "compression", "")
             writer = Writer(target, compression=_COMPRESSION.get(kind, CompressionType.NONE))
             writer.start(profile=profile)
