@@ -15,4 +15,6 @@ def test_every_parameter_is_listed_with_its_default(node):
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", README.read_text(), re.MULTILINE))
     for entry in node.PARAMETERS:
         assert entry.name in rows
-        assert rows[entry.name].strip('` "') == str(entry.default), entry.name
+        is_boolean = isinstance(entry.default, bool)
+        default = str(entry.default).lower() if is_boolean else str(entry.default)
+        assert rows[entry.name].strip('` "') == default, entry.name
