@@ -12,6 +12,7 @@ import signal
 import time
 from contextlib import contextmanager
 
+import cv2
 import numpy as np
 import pytest
 import rclpy
@@ -30,7 +31,7 @@ from rclpy.action import ActionClient
 from rclpy.clock import Clock
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from spun_nodes import SpunNodes
 from std_msgs.msg import Bool, Float32MultiArray
 from visualization_msgs.msg import MarkerArray
@@ -59,6 +60,9 @@ class Around(Node):
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.images = self.create_publisher(Image, "camera/image_raw", newest)
+        self.compressed = self.create_publisher(
+            CompressedImage, "camera/image_raw/compressed", newest
+        )
         self.odometry = self.create_publisher(Odometry, "odom", newest)
         self.create_subscription(
             Path, "waypoints", lambda m: self.paths.append((time.monotonic(), m)), 50
@@ -114,6 +118,11 @@ class Around(Node):
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(
             self.stamp_of(stamp_ns), 10**9
         )
+        if self.camera == "compressed":
+            _, content = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
+            data = array.array("B", content.tobytes())
+            self.compressed.publish(CompressedImage(header=message.header, format="png", data=data))
+            return
         message.data = array.array("B", np.ascontiguousarray(image).tobytes())
         self.images.publish(message)
 
@@ -268,6 +277,13 @@ def test_drives_to_the_goal_and_says_where_it_is(make_rig):
     assert rig.transition(CLEANUP)
     assert "Traceback" not in rig.output()
     assert rig.process.returncode == 0
+
+
+def test_drives_by_compressed_images(make_rig):
+    rig = make_rig(image_transport="compressed")
+    rig.around.camera = "compressed"
+    rig.activate()
+    rig.drive()
 
 
 def test_goals_by_name_number_and_picture(make_rig):

@@ -34,6 +34,13 @@ NAVIGATION_ARGUMENTS = (
     LaunchArgument("provider", "fastest", "computes the model: fastest, cpu, cuda, …"),
     LaunchArgument("camera_topic", "/camera/image_raw", "images to drive by"),
     LaunchArgument(
+        "image_transport",
+        "raw",
+        "raw: images on camera_topic; compressed: on camera_topic/compressed, of a real camera",
+        "choice",
+        choices=("raw", "compressed"),
+    ),
+    LaunchArgument(
         "scan",
         "false",
         "the guard stops before what a laser scanner on `scan` sees",
@@ -107,11 +114,15 @@ def navigator_node(
                 "map": text(map_path),
                 "robot": text(values["robot"]),
                 "provider": text(values["provider"]),
+                "image_transport": text(values["image_transport"]),
                 **parameters,
                 **clock,
             }
         ],
-        remappings=[("camera/image_raw", values["camera_topic"])],
+        remappings=[
+            ("camera/image_raw", values["camera_topic"]),
+            ("camera/image_raw/compressed", f"{values['camera_topic']}/compressed"),
+        ],
     )
 
 

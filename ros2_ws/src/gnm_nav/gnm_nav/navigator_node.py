@@ -41,7 +41,7 @@ from rclpy.clock import Clock, ClockType, ROSClock
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool, Float32MultiArray
 from visualization_msgs.msg import MarkerArray
 
@@ -101,6 +101,13 @@ PARAMETERS = (
         "fastest",
         "ONNX Runtime execution provider, openvino, or fastest; falls back to cpu with a warning",
         choices=PROVIDER_NAMES,
+        structural=True,
+    ),
+    NodeParameter(
+        "image_transport",
+        "raw",
+        "How images arrive: camera/image_raw, or camera/image_raw/compressed",
+        choices=("raw", "compressed"),
         structural=True,
     ),
     NodeParameter("threads", 1, "CPU threads per model stage", 1, 64, structural=True),
@@ -383,7 +390,7 @@ class NavigatorNode(LifecycleNode):
         watch = self._watch
         self._entities = [
             watch.add(
-                self.create_subscription(Image, "camera/image_raw", self._on_image, _NEWEST),
+                self.create_subscription(*self._images_of(), self._on_image, _NEWEST),
                 "choose another camera_topic, or let the driver publish images as they are",
                 one_sender=True,
             ),
@@ -455,7 +462,12 @@ class NavigatorNode(LifecycleNode):
 
     # --- input -----------------------------------------------------------------------------
 
-    def _on_image(self, message: Image) -> None:
+    def _images_of(self) -> tuple[type[Image] | type[CompressedImage], str]:
+        if self.get_parameter("image_transport").value == "compressed":
+            return CompressedImage, "camera/image_raw/compressed"
+        return Image, "camera/image_raw"
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
         runner = self._runner
         if runner is None or not self._active:
             return
