@@ -8,9 +8,11 @@ import socket
 
 import pytest
 
-# RTPS: UDP port of a domain's first participant for discovery, 7400 + 250 domain + 10.
+# RTPS: UDP port of a domain's participant for discovery, 7400 + 250 domain + 10 + 2 participant. A
+# process numbers its participants through, whatever their domains.
 _FIRST_PARTICIPANT_PORT = 7410
 _PORTS_PER_DOMAIN = 250
+_PARTICIPANTS = 8
 # Ports of domains above 101 may be given to other programs by the kernel.
 _DOMAINS = range(1, 102)
 _calls = itertools.count()
@@ -22,11 +24,13 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 def _is_unused(domain):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(("", _FIRST_PARTICIPANT_PORT + _PORTS_PER_DOMAIN * domain))
-        except OSError:
-            return False
+    first = _FIRST_PARTICIPANT_PORT + _PORTS_PER_DOMAIN * domain
+    for port in range(first, first + 2 * _PARTICIPANTS, 2):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                return False
     return True
 
 

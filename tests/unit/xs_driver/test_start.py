@@ -185,6 +185,7 @@ def test_torque_never_comes_on_with_a_goal_away_from_the_joint(arm, how, off_rad
         with pytest.raises(ServiceFailed, match="wrist_rotate"):
             requests[how]().result(timeout=10)
     wait_for(lambda: len(arm.readings) > 20)
+    assert arm.driver.status().state is DriverState.STOPPED
     assert arm.servo("wrist_rotate", "Torque_Enable") == 0
     assert abs(arm.joint("wrist_rotate")) < 0.02
 

@@ -52,7 +52,7 @@ _GRIPPER_REPEAT_S = 0.5
 _GRIPPER_DEADBAND_PWM = 10.0
 _FEEDBACK_PERIOD_S = 0.1
 _WATCH_PERIOD_S = 0.5
-_ARM_TOPICS = ("commands/joint_group", "commands/joint_single")
+_ARM_TOPICS = ("commands/joint_group", "commands/joint_single", "commands/joint_trajectory")
 _COMMAND_DEPTH = 50
 """Commands are deltas, so none may be dropped: a second of them at the highest rate."""
 _OPENED = 0.9
@@ -456,8 +456,10 @@ class ArmController(LifecycleNode):
     def _on_command(self, message: EndEffectorDelta, info: MessageInfo) -> None:
         self._counts["commands"] += 1
         self._step_s = message.step_s
+        gid = _gid(info)
+        number = info.get("publication_sequence_number") if gid else None
         self._counts["lost"] += self._commanders.heard(
-            _gid(info), info["publication_sequence_number"], message.step_s, time.monotonic()
+            gid, number, message.step_s, time.monotonic()
         )
         if not self._active or self._control is None:
             self._refuse("not_active", "the arm controller is not active")
@@ -468,7 +470,7 @@ class ArmController(LifecycleNode):
         if self._rival_nodes:
             self._refuse("rival", self._rivalry())
             return
-        others = self._other_commanders(_gid(info))
+        others = self._other_commanders(gid)
         if others:
             if self._control.mode is ArmMode.TRACKING:
                 self._control.hold(others)

@@ -143,9 +143,11 @@ class Procedures:
         ordered = sorted(servos, key=lambda s: s.name not in self._servos.master_of)
         for servo in ordered:
             yield from self._servos.restore_ram(self._host.bus, servo)
-        unsafe = [p[1] for p in map(self._servos.torque_problem, ordered) if p]
+        unsafe = [p for p in map(self._servos.torque_problem, ordered) if p]
         if unsafe:
-            raise ServiceFailed("no torque: " + "; ".join(unsafe))
+            for code, text in unsafe:
+                self._host.fault(code, text)
+            raise ServiceFailed("no torque: " + "; ".join(text for _, text in unsafe))
         for servo in ordered:
             yield from self._servos.energise(self._host.bus, servo)
 
