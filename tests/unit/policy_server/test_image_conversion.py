@@ -2,6 +2,7 @@
 
 import array
 import re
+from functools import partial
 from types import SimpleNamespace
 
 import cv2
@@ -78,6 +79,10 @@ def wide(image, bits=16):
     return np.rint(image.astype(float) * ((2**bits - 1) / 255)).astype(np.uint16)
 
 
+def wide_mosaic(rgb, pattern):
+    return wide(mosaic(rgb, pattern))
+
+
 def grey(rgb):
     return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
 
@@ -106,9 +111,10 @@ ENCODERS = {
     "nv12": lambda rgb: semi_planar(rgb, "u", "v", True),
     "nv21": lambda rgb: semi_planar(rgb, "v", "u", True),
     "nv24": lambda rgb: semi_planar(rgb, "u", "v", False),
-    **{f"bayer_{p}8": lambda rgb, p=p: mosaic(rgb, p) for p in BAYER_ROWS},
-    **{f"bayer_{p}16": lambda rgb, p=p: wide(mosaic(rgb, p)) for p in BAYER_ROWS},
 }
+for _pattern in BAYER_ROWS:
+    ENCODERS[f"bayer_{_pattern}8"] = partial(mosaic, pattern=_pattern)
+    ENCODERS[f"bayer_{_pattern}16"] = partial(wide_mosaic, pattern=_pattern)
 GREY = {"mono8", "8UC1", "8UC", "mono16", "16UC1"}
 
 
