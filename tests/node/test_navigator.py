@@ -393,6 +393,11 @@ def test_a_bad_camera_stops_the_robot_and_ends_the_goal(make_rig, camera, reason
     # A frozen picture of a robot that stands is no fault: it coasts, as far as odometry knows.
     result = rig.wait_for(future).result
     assert result.reason == reason, result.message
+    # What comes and cannot be read is not reported as what does not come.
+    refused = "images arrive and are refused"
+    assert (refused in result.message) == (camera == "broken")
+    told = [d.message for d in around.diagnostics]
+    assert any(refused in message for message in told) == (camera == "broken")
     assert wait_until(
         lambda: any(
             v.key == "camera" and v.value == problem for d in around.diagnostics for v in d.values

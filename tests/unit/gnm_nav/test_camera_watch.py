@@ -127,3 +127,22 @@ def test_a_frozen_camera_is_found_after_the_clock_was_set_back():
         watch.moving(True, now, now)
         watch.push(picture(1), now, now)
     assert problem(watch, now) is CameraProblem.FROZEN
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["after good ones", "from the start"])
+def test_images_that_are_refused_are_not_reported_as_missing(before):
+    watch = CameraWatch(CameraLimits(timeout_s=0.2))
+    if before:
+        watch.push(picture(1), 5.0, 5.0)
+    for steady in np.arange(5.02, 6.0, 0.1):
+        watch.refuse('found the encoding "8UC7"', steady)
+    fault = watch.check(6.0, 6.0)
+    assert fault.problem is (CameraProblem.STALE if before else CameraProblem.MISSING)
+    assert fault.message == 'images arrive and are refused: found the encoding "8UC7"'
+    # One bad image among good ones is no fault, and a camera that is silent since is silent.
+    watch.push(picture(2), 6.0, 6.0)
+    watch.refuse("half an image", 6.1)
+    assert problem(watch, 6.15) is None
+    assert problem(watch, 12.0) is CameraProblem.STALE
+    watch.reset()
+    assert problem(watch, 12.0) is CameraProblem.MISSING

@@ -17,6 +17,8 @@ _LATE_AT_LEAST_S = 0.07
 _LATE_SHARE = 0.6
 """An image is late after so many of the camera's periods, within bounds: a busy machine delays
 images by some hundredths of a second, and a slow camera must not use up the time-out."""
+_REFUSED_S = 2.0
+"""So long after a refusal it is the reason for having no newer image."""
 _PERIODS = 9
 """Gaps between images of which the median is the period."""
 
@@ -95,6 +97,17 @@ class CameraWatch:
         self._moving_since_steady_s = math.inf
         self._picture: CameraFault | None = None
         self._frozen: CameraFault | None = None
+        self._refusal = ""
+        self._refused_s = -math.inf
+
+    def refuse(self, reason: str, steady_s: float) -> None:
+        """Remember that an image came and could not be read.
+
+        Args:
+            reason: why.
+            steady_s: when, on the steady clock.
+        """
+        self._refusal, self._refused_s = reason, steady_s
 
     def push(self, image: NDArray[np.uint8], stamp_s: float, steady_s: float) -> None:
         """Look at an image.
@@ -171,10 +184,15 @@ class CameraWatch:
             steady_s: the steady clock.
         """
         limits = self.limits
+        silence_s = steady_s - self._arrived_s
+        if silence_s > limits.timeout_s and steady_s - self._refused_s <= _REFUSED_S:
+            return CameraFault(
+                CameraProblem.MISSING if math.isnan(self._stamp_s) else CameraProblem.STALE,
+                f"images arrive and are refused: {self._refusal}",
+            )
         if math.isnan(self._stamp_s):
             return CameraFault(CameraProblem.MISSING, "no image has arrived yet")
         age_s = now_s - self._stamp_s
-        silence_s = steady_s - self._arrived_s
         if not max(age_s, silence_s) <= limits.timeout_s:
             return CameraFault(
                 CameraProblem.STALE,

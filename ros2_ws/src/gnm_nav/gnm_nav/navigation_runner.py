@@ -303,6 +303,11 @@ class NavigationRunner:
             self._inbox.append((image, stamp_s))
             self._image = image
 
+    def refuse_image(self, reason: str) -> None:
+        """Take note of an image that could not be read."""
+        with self._lock:
+            self._watch.refuse(reason, time.monotonic())
+
     def look(self, now_s: float) -> None:
         """Look at the camera; a fault takes the path away."""
         with self._lock:

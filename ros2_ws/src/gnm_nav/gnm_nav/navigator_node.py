@@ -475,6 +475,7 @@ class NavigatorNode(LifecycleNode):
             image = self._converter.rgb(message)
         except ImageError as error:
             self._bad_images += 1
+            runner.refuse_image(str(error))
             self.get_logger().error(f"image refused: {error}", throttle_duration_sec=5.0)
             return
         self._images += 1

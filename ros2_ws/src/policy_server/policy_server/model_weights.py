@@ -44,10 +44,11 @@ def check_weights(
 ) -> dict[str, bytes]:
     """Check every number of a model, and find the files that hold some of them.
 
-    Not-a-numbers are refused everywhere: initializers, constants, attributes, also in subgraphs and
-    functions. Infinities are refused where they cannot be meant: in the parameters of layers, and
-    in tensors of other numbers. A tensor whose other numbers are all equal is a bound (of Clip) or a
-    mask (0 and -inf), and one with a tenth of infinities is a mask with a bias: they pass.
+    Not-a-numbers are refused everywhere: initializers, constants, attributes, also in subgraphs
+    and functions. Infinities are refused where they cannot be meant: in the parameters of layers,
+    and in tensors of other numbers. A tensor whose other numbers are all equal is a bound (of
+    Clip) or a mask (0 and -inf), and one with a tenth of infinities is a mask with a bias: they
+    pass.
 
     Args:
         file: the bundle's YAML file.
