@@ -112,7 +112,7 @@ class Around(Node):
         elif self.camera == "bgr8":
             image, encoding = image[..., ::-1], "bgr8"
         elif self.camera == "broken":
-            encoding = "yuv422"
+            encoding = "no_encoding"
         self._last_image = image
         message = Image(height=120, width=160, encoding=encoding, step=480)
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(
