@@ -302,6 +302,17 @@ def test_a_policy_whose_commands_are_all_refused_is_not_repeated_for_ever(graph,
     assert all(row["steps"] < node.steps for row in written["spoiled_attempts"])
 
 
+def test_a_camera_that_is_dead_ends_the_run_without_many_repetitions(graph, tmp_path):
+    node = graph(succeed_at_step=None)
+    node.faults = [starve] * 10
+    report = tmp_path / "report.json"
+    code, _, errors = finish(
+        start_runner(tasks="open_drawer", episodes=2, max_repeats=0, report=report)
+    )
+    assert code == 1 and "stale_camera" in errors and "1.2 s old" in errors
+    assert len(json.loads(report.read_text())["spoiled_attempts"]) == 3
+
+
 def test_an_interrupted_run_is_continued_by_the_same_command(graph, tmp_path):
     node = graph(succeed_at_step=3)
     report = tmp_path / "report.json"

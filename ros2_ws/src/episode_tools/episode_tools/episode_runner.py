@@ -344,7 +344,7 @@ class EpisodeRunner(Node):
             factor = (self._now_s() - start[0]) / (time.monotonic() - start[1])
             self._end_judgement()
             spoiled_by = self._spoiled_by(result)
-        if spoiled_by and self._load.busy:
+        if spoiled_by and self._load.busy and not self._lasting:
             spoiled_by.append(f"the computer is busy: {self._load.figures}")
         # Only now does anybody look at whether it succeeded.
         success = None if spoiled_by else self._verdict(result)
@@ -388,6 +388,8 @@ class EpisodeRunner(Node):
         ended = f"the policy node ended the episode ({name}): {result.message}"
         if result.termination_reason in _POLICY_STARVED:
             reasons.insert(0, ended)
+            # Not one image or state in all the time that the policy node waits: that is no load.
+            self._lasting = self._lasting or result.steps == 0
         elif result.termination_reason == RunEpisode.Result.REASON_BUSY:
             reasons.insert(0, ended)
             self._lasting = True

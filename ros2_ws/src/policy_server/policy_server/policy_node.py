@@ -623,7 +623,7 @@ class PolicyNode(LifecycleNode):
                 tick_clock.close()
         self._statistics.missed_ticks += outcome.missed_ticks
         if outcome.reason not in (Reason.HORIZON, Reason.CANCELLED, Reason.INACTIVE):
-            if outcome.reason in (Reason.STALE_CAMERA, Reason.STALE_STATE):
+            if outcome.reason in (Reason.STALE_CAMERA, Reason.STALE_STATE) and outcome.steps:
                 outcome = replace(outcome, message=outcome.message + self._cpu_load.note)
             self._fault = f"{outcome.reason.name}: {outcome.message}"
             self.get_logger().error(f"episode ended, {self._fault}")
