@@ -69,26 +69,29 @@ def as_module(weights, root_class):
     return root
 
 
-def save_with_foreign_classes(content_of, path, module_name):
+def save_with_foreign_classes(content_of, path, module_name, others=()):
     """Write with classes of a package that is gone when the file is read.
 
     Args:
         content_of: Called with the root class, returns what to save.
         path: File to write.
         module_name: Of the package that the classes seem to be of.
+        others: Further classes of that package.
     """
     package = types.ModuleType(module_name)
     root = type("Network", (nn.Module,), {"__module__": module_name})
     package.Network = root
-    layer_home = Layer.__module__
-    package.Layer = Layer
     parts = module_name.split(".")
     parents = {".".join(parts[:n]): types.ModuleType(parts[0]) for n in range(1, len(parts))}
     sys.modules.update(parents | {module_name: package})
-    Layer.__module__ = module_name
+    homes = {kind: kind.__module__ for kind in (Layer, *others)}
+    for kind in homes:
+        kind.__module__ = module_name
+        setattr(package, kind.__name__, kind)
     try:
         torch.save(content_of(root), path)
     finally:
-        Layer.__module__ = layer_home
+        for kind, home in homes.items():
+            kind.__module__ = home
         for name in (*parents, module_name):
             del sys.modules[name]

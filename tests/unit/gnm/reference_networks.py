@@ -260,3 +260,18 @@ def nomad_waypoints(w, context, start, noises):
         x = clean_factor * clean.clamp(-1, 1) + noisy_factor * x + spread * noise
     low, high = torch.tensor([-2.5, -4.0]), torch.tensor([5.0, 4.0])
     return ((x + 1) / 2 * (high - low) + low).cumsum(1)
+
+
+class AsModule(torch.nn.Module):
+    """A function of weights and inputs as a module that owns the weights."""
+
+    def __init__(self, function, weights):
+        super().__init__()
+        self.function = function
+        self.names = list(weights)
+        for index, tensor in enumerate(weights.values()):
+            self.register_buffer(f"weight_{index}", tensor)
+
+    def forward(self, *inputs):
+        weights = dict(zip(self.names, self.buffers(), strict=True))
+        return self.function(weights, *inputs)

@@ -5,12 +5,12 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from calibrated_networks import CONFIGS, calibrated_network, smooth_images
 from policy_server.engine import InferenceError
 from policy_server.navigation_model import (
     NavigationModel,
@@ -20,61 +20,16 @@ from policy_server.navigation_model import (
 )
 from policy_server.strict_yaml import BundleError
 from policy_training.gnm.export import export_gnm
-from policy_training.gnm.networks import Gnm, GnmConfig, normalise, stack_frames
-from policy_training.gnm.stages import MatchStage, ObserveStage, fold_batch_norm
+from policy_training.gnm.networks import Gnm, normalise
+from policy_training.gnm.stages import EmbedStage, MatchStage, ObserveStage, fold_batch_norm
+from policy_training.rounding import Expected, check_outputs, expected_outputs
 
 LAYOUT = Path(__file__).parent / "published_layouts" / "gnm.tsv"
-SMALL: dict[str, Any] = {
-    "observation_encoding": 24,
-    "goal_encoding": 16,
-    "goal_hidden": 20,
-    "trunk": (32, 16),
-    "last_channels": 48,
-}
-CONFIGS = {
-    "mobilenet": GnmConfig(width=0.25, expansion=2.0, **SMALL),
-    "residual": GnmConfig(residual_channels=(8, 12, 16), place_embedding=12, **SMALL),
-}
-
-
-def _images(count, seed):
-    """Smooth images that differ: of white noise only the mean would reach the heads."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(count, 3, 6, 8, generator=generator)
-    fine = torch.nn.functional.interpolate(coarse, (64, 85), mode="bicubic").clamp(0, 1)
-    return (fine * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-def _network(config, seed=0):
-    """Random weights whose outputs depend on every input, with uneven batch statistics."""
-    torch.manual_seed(seed)
-    network = Gnm(config)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.7, 1.5)
-            torch.nn.init.uniform_(module.bias, -0.3, 0.3)
-            module.momentum = 0.5
-        elif isinstance(module, torch.nn.Linear):
-            torch.nn.init.kaiming_normal_(module.weight)
-    network.train()
-    with torch.no_grad():
-        for step in range(4):
-            frames = normalise(_images(16 * config.frames, 50 + step))
-            frames = stack_frames(frames.unflatten(0, (16, config.frames)))
-            goals = normalise(_images(16, 90 + step))
-            network(frames, goals)
-            network.embed(goals)
-        network.eval()
-        # The same context, other goals.
-        distance, waypoints = network(frames[:1].expand(16, -1, -1, -1), goals)
-        network.dist_predictor[0].weight.mul_(0.5 / distance.std())
-        network.action_predictor[0].weight.mul_(0.5 / waypoints[..., :2].std(0).mean())
-    return network
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def exported(request, tmp_path_factory):
-    network = _network(CONFIGS[request.param])
+    network = calibrated_network(CONFIGS[request.param])
     out = tmp_path_factory.mktemp("bundles") / f"tiny_{request.param}"
     export_gnm(network, str(out))
     return network, out
@@ -94,8 +49,8 @@ def test_names_and_shapes_are_those_of_the_published_weights():
 def test_split_network_equals_the_stacked_one(name):
     config = CONFIGS[name]
     # In double precision the algebra is exact; in single, a random network amplifies rounding.
-    network = _network(config).double()
-    frames, pictures = _images(config.frames, 1), _images(4, 2)
+    network = calibrated_network(config).double()
+    frames, pictures = smooth_images(config.frames, 1), smooth_images(4, 2)
     context = normalise(frames).flatten(0, 1)[None].double()
     goals = normalise(pictures).double()
     stacked = torch.cat([context.expand(4, -1, -1, -1), goals], dim=1)
@@ -140,23 +95,39 @@ def test_bundle_equals_torch_on_inputs_that_matter(exported):
     model = load_navigation_model(out)
     assert isinstance(model, NavigationModel)
     config = network.config
-    context, goals = _images(config.frames, 7), _images(9, 8)
-    observation = normalise(context).flatten(0, 1)[None]
-    with torch.no_grad():
-        distance, waypoints = network(observation.expand(9, -1, -1, -1), normalise(goals))
-        embedding = network.embed(normalise(goals))
-        reversed_context = normalise(context.flip(0)).flatten(0, 1)[None]
-        other, _ = network(reversed_context.expand(9, -1, -1, -1), normalise(goals))
+    context, goals = smooth_images(config.frames, 7), smooth_images(9, 8)
+    frames = normalise(context)
+
+    def distance_of(frames):
+        observation = frames.flatten(0, 1).expand(9, -1, -1, -1)
+        with torch.no_grad():
+            return network(observation, normalise(goals))[0]
+
     # Otherwise equality would say nothing about the order of frames and goals.
-    assert distance.std() > 0.05
-    assert (distance - other).abs().max() > 0.05
+    assert distance_of(frames).std() > 0.05
+    assert (distance_of(frames) - distance_of(frames.flip(0))).abs().max() > 0.05
     match = model.match(model.observe(list(context.numpy())), goals.numpy())
-    np.testing.assert_allclose(match.distances, distance[:, 0], atol=1e-3)
-    found = np.concatenate([model.waypoints(match, index) for index in range(9)])
-    np.testing.assert_allclose(found, waypoints, atol=2e-3)
-    np.testing.assert_allclose(model.embed(goals.numpy()), embedding, atol=1e-4)
+    waypoints = np.concatenate([model.waypoints(match, index) for index in range(9)])
+    whole = expected_outputs(Whole(network), [context, goals])
+    found = {"distance": match.distances[:, None], "waypoints": waypoints}
+    check_outputs("bundle", found, whole)
+    embedded = {"embedding": model.embed(goals.numpy())}
+    check_outputs("bundle", embedded, expected_outputs(EmbedStage(network), [goals]))
     single = model.match(model.observe(list(context.numpy())), goals.numpy()[4:5])
-    np.testing.assert_allclose(single.distances, match.distances[4:5], atol=1e-4)
+    one = Expected(whole[0].value[4:5], whole[0].spread[4:5])
+    check_outputs("one goal", {"distance": single.distances[:, None]}, [one])
+
+
+class Whole(torch.nn.Module):
+    """The network on the images that a bundle takes."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, context, goals):
+        observation = normalise(context).flatten(0, 1).expand(len(goals), -1, -1, -1)
+        return self.network(observation, normalise(goals))
 
 
 def test_specification_of_the_bundle(exported):
@@ -167,7 +138,7 @@ def test_specification_of_the_bundle(exported):
     assert (spec.context_size, spec.horizon, spec.rate_hz) == (5, 5, 4.0)
     assert (spec.max_distance_steps, spec.embedding_size) == (20.0, network.embedding_size)
     with pytest.raises(NotSupportedError):
-        model.explore(model.observe(list(_images(6, 0).numpy())), seed=0, num_samples=1)
+        model.explore(model.observe(list(smooth_images(6, 0).numpy())), seed=0, num_samples=1)
 
 
 def test_fingerprint_follows_the_weights(exported, tmp_path):
@@ -188,7 +159,7 @@ def test_fingerprint_follows_the_weights(exported, tmp_path):
 def test_wrong_inputs_are_refused_with_what_was_expected(exported):
     _, out = exported
     model = load_navigation_model(out)
-    frames = list(_images(6, 0).numpy())
+    frames = list(smooth_images(6, 0).numpy())
     with pytest.raises(ValueError, match="found 5 images, expected 6"):
         model.observe(frames[1:])
     code = model.observe(frames)
@@ -251,9 +222,9 @@ def test_threads_sleep_between_ticks(exported):
     """Spinning threads would take a core each from the robot's other nodes."""
     _, out = exported
     model = load_navigation_model(out, threads=2)
-    frames = list(_images(6, 0).numpy())
+    frames = list(smooth_images(6, 0).numpy())
     for _ in range(3):
-        model.match(model.observe(frames), _images(8, 1).numpy())
+        model.match(model.observe(frames), smooth_images(8, 1).numpy())
     before_s = time.process_time()
     time.sleep(0.6)
     assert time.process_time() - before_s < 0.3

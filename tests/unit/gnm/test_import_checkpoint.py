@@ -4,22 +4,24 @@ import numpy as np
 import pytest
 import reference_networks as reference
 import torch
+from policy_server.bundle import load_bundle
 from policy_server.navigation_model import NotSupportedError, load_navigation_model
 from policy_training.gnm.checkpoint import CheckpointError
 from policy_training.gnm.import_checkpoint import import_checkpoint, main
+from policy_training.rounding import check_outputs, expected_outputs
 from published_weights import as_module, random_weights, save_with_foreign_classes
-
-TOLERANCE = 1e-4
-HEADING_TOLERANCE = 1e-3
 
 
 @pytest.fixture(scope="module", params=["gnm", "vint", "nomad"])
-def imported(request, tmp_path_factory):
-    """Kind, weights, and the loaded bundle."""
+def written(request, tmp_path_factory):
+    """Kind, weights, and the bundle's directory."""
     kind = request.param
     folder = tmp_path_factory.mktemp(kind)
     weights = random_weights(kind, seed=3)
-    path = folder / "published.pth"
+    path = folder / ("ema_29.pth" if kind == "nomad" else "latest.pth")
+    config = folder / f"{kind}.yaml"
+    waypoints = 8 if kind == "nomad" else 5
+    config.write_text(f"model_type: {kind}\nlen_traj_pred: {waypoints}\nlr: 1e-4\n")
     if kind == "nomad":
         torch.save(weights, path)
     else:
@@ -27,7 +29,15 @@ def imported(request, tmp_path_factory):
             lambda root: {"epoch": 29, "model": as_module(weights, root)}, path, "vint_train.models"
         )
     bundle = folder / f"published_{kind}"
-    assert main(["--kind", kind, "--checkpoint", str(path), "--out", str(bundle)]) == 0
+    arguments = ["--config", str(config), "--checkpoint", str(path), "--out", str(bundle)]
+    assert main(arguments) == 0
+    return kind, weights, bundle
+
+
+@pytest.fixture(scope="module")
+def imported(written):
+    """Kind, weights, and the loaded bundle."""
+    kind, weights, bundle = written
     return kind, weights, load_navigation_model(bundle)
 
 
@@ -40,55 +50,96 @@ def smooth(generator, count, size):
 def normalised(images):
     mean = torch.tensor([0.485, 0.456, 0.406])
     std = torch.tensor([0.229, 0.224, 0.225])
-    return ((torch.from_numpy(images) / 255.0 - mean) / std).permute(0, 3, 1, 2)
+    return ((images / 255.0 - mean) / std).permute(0, 3, 1, 2)
 
 
-def equal(found, expected):
-    """Equal to 1e-4, of the value where it is above 1: random weights give waypoints beyond 6."""
-    np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+def gnm_or_vint(kind):
+    def network(weights, frames, goals):
+        batch = normalised(frames)[None].expand(len(goals), -1, -1, -1, -1)
+        distance, waypoints = getattr(reference, kind)(weights, batch, normalised(goals))
+        return distance[:, 0], waypoints
+
+    return network
 
 
-@pytest.mark.parametrize("seed", range(3))
-@torch.inference_mode()
+def nomad(weights, frames, goals, start, noise):
+    """Distances, three waypoint samples to each goal, and three without a goal."""
+    batch = normalised(frames)[None].expand(len(goals), -1, -1, -1, -1)
+    steps = [*noise.unbind(1), torch.zeros_like(start)]
+
+    def waypoints(context):
+        return reference.nomad_waypoints(weights, context.expand(3, -1), start, steps)
+
+    contexts = reference.nomad_context(weights, batch, normalised(goals), mask_goal=False)
+    masked = reference.nomad_context(weights, batch, normalised(goals), mask_goal=True)
+    return (
+        reference.nomad_distance(weights, contexts)[:, 0],
+        torch.stack([waypoints(context) for context in contexts]),
+        waypoints(masked[0]),
+    )
+
+
+@pytest.mark.parametrize("seed", range(2))
 def test_distances_and_waypoints_equal_the_independent_network(imported, seed):
     kind, weights, model = imported
     generator = torch.Generator().manual_seed(seed)
     size = model.spec.image_size
     frames = smooth(generator, model.spec.context_size + 1, size)
     goals = smooth(generator, 1 + seed, size)
-    match = model.match(model.observe(list(frames)), goals)
-    batch = normalised(frames)[None].expand(len(goals), -1, -1, -1, -1)
+    observation = model.observe(list(frames))
+    match = model.match(observation, goals)
+    images = [torch.from_numpy(frames), torch.from_numpy(goals)]
     if kind == "nomad":
-        context = reference.nomad_context(weights, batch, normalised(goals), mask_goal=False)
-        expected = reference.nomad_distance(weights, context)
-        equal(match.distances, expected[:, 0])
-        masked = reference.nomad_context(weights, batch, normalised(goals), mask_goal=True)
-        for index in range(len(goals)):
-            found = model.waypoints(match, index, seed=seed, num_samples=3)
-            equal(found[..., :2], diffused(weights, context[index], seed))
-        explored = model.explore(model.observe(list(frames)), seed=seed, num_samples=3)
-        equal(explored[..., :2], diffused(weights, masked[0], seed))
-        return
-    expected_distance, expected_waypoints = getattr(reference, kind)(
-        weights, batch, normalised(goals)
-    )
-    equal(match.distances, expected_distance[:, 0])
-    for index in range(len(goals)):
-        waypoints = torch.from_numpy(model.waypoints(match, index)[0])
-        equal(waypoints[:, :2], expected_waypoints[index, :, :2])
-        # Directions of vectors that are short with random weights: float32 knows no more of them.
-        np.testing.assert_allclose(
-            waypoints[:, 2:], expected_waypoints[index, :, 2:], atol=HEADING_TOLERANCE
-        )
+        # The noise that the seed stands for.
+        random = np.random.default_rng(seed)
+        start = random.standard_normal((3, 8, 2), dtype=np.float32)
+        noise = random.standard_normal((3, 9, 8, 2), dtype=np.float32)
+        inputs = [*images, torch.from_numpy(start), torch.from_numpy(noise)]
+        expected = expected_outputs(reference.AsModule(nomad, weights), inputs)
+        samples = [
+            model.waypoints(match, index, seed=seed, num_samples=3)[..., :2]
+            for index in range(len(goals))
+        ]
+        explored = model.explore(observation, seed=seed, num_samples=3)[..., :2]
+        found = {"distance": match.distances, "waypoints": np.stack(samples), "explored": explored}
+    else:
+        expected = expected_outputs(reference.AsModule(gnm_or_vint(kind), weights), images)
+        waypoints = [model.waypoints(match, index)[0] for index in range(len(goals))]
+        found = {"distance": match.distances, "waypoints": np.stack(waypoints)}
+    check_outputs("bundle", found, expected)
 
 
-def diffused(weights, context, seed):
-    """Waypoints of three samples with the noise that the seed stands for."""
-    generator = np.random.default_rng(seed)
-    start = torch.from_numpy(generator.standard_normal((3, 8, 2), dtype=np.float32))
-    noise = torch.from_numpy(generator.standard_normal((3, 9, 8, 2), dtype=np.float32))
-    steps = [*noise.unbind(1), torch.zeros(3, 8, 2)]
-    return reference.nomad_waypoints(weights, context.expand(3, -1), start, steps)
+def test_what_was_told_and_what_was_assumed_is_in_the_bundle(written):
+    kind, _, bundle = written
+    deployment = load_bundle(bundle).deployment
+    settings = deployment.policy.settings
+    assert settings["len_traj_pred"] == deployment.horizon
+    assert "len_traj_pred" not in settings["assumed"]
+    assert {"image_size", "context_size", "distance.max_dist_cat"} <= set(settings["assumed"])
+    if kind != "gnm":
+        assert settings["mha_num_attention_heads"] == 4
+        assert "mha_num_attention_heads" in settings["assumed"]
+    told = {"nomad": "moving average (ema)"}
+    assert settings["weights"] == told.get(kind, "of the last step")
+
+
+@pytest.mark.parametrize(("name", "averaged"), [("latest.pth", True), ("ema_7.pth", False)])
+def test_a_name_that_says_otherwise_than_the_option_is_refused(name, averaged, tmp_path):
+    torch.save({"a.weight": torch.ones(2)}, tmp_path / name)
+    with pytest.raises(CheckpointError, match="by its name holds"):
+        import_checkpoint("nomad", tmp_path / name, tmp_path / "out", averaged=averaged)
+
+
+def test_progress_and_assumptions_are_told(tmp_path, capsys):
+    torch.save({"a.weight": torch.ones(2)}, tmp_path / "1.pth")
+    arguments = ["--kind", "nomad", "--checkpoint", str(tmp_path / "1.pth"), "--out", "x"]
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert "reading" in told
+    assert "assumed, as published: mha_num_attention_heads 4" in told
+    assert "weights: of the last step (raw)" in told
+    assert "error: " in told
+    assert "not the weights of a Nomad" in told
 
 
 @torch.inference_mode()
@@ -150,11 +201,9 @@ def test_late_fusion_keeps_goal_tokens(tmp_path):
         frame = smooth(generator, 1, model.spec.image_size)
         chosen = goals[round_ : round_ + 3]
         match = model.match(model.observe(list(frame)), chosen)
-        with torch.inference_mode():
-            distance, _ = network(
-                normalised(frame)[None].expand(3, -1, -1, -1, -1), normalised(chosen)
-            )
-        equal(match.distances, distance[:, 0])
+        context = normalised(torch.from_numpy(frame))[None].expand(3, -1, -1, -1, -1)
+        (expected, _) = expected_outputs(network, [context, normalised(torch.from_numpy(chosen))])
+        check_outputs("bundle", {"distance": match.distances[:, None]}, [expected])
 
 
 def test_a_refused_file_leaves_the_bundle_as_it_was(tmp_path):

@@ -41,7 +41,7 @@ MAX_HORIZON = 100_000
 class PolicyRecord:
     """What the policy is and how it came about.
 
-    `results` and `trained_on` are for people; nothing is decided on them.
+    `results`, `settings` and `trained_on` are for people; nothing is decided on them.
     """
 
     kind: str
@@ -51,6 +51,7 @@ class PolicyRecord:
     trained_on: str
     command: str
     results: Mapping[str, Any]
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,7 @@ def _parse_policy(section: Section) -> PolicyRecord:
         trained_on=section.text("trained_on"),
         command=section.text("command"),
         results=section.mapping("results") if "results" in section else {},
+        settings=section.mapping("settings") if "settings" in section else {},
     )
     section.finish()
     return record

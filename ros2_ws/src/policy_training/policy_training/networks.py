@@ -219,7 +219,7 @@ class Encoder(nn.Module):
         Returns:
             float (B, embedding), in (-1, 1).
         """
-        x = image.permute(0, 3, 1, 2).to(torch.float32)
+        x = image.permute(0, 3, 1, 2).to(self.stem.weight.dtype)
         if self.config.average_pool > 1 and x.shape[-1] == self.config.image_size:
             x = functional.avg_pool2d(x, self.config.average_pool)
         x = x * (1.0 / 255.0)

@@ -42,6 +42,11 @@ def group_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(channels // 16, channels)
 
 
+def compression(size: int) -> nn.Module:
+    """From an encoding to a token of `size`; nothing where the two are as long."""
+    return nn.Linear(FEATURES, size) if size != FEATURES else nn.Identity()
+
+
 class EfficientNetB0(nn.Module):
     """Images (B, in_channels, H, W) to encodings (B, 1280)."""
 

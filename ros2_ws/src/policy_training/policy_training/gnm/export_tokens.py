@@ -7,7 +7,7 @@ image unless the network fuses late; `match` judges them against the observation
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,6 @@ from policy_training.gnm.bundle_writer import StageExport, write_bundle
 from policy_training.gnm.export import (
     MAX_DISTANCE_STEPS,
     RATE_HZ,
-    TOLERANCES,
     VALIDATION_PASSES,
     camera_observation,
     smooth_images,
@@ -88,14 +87,20 @@ class _Explore(nn.Module):
 
 
 def export_token_network(
-    network: Vint | Nomad, out: str, policy: Mapping[str, Any] | None = None
+    network: Vint | Nomad,
+    out: str,
+    policy: Mapping[str, Any] | None = None,
+    max_distance_steps: float = MAX_DISTANCE_STEPS,
+    report: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Write the bundle; see `write_bundle` for what is raised.
 
     Args:
         network: In evaluation mode or not; it is exported in evaluation mode.
         out: Directory, whose name becomes the bundle's.
-        policy: Entries for `deployment.policy`: algorithm, trained_on, command, results.
+        policy: Entries for `deployment.policy`: algorithm, trained_on, command, results, settings.
+        max_distance_steps: Largest distance of the training, the label of unrelated goals.
+        report: See `write_bundle`.
 
     Returns:
         The deployment section.
@@ -105,12 +110,18 @@ def export_token_network(
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        return _export(network, out, policy or {})
+        return _export(network, out, policy or {}, max_distance_steps, report)
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
 
 
-def _export(network: Vint | Nomad, out: str, policy: Mapping[str, Any]) -> dict[str, Any]:
+def _export(
+    network: Vint | Nomad,
+    out: str,
+    policy: Mapping[str, Any],
+    max_distance_steps: float,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
     config = network.config
     late_fusion = isinstance(network, Vint) and network.config.late_fusion
     modules: dict[str, nn.Module] = {
@@ -144,9 +155,7 @@ def _export(network: Vint | Nomad, out: str, policy: Mapping[str, Any]) -> dict[
         ),
     }
     stages = [
-        StageExport(
-            name, module, examples[name][0], *layouts[name][:2], TOLERANCES, layouts[name][2]
-        )
+        StageExport(name, module, examples[name][0], *layouts[name])
         for name, module in modules.items()
     ]
     data_flow = {
@@ -156,9 +165,9 @@ def _export(network: Vint | Nomad, out: str, policy: Mapping[str, Any]) -> dict[
     if isinstance(network, Nomad):
         data_flow["observe/tokens"].append("explore/frame_tokens")
         data_flow["match/contexts"] = ["denoise/contexts"]
-    return write_bundle(
-        out, stages, data_flow, _deployment(network, late_fusion, policy), examples, RATE_HZ
-    )
+    deployment = _deployment(network, late_fusion, policy)
+    deployment["navigation"]["max_distance_steps"] = max_distance_steps
+    return write_bundle(out, stages, data_flow, deployment, examples, RATE_HZ, report)
 
 
 def _examples(
@@ -219,12 +228,11 @@ def _deployment(
         "action": (
             waypoint_action("denoise/waypoints", 2)
             if nomad
-            else waypoint_action("match/waypoints", 4)
+            else waypoint_action("match/waypoints", network.config.waypoint_size)
         ),
         "observations": observations,
         "navigation": {
             "distance": "match/distance",
-            "max_distance_steps": MAX_DISTANCE_STEPS,
             "embedding": "observe/embedding",
             "can_explore": nomad,
         },

@@ -180,7 +180,7 @@ class Gnm(nn.Module):
             vector = self.place_projection(self.place_encoder(image).mean((2, 3)))
         else:
             vector = self.encode_observation(image.repeat(1, self.config.frames, 1, 1))
-        return functional.normalize(vector.float(), dim=-1, eps=HEADING_EPS)
+        return functional.normalize(vector.to(torch.get_default_dtype()), dim=-1, eps=HEADING_EPS)
 
     @property
     def embedding_size(self) -> int:
@@ -210,11 +210,14 @@ def _image_encoder(config: GnmConfig, inputs: int) -> nn.Sequential:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 (..., H, W, 3) → float32 (..., 3, H, W), by mean and spread of each channel."""
+    """uint8 (..., H, W, 3) → (..., 3, H, W), by mean and spread of each channel.
+
+    Of torch's default floating dtype: float32, unless somebody computes a reference.
+    """
     mean = torch.tensor(IMAGE_MEAN, device=images.device)[:, None, None] * 255.0
     scale = 1.0 / (torch.tensor(IMAGE_STD, device=images.device)[:, None, None] * 255.0)
     # Channels first: a factor per image plane is fast, one per element of the last axis is not.
-    return (images.movedim(-1, -3).float() - mean) * scale
+    return (images.movedim(-1, -3).to(mean.dtype) - mean) * scale
 
 
 def stack_frames(frames: Tensor) -> Tensor:

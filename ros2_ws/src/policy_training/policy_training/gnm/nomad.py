@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from policy_training.gnm.efficientnet import FEATURES, EfficientNetB0, group_norm
+from policy_training.gnm.efficientnet import EfficientNetB0, compression, group_norm
 from policy_training.gnm.tokens import PositionalEncoding, attention
 
 
@@ -28,6 +28,8 @@ class NomadConfig:
         horizon: Waypoints, 1/4 s apart.
         token_size, heads, layers, feedforward_factor: Of the attention.
         image_size: (width, height) of the input in pixels.
+        noise_widths: Channels of the noise network's levels, multiples of 8; the horizon is a
+            multiple of 2 to the power of their number less one.
         denoising_steps: Of the DDPM sampler, in training and at run time.
         delta_low, delta_high: Range of a step (x, y), in units of the waypoint spacing, that the
             diffusion maps to -1..1.
@@ -40,6 +42,7 @@ class NomadConfig:
     layers: int = 4
     feedforward_factor: int = 4
     image_size: tuple[int, int] = (96, 96)
+    noise_widths: tuple[int, ...] = (64, 128, 256)
     denoising_steps: int = 10
     delta_low: tuple[float, float] = (-2.5, -4.0)
     delta_high: tuple[float, float] = (5.0, 4.0)
@@ -57,7 +60,7 @@ class Nomad(nn.Module):
         super().__init__()
         self.config = config = config or NomadConfig()
         self.vision_encoder = _VisionEncoder(config)
-        self.noise_pred_net = NoiseNetwork(config.token_size)
+        self.noise_pred_net = NoiseNetwork(config.token_size, widths=config.noise_widths)
         self.dist_pred_net = _DistanceNetwork(config.token_size)
 
     def encode_frames(self, images: Tensor) -> Tensor:
@@ -145,8 +148,8 @@ class _VisionEncoder(nn.Module):
         super().__init__()
         self.obs_encoder = EfficientNetB0(3, group_norm)
         self.goal_encoder = EfficientNetB0(6, group_norm)
-        self.compress_obs_enc = nn.Linear(FEATURES, config.token_size)
-        self.compress_goal_enc = nn.Linear(FEATURES, config.token_size)
+        self.compress_obs_enc = compression(config.token_size)
+        self.compress_goal_enc = compression(config.token_size)
         self.positional_encoding = PositionalEncoding(config.frames + 1, config.token_size)
         self.sa_encoder = attention(
             config.token_size, config.heads, config.layers, config.feedforward_factor

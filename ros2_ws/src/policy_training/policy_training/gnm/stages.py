@@ -77,7 +77,8 @@ class RawConvolution(nn.Module):
         width, height = image_size
         black = normalise(torch.zeros(pictures, height, width, 3, dtype=torch.uint8))
         black = black.flatten(0, 1)[None].to(weight.dtype)
-        self.shift = functional.conv2d(black, weight, None, self._stride, self._padding)
+        shift = functional.conv2d(black, weight, None, self._stride, self._padding)
+        self.shift = shift.detach()
         scale = torch.tensor(IMAGE_STD).reciprocal().repeat(pictures) / 255.0
         self.weight = nn.Parameter(weight * scale[:, None, None])
 

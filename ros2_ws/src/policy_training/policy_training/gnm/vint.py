@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from policy_training.gnm.efficientnet import FEATURES, EfficientNetB0
+from policy_training.gnm.efficientnet import EfficientNetB0, compression
 from policy_training.gnm.networks import waypoints_from_output
 from policy_training.gnm.tokens import PositionalEncoding, attention
 
@@ -27,6 +27,7 @@ class VintConfig:
         context_size: Past images beside the current one.
         horizon: Waypoints, 1/4 s apart.
         token_size, heads, layers, feedforward_factor: Of the attention.
+        learn_angle: Whether waypoints have a heading.
         late_fusion: The goal is encoded alone, so that its token can be kept; otherwise together
             with the current image.
         image_size: (width, height) of the input in pixels.
@@ -38,6 +39,7 @@ class VintConfig:
     heads: int = 4
     layers: int = 4
     feedforward_factor: int = 4
+    learn_angle: bool = True
     late_fusion: bool = False
     image_size: tuple[int, int] = (85, 64)
 
@@ -45,6 +47,11 @@ class VintConfig:
     def frames(self) -> int:
         """Images in an observation."""
         return self.context_size + 1
+
+    @property
+    def waypoint_size(self) -> int:
+        """Numbers per waypoint: x, y and, with heading, cos and sin of the yaw."""
+        return 4 if self.learn_angle else 2
 
 
 class Vint(nn.Module):
@@ -55,11 +62,12 @@ class Vint(nn.Module):
         self.config = config = config or VintConfig()
         self.obs_encoder = EfficientNetB0(3)
         self.goal_encoder = EfficientNetB0(3 if config.late_fusion else 6)
-        self.compress_obs_enc = nn.Linear(FEATURES, config.token_size)
-        self.compress_goal_enc = nn.Linear(FEATURES, config.token_size)
+        self.compress_obs_enc = compression(config.token_size)
+        self.compress_goal_enc = compression(config.token_size)
         self.decoder = _Decoder(config)
         self.dist_predictor = nn.Sequential(nn.Linear(_HEAD_WIDTHS[-1], 1))
-        self.action_predictor = nn.Sequential(nn.Linear(_HEAD_WIDTHS[-1], config.horizon * 4))
+        outputs = config.horizon * config.waypoint_size
+        self.action_predictor = nn.Sequential(nn.Linear(_HEAD_WIDTHS[-1], outputs))
 
     def forward(self, observation: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
         """Distance and waypoints, for one goal per observation.
@@ -87,11 +95,13 @@ class Vint(nn.Module):
         return self.compress_goal_enc(self.goal_encoder(goals))
 
     def match(self, frame_tokens: Tensor, goal_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(1 or K, frames, D) and (K, D) → distances (K, 1), waypoints (K, T, 4)."""
+        """(1 or K, frames, D) and (K, D) → distances (K, 1), waypoints (K, T, 4 or 2)."""
         frame_tokens = frame_tokens.expand(goal_tokens.shape[0], -1, -1)
         decoded = self.decoder(torch.cat([frame_tokens, goal_tokens[:, None]], dim=1))
         output = self.action_predictor(decoded)
-        return self.dist_predictor(decoded), waypoints_from_output(output, self.config.horizon)
+        config = self.config
+        waypoints = waypoints_from_output(output, config.horizon, config.learn_angle)
+        return self.dist_predictor(decoded), waypoints
 
 
 class _Decoder(nn.Module):
