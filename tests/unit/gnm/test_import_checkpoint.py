@@ -111,7 +111,7 @@ def test_distances_and_waypoints_equal_the_independent_network(imported, seed):
 
 def test_what_was_told_and_what_was_assumed_is_in_the_bundle(written):
     kind, _, bundle = written
-    deployment = load_bundle(bundle).deployment
+    deployment = load_bundle(bundle / f"{bundle.name}.yaml").deployment
     settings = deployment.policy.settings
     assert settings["len_traj_pred"] == deployment.horizon
     assert "len_traj_pred" not in settings["assumed"]

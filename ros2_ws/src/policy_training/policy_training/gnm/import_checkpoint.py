@@ -85,8 +85,9 @@ def import_checkpoint(
             "assumed": list(settings.assumed),
         },
     }
-    export = export_gnm if isinstance(network, Gnm) else export_token_network
-    return export(network, str(out), policy, settings.max_distance_steps, report)  # type: ignore[operator]
+    if isinstance(network, Gnm):
+        return export_gnm(network, str(out), policy, settings.max_distance_steps, report)
+    return export_token_network(network, str(out), policy, settings.max_distance_steps, report)
 
 
 def _which_weights(kind: str, path: Path, content: Checkpoint, averaged: bool | None) -> str:

@@ -142,7 +142,7 @@ class TrainingSettings:
     def network(self) -> Gnm | Vint | Nomad:
         """The network, with random weights."""
         v = self.values
-        shared = {
+        shared: dict[str, Any] = {
             "context_size": v["context_size"],
             "horizon": v["len_traj_pred"],
             "image_size": tuple(v["image_size"]),
