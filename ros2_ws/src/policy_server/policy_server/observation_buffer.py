@@ -77,7 +77,7 @@ class ObservationBuffer:
         self,
         sources: tuple[Source, ...],
         limits: FreshnessLimits,
-        on_restart: Callable[[str], None] = lambda _: None,
+        on_restart: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.limits = limits
         self._on_restart = on_restart

@@ -409,9 +409,10 @@ class PolicyNode(LifecycleNode):
 
     def _on_set_parameters(self, changes: list[Parameter[Any]]) -> Any:
         loaded = self._loaded
-        for change in changes if loaded is not None and loaded.sampling_problem else ():
-            if change.name == "num_samples" and change.value != 1:
-                reason = f"found num_samples {change.value}, expected 1: {loaded.sampling_problem}"
+        problem = loaded.sampling_problem if loaded is not None else ""
+        for change in changes:
+            if problem and change.name == "num_samples" and change.value != 1:
+                reason = f"found num_samples {change.value}, expected 1: {problem}"
                 return SetParametersResult(successful=False, reason=reason)
         return check_change(PARAMETERS, changes, configured=loaded is not None)
 
