@@ -226,9 +226,9 @@ def _deployment(
         "control": {"rate_hz": RATE_HZ, "horizon": config.horizon},
         "robot": "any",
         "action": (
-            waypoint_action("denoise/waypoints", 2)
-            if nomad
-            else waypoint_action("match/waypoints", network.config.waypoint_size)
+            waypoint_action("match/waypoints", network.config.waypoint_size)
+            if isinstance(network, Vint)
+            else waypoint_action("denoise/waypoints", 2)
         ),
         "observations": observations,
         "navigation": {

@@ -319,6 +319,7 @@ def _check_datasets(datasets: Any, where: str) -> None:
 
 
 def _take_action_stats(file: str | Path | None, values: dict[str, Any], assumed: list[str]) -> None:
+    stats: Any
     if file is None:
         assumed.append(_ACTION_STATS)
         default = NomadConfig()
