@@ -7,6 +7,7 @@ import weakref
 import rclpy
 from rclpy.client import Client
 from rclpy.context import Context
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -62,8 +63,13 @@ class SpunNodes:
 
 
 def _spin(executor):
-    # A test may end the context before the executor.
-    try:
-        executor.spin()
-    except ExternalShutdownException:
+    while True:
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            # A test may end the context before the executor.
+            return
+        except InvalidHandle:
+            # A test destroyed a publisher while its events were waited for here.
+            continue
         return

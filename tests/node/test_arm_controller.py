@@ -588,7 +588,7 @@ def test_no_driver(graph):
         ({"named_poses.up": [0.0, 0.0]}, "named_poses.up"),
         ({"named_poses.up": [0.0, 9.0, 0.0, 0.0, 0.0, 0.0]}, "shoulder"),
         ({"max_joint_sped_rad_s": 1.0}, "unknown parameter max_joint_sped_rad_s"),
-        ({"rate_hz": 50}, "rate_hz"),
+        ({"rate_hz": "fast"}, "rate_hz"),
         ({"base_frame": 3}, "base_frame"),
     ],
 )

@@ -322,7 +322,7 @@ def test_a_corrupt_bundle_is_refused_and_a_repaired_one_accepted(make_rig, bundl
     assert wait_until(lambda: "policy.onnx: SHA-256" in rig.robot.statuses[-1].reason)
     model.write_bytes(content)
     rig.activate()
-    assert rig.robot.statuses[-1].reason == ""
+    assert wait_until(lambda: rig.robot.statuses[-1].reason == "")
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,8 @@ def test_a_second_source_of_commands_is_refused(make_rig):
     publisher = rig.robot.create_publisher(EndEffectorDelta, "end_effector_delta", 1)
     assert wait_until(lambda: rig.robot.count_publishers("end_effector_delta") == 2)
     assert not rig.transition(ACTIVATE)
-    assert "/robot publishing /end_effector_delta too" in rig.robot.statuses[-1].reason
+    told = "/robot publishing /end_effector_delta too"
+    assert wait_until(lambda: told in rig.robot.statuses[-1].reason)
     rig.robot.destroy_publisher(publisher)
     assert wait_until(lambda: rig.transition(ACTIVATE))
     publisher = rig.robot.create_publisher(EndEffectorDelta, "end_effector_delta", 1)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+from policy_server.node_parameters import accept_whole_numbers
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
@@ -106,6 +107,7 @@ def declare_parameters(node: Node) -> None:
         )
     for name in given & names:
         node.undeclare_parameter(name)
+    accept_whole_numbers(node, {parameter.name: parameter.default for parameter in PARAMETERS})
     for parameter in PARAMETERS:
         descriptor = ParameterDescriptor(description=parameter.description)
         if parameter.limits is not None:

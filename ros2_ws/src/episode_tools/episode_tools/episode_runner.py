@@ -28,6 +28,7 @@ from policy_interfaces.action import MoveToNamedPose, RunEpisode
 from policy_interfaces.msg import PolicyStatus, TaskStatus
 from policy_interfaces.srv import ResetScene, SetTask
 from policy_server.cpu_load import CpuLoad
+from policy_server.node_parameters import accept_whole_numbers
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
@@ -218,6 +219,7 @@ class EpisodeRunner(Node):
         for name in self._parameter_overrides:
             if name not in _PARAMETERS and name != "use_sim_time":
                 raise RunnerError(unknown_name_message("parameter", name, sorted(_PARAMETERS)))
+        accept_whole_numbers(self, {name: spec.default for name, spec in _PARAMETERS.items()})
         values = {}
         for name, spec in _PARAMETERS.items():
             descriptor = ParameterDescriptor(description=spec.description, read_only=True)

@@ -10,6 +10,7 @@ import rclpy
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState, PolicyStatus
+from policy_server.node_parameters import accept_whole_numbers
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
@@ -95,6 +96,7 @@ class PolicyMarkers(Node):
             floating_point_range=[FloatingPointRange(from_value=low, to_value=high)],
             read_only=True,
         )
+        accept_whole_numbers(self, {name: default})
         return float(self.declare_parameter(name, default, descriptor).value)
 
     def _on_state(self, message: EndEffectorState) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rcl_interfaces.msg import (
@@ -62,13 +62,7 @@ def declare_parameters(node: Node, table: Sequence[NodeParameter]) -> None:
     Raises:
         ValueError: an override is of the wrong type, out of range or not among the choices.
     """
-    real = {entry.name for entry in table if isinstance(entry.default, float)}
-    for name in real & set(node._parameter_overrides):
-        node._parameter_overrides[name] = _as_real(node._parameter_overrides[name])
-    # Before the type is checked.
-    node.add_pre_set_parameters_callback(
-        lambda changes: [_as_real(c) if c.name in real else c for c in changes]
-    )
+    accept_whole_numbers(node, {entry.name: entry.default for entry in table})
     for entry in table:
         try:
             node.declare_parameter(entry.name, entry.default, entry.descriptor())
@@ -77,6 +71,22 @@ def declare_parameters(node: Node, table: Sequence[NodeParameter]) -> None:
         problem = _choice_problem(entry, node.get_parameter(entry.name).value)
         if problem:
             raise ValueError(problem)
+
+
+def accept_whole_numbers(node: Node, defaults: Mapping[str, object]) -> None:
+    """Let `1` be written for `1.0`, at the start and at run time. Call it before the declaration.
+
+    Args:
+        node: whose parameters are about to be declared.
+        defaults: by name; only those that are floats matter.
+    """
+    real = {name for name, default in defaults.items() if isinstance(default, float)}
+    for name in real & set(node._parameter_overrides):
+        node._parameter_overrides[name] = _as_real(node._parameter_overrides[name])
+    # Before the type is checked.
+    node.add_pre_set_parameters_callback(
+        lambda changes: [_as_real(c) if c.name in real else c for c in changes]
+    )
 
 
 def _as_real(parameter: Parameter) -> Parameter:

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from policy_interfaces.msg import TaskStatus
 from policy_interfaces.srv import ResetScene
 from policy_server.cpu_load import CpuLoad
+from policy_server.node_parameters import accept_whole_numbers
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import SingleThreadedExecutor
@@ -192,6 +193,7 @@ class RobotSim(Node):
             )
         for name in given:
             self.undeclare_parameter(name)
+        accept_whole_numbers(self, {name: default for name, (default, _) in defaults.items()})
         values: dict[str, Any] = {}
         for name, (default, description) in defaults.items():
             descriptor = ParameterDescriptor(description=description, read_only=True)

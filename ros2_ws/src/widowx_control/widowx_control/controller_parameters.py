@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from policy_server.node_parameters import accept_whole_numbers
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import (
     InvalidParameterTypeException,
@@ -57,6 +58,7 @@ def declare(node: Node, specs: Mapping[str, ParameterSpec]) -> dict[str, Any]:
         )
     for name in given:
         node.undeclare_parameter(name)
+    accept_whole_numbers(node, {name: spec.default for name, spec in specs.items()})
     values: dict[str, Any] = {}
     for name, spec in specs.items():
         try:
@@ -104,6 +106,4 @@ def _descriptor(name: str, spec: ParameterSpec) -> ParameterDescriptor:
 def _type_name(value: Any) -> str:
     if isinstance(value, list):
         return "list of floating-point numbers"
-    return {int: "whole number", float: "floating-point number (write 1.0, not 1)"}.get(
-        type(value), type(value).__name__
-    )
+    return {int: "whole number", float: "number"}.get(type(value), type(value).__name__)

@@ -26,6 +26,7 @@ from interbotix_xs_msgs.srv import (
     RobotInfo,
     TorqueEnable,
 )
+from policy_server.node_parameters import accept_whole_numbers
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
@@ -158,6 +159,7 @@ class XsDriverNode(Node):
 
     def _declare(self) -> None:
         def add(name: str, default: Any, text: str, **limits: Any) -> None:
+            accept_whole_numbers(self, {name: default})
             self.declare_parameter(
                 name, default, ParameterDescriptor(description=text, read_only=True, **limits)
             )
