@@ -347,6 +347,43 @@ def test_a_recording_in_simulated_time_without_a_clock_says_so(cli, tmp_path):
     recording.communicate(timeout=20.0)
 
 
+def test_what_a_recording_lacks_is_named_and_later_publishers_are_heard(cli, tmp_path):
+    def publish(reliability, text):
+        return cli.start(
+            "topic", "pub", "--rate", "10", "--qos-reliability", reliability, "/late",
+            "std_msgs/msg/String", f"{{data: {text}}}",
+        )  # fmt: skip
+
+    reliable = publish("reliable", "first")
+    recording = start_recording(cli, tmp_path / "bag", "mcap", "/late", "/never")
+    lines: list[str] = []
+    try:
+        while not any("Subscribed to topic '/late'" in line for line in lines):
+            lines.append(recording.stderr.readline())
+        best_effort = publish("best_effort", "second")
+        try:
+            for text in ("another QoS: heard as well", "Nobody publishes '/never' so far"):
+                while not any(text in line for line in lines):
+                    lines.append(recording.stderr.readline())
+                    assert lines[-1], lines
+            assert not any("Nobody publishes '/late'" in line for line in lines)
+            time.sleep(1.0)
+        finally:
+            best_effort.kill()
+            best_effort.communicate()
+        recording.send_signal(signal.SIGINT)
+        _, errors = recording.communicate(timeout=20.0)
+    finally:
+        recording.kill()
+        reliable.kill()
+        reliable.communicate()
+    assert "Nothing is recorded of '/never': nobody published it" in errors
+    with AnyReader([tmp_path / "bag"]) as reader:
+        topics = [c for c in reader.connections if c.topic == "/late"]
+        found = {reader.deserialize(data, c.msgtype).data for c, _, data in reader.messages(topics)}
+    assert found == {"first", "second"}
+
+
 @pytest.mark.parametrize(
     ("storage", "stop"),
     [("mcap", signal.SIGINT), ("sqlite3", signal.SIGTERM), ("mcap", signal.SIGHUP)],

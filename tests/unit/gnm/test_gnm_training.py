@@ -1,11 +1,14 @@
 """Batches from drives, and a training that learns, resumes and exports."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from policy_training.algorithms import DivergenceError
+from policy_training.dataset import DatasetError
 from policy_training.gnm.drives import (
     NO_AUGMENTATION,
     Augmentation,
@@ -208,6 +211,42 @@ def test_training_learns(drives):
     source = BatchSource(drives, 6, SIZES, NO_AUGMENTATION, 0)
     losses = [trainer.update(source.batch(step))["loss"] for step in range(120)]
     assert np.mean(losses[-20:]) < 0.75 * np.mean(losses[:20])
+
+
+def _finite(network):
+    return all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
+
+
+@pytest.mark.parametrize("unknown", [("waypoints",), ("distance",), ("waypoints", "distance")])
+def test_a_batch_without_a_label_spoils_nothing(drives, unknown):
+    trainer = Trainer(CONFIG, _options(10), 0)
+    batch = BatchSource(drives, 6, SIZES, NO_AUGMENTATION, 0).batch(0)
+    nothing = {name: np.full_like(getattr(batch, name), np.nan) for name in unknown}
+    assert np.isfinite(trainer.update(replace(batch, **nothing))["loss"])
+    assert _finite(trainer.network) and _finite(trainer.average)
+
+
+def test_a_training_that_diverges_stops_and_keeps_its_last_checkpoint(dataset, tmp_path):
+    options = replace(_options(6), learning_rate=1e25)
+    run = RunOptions((dataset,), tmp_path / "run", save_every=1)
+    with pytest.raises(DivergenceError, match="expected finite ones"):
+        train(CONFIG, options, run)
+    saved = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
+    assert 0 < saved["step"] < 6
+    network, _ = load_network(tmp_path / "run/checkpoint.pt")
+    assert _finite(network)
+
+
+def test_a_damaged_shard_is_named(dataset, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    shard = sorted(copy.glob("*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(DatasetError, match=f"{shard.name}.*cut or damaged"):
+        load_drives([copy])
+    (copy / "dataset.json").write_text("{")
+    with pytest.raises(DatasetError, match=r"dataset\.json is damaged"):
+        load_drives([copy])
 
 
 def test_resumed_run_equals_an_unbroken_one(dataset, tmp_path):

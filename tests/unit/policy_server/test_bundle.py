@@ -129,7 +129,7 @@ REFUSALS = {
         "action.names",
         "found 6 names",
     ),
-    "bounds swapped": (set_at(D, "action", "low", 0, 0.06), "action.high", "above"),
+    "bounds swapped": (set_at(D, "action", "low", 0, 0.06), "action.high", "below"),
     "NaN bound": (set_at(D, "action", "high", 2, float("nan")), "action.high", "finite"),
     "too few bounds": (lambda d: d[D]["action"]["low"].pop(), "action.low", "7 numbers"),
     "unit": (set_at(D, "action", "units", 0, "mm"), "action.units", "out of"),

@@ -41,7 +41,11 @@ def make_dataset(tmp_path: Path, spec: DatasetSpec) -> Callable[..., Path]:
     """Write episodes whose first image pixel is (episode, step, task)."""
 
     def make(
-        name: str = "data", episodes: int = 12, seed: int = 0, tasks: tuple[str, ...] = TASKS
+        name: str = "data",
+        episodes: int = 12,
+        seed: int = 0,
+        tasks: tuple[str, ...] = TASKS,
+        spec: DatasetSpec = spec,
     ) -> Path:
         rng = np.random.default_rng(seed)
         low, high = np.array(spec.action_low), np.array(spec.action_high)

@@ -19,6 +19,7 @@ def test_both_kinds_of_report_are_read(tmp_path):
     runner = tmp_path / "b.json"
     report = {
         "complete": True,
+        "command": "ros2 launch",
         "error": "",
         "summary": {},
         "episodes": [

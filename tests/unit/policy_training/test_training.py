@@ -11,6 +11,7 @@ import yaml
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.training
 
+from policy_server.bundle import load_bundle  # noqa: E402
 from policy_training.algorithms import DivergenceError  # noqa: E402
 from policy_training.augmentation import augment, random_shift  # noqa: E402
 from policy_training.checkpoint import CheckpointError, load_policy  # noqa: E402
@@ -108,6 +109,33 @@ def test_divergence_stops_the_run_and_says_why(make_dataset, tmp_path):
     config = configuration("cql", cql={"reward_scale": 1.0, "divergence_margin": -20.0})
     with pytest.raises(DivergenceError, match="average Q"):
         train(config, RunOptions(tmp_path / "run", (make_dataset(),), seed=0))
+
+
+@pytest.mark.parametrize("algorithm", ["bc", "cql"])
+def test_an_action_that_never_changes_is_learnt_and_exported(
+    algorithm, make_dataset, spec, tmp_path
+):
+    low, high = list(spec.action_low), list(spec.action_high)
+    low[3:5] = high[3:5] = 0.0, 0.125  # a robot without these two joints
+    fixed = dataclasses.replace(spec, action_low=tuple(low), action_high=tuple(high))
+    data = make_dataset(spec=fixed)
+    checkpoint = train(configuration(algorithm), RunOptions(tmp_path / "run", (data,), seed=0))
+    policy = load_policy(checkpoint)
+    action = policy.act(np.zeros((32, 32, 3), np.uint8), np.zeros(7, np.float32), "open_drawer")
+    assert np.isfinite(action).all()
+    assert action[3:5].tolist() == [0.0, 0.125]
+    export_bundle(policy, tmp_path / "fixed")
+    assert load_bundle(tmp_path / "fixed/fixed.yaml").deployment.action.high[4] == 0.125
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight(make_dataset, tmp_path):
+    config = configuration("bc", optimisation={"steps": 6, "actor_learning_rate": 1e30})
+    config = dataclasses.replace(config, checkpoint_every=1)
+    with pytest.raises(DivergenceError, match="expected finite ones"):
+        train(config, RunOptions(tmp_path / "run", (make_dataset(),), seed=0))
+    for path in (tmp_path / "run").glob("checkpoint-*"):
+        weights = load_policy(path).actor.state_dict()
+        assert all(bool(torch.isfinite(value).all()) for value in weights.values()), path
 
 
 def test_batches_are_balanced_over_tasks_and_mix_prior_and_target_data(make_dataset):

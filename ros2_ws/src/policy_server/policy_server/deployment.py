@@ -237,8 +237,8 @@ def _parse_action(section: Section) -> ActionSpec:
         if len(bound) != len(names):
             raise section.error(key, f"{len(names)} numbers, one per name")
         bound.setflags(write=False)
-    if not np.all(low < high):
-        raise section.error("high", "every bound above the same entry of `low`")
+    if not np.all(low <= high):  # the same: a dimension that the policy does not move
+        raise section.error("high", "no bound below the same entry of `low`")
     closed = opened = None
     if ("gripper" in section) != ("gripper" in names):
         raise section.error("gripper", 'a mapping exactly when `names` contains "gripper"')

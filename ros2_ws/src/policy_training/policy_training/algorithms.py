@@ -300,12 +300,26 @@ def _adam(
 def _step(
     optimiser: torch.optim.Optimizer, loss: Tensor, options: OptimisationOptions, step: int
 ) -> None:
-    if not torch.isfinite(loss):
-        raise DivergenceError(f"step {step}: found a loss of {float(loss)}, expected a finite one")
     for group in optimiser.param_groups:
         group["lr"] = group["full_lr"] * learning_rate_share(options, step)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     for group in optimiser.param_groups:
-        nn.utils.clip_grad_norm_(group["params"], GRADIENT_NORM_LIMIT)
+        clip_gradients(group["params"], GRADIENT_NORM_LIMIT, loss, step)
     optimiser.step()
+
+
+def clip_gradients(
+    parameters: Iterable[nn.Parameter], limit: float, loss: Tensor, step: int
+) -> None:
+    """Scale the gradients so that their norm is `limit` at most.
+
+    Raises:
+        DivergenceError: The loss or a gradient is not finite: the step would spoil all weights.
+    """
+    norm = nn.utils.clip_grad_norm_(parameters, limit)
+    if not (torch.isfinite(norm) and torch.isfinite(loss)):
+        raise DivergenceError(
+            f"step {step}: found a loss of {float(loss.detach())} with a gradient of norm {float(norm)}, "
+            "expected finite ones; the checkpoints before remain"
+        )

@@ -3,7 +3,8 @@
     python -m policy_training.collect --out datasets/kitchen --episodes-per-task 250 --seed 0
 
 Episode i of a task uses seed `seed + i * tasks + task index`. The result does not depend on the
-number of workers. Failed demonstrations are kept and marked; training leaves them out.
+number of workers. Failed demonstrations are kept and marked; training leaves them out. One that
+ends with an error is left out and told. A collection that ends early keeps what it has.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import argparse
 import multiprocessing
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -28,6 +30,8 @@ ROBOT = "wx250s"
 EVALUATION_SEED = 1_000_000
 """Seeds from here on are kept for evaluation; no demonstration may use them."""
 _IN_FLIGHT_PER_WORKER = 4
+_FAILURES_IN_A_ROW = 3
+"""So many demonstrations in a row that end with an error end the collection."""
 
 _environment: WidowXKitchenEnv | None = None
 
@@ -56,7 +60,8 @@ def collect(
         Successful episodes by task.
 
     Raises:
-        DatasetError: The seeds would reach those kept for evaluation, or `out` is in use.
+        DatasetError: The seeds would reach those kept for evaluation, `out` is in use, or
+            demonstrations fail one after another; `out` then has those before.
         KeyError: Unknown task.
     """
     from robot_sim.environment import OBSERVATION_SIZE
@@ -93,10 +98,31 @@ def collect(
         for index in range(episodes_per_task)
         for position, name in enumerate(names)
     ]
-    successes = dict.fromkeys(names, 0)
     with DatasetWriter(out, spec) as writer:
         bar = tqdm(_demonstrations(jobs, workers), total=len(jobs), unit="episode", mininterval=2.0)
-        for (name, scene, _), result in bar:
+        return write_demonstrations(writer, names, bar)
+
+
+def write_demonstrations(
+    writer: DatasetWriter,
+    tasks: Sequence[str],
+    demonstrations: Iterable[tuple[tuple[str, int, int], Future[Demonstration]]],
+) -> dict[str, int]:
+    """Write what was demonstrated; successful episodes by task.
+
+    Args:
+        writer: Takes the episodes.
+        tasks: Task names.
+        demonstrations: (task, seed, longest episode) and what became of it.
+
+    Raises:
+        DatasetError: `_FAILURES_IN_A_ROW` demonstrations failed one after another.
+    """
+    successes = dict.fromkeys(tasks, 0)
+    failures = 0
+    for (name, scene, _), future in demonstrations:
+        try:
+            result = future.result()
             writer.add_episode(
                 result.images,
                 result.states,
@@ -106,23 +132,36 @@ def collect(
                 scene,
                 result.success,
             )
+        except OSError:
+            raise  # the disk: no later episode could be written either
+        except Exception as error:  # whatever a simulation that went wrong raises
+            failures += 1
+            message = f"{name} with seed {scene} failed: {type(error).__name__}: {error}"
+            if failures == _FAILURES_IN_A_ROW or isinstance(error, BrokenProcessPool):
+                raise DatasetError(
+                    f"{message}. It is one of {failures} in a row, so the collection ends; "
+                    f"{writer.episode_count} episodes before are kept"
+                ) from error
+            tqdm.write(f"policy_training.collect: {message}; it is left out", file=sys.stderr)
+        else:
+            failures = 0
             successes[name] += int(result.success)
     return successes
 
 
 def _demonstrations(
     jobs: Sequence[tuple[str, int, int]], workers: int
-) -> Iterator[tuple[tuple[str, int, int], Demonstration]]:
+) -> Iterator[tuple[tuple[str, int, int], Future[Demonstration]]]:
     """Results in the order of the jobs, with a bounded number in memory."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         ahead = workers * _IN_FLIGHT_PER_WORKER
         pending = [pool.submit(_demonstrate, *job) for job in jobs[:ahead]]
         for index, job in enumerate(jobs):
-            result = pending.pop(0).result()
+            future = pending.pop(0)
+            yield job, future
             if index + ahead < len(jobs):
                 pending.append(pool.submit(_demonstrate, *jobs[index + ahead]))
-            yield job, result
 
 
 def _demonstrate(task: str, seed: int, max_steps: int) -> Demonstration:
@@ -159,6 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DatasetError, KeyError) as error:
         print(f"policy_training.collect: {error.args[0]}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"policy_training.collect: stopped; {options.out} has the episodes before")
+        return 130
     for name, count in successes.items():
         print(f"{name:34s} {count}/{options.episodes_per_task}")
     return 0

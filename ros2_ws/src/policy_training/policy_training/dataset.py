@@ -21,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -29,9 +30,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from policy_server.safetensors_writer import write_safetensors
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 SCHEMA_VERSION = 1
+_LOGGER = logging.getLogger(__name__)
 SHARD_ROWS = 4096
 """Rows after which a shard is written; 200 MB of 128x128 images."""
 
@@ -55,6 +58,10 @@ class DatasetSpec:
         task_names: Task names; a task's id is its index.
         instructions: Task name → language instruction.
         command_line: The command that produced the dataset.
+
+    Raises:
+        DatasetError: The limits of the actions are not one range for each dimension. A range that
+            is a single value is taken: that dimension does not move.
     """
 
     robot: str
@@ -67,6 +74,21 @@ class DatasetSpec:
     task_names: tuple[str, ...]
     instructions: dict[str, str] = field(default_factory=dict)
     command_line: str = ""
+
+    def __post_init__(self) -> None:
+        low, high = np.array(self.action_low, float), np.array(self.action_high, float)
+        expected = (len(self.action_names),)
+        if low.shape != expected or high.shape != expected:
+            raise DatasetError(
+                f"found {low.size} action_low and {high.size} action_high, "
+                f"expected one for each of {', '.join(self.action_names)}"
+            )
+        for name, smallest, largest in zip(self.action_names, low, high, strict=True):
+            if not (np.isfinite([smallest, largest]).all() and smallest <= largest):
+                raise DatasetError(
+                    f"action {name}: found the range {smallest:g} … {largest:g}, "
+                    "expected finite limits, the smaller one first"
+                )
 
 
 @dataclass(frozen=True)
@@ -111,8 +133,9 @@ class Dataset:
 class DatasetWriter:
     """Writes a dataset episode by episode. Use it as a context manager or call `close`.
 
-    `dataset.json` is written by `close` alone: a directory without it is an unfinished dataset and
-    `load_dataset` refuses it.
+    A recording that ends early keeps what it has: `dataset.json` is written anew with every shard
+    and, where the context manager ends with an error, with the episodes up to it. `complete` in it
+    is true after `close` alone.
     """
 
     def __init__(self, path: str | Path, spec: DatasetSpec) -> None:
@@ -139,6 +162,11 @@ class DatasetWriter:
         self._pending_rows = 0
         self._shards: list[dict[str, Any]] = []
 
+    @property
+    def episode_count(self) -> int:
+        """Episodes that were added so far."""
+        return len(self._episodes)
+
     def __enter__(self) -> DatasetWriter:
         return self
 
@@ -150,6 +178,8 @@ class DatasetWriter:
     ) -> None:
         if kind is None:
             self.close()
+        elif self._episodes:
+            self._finish(complete=False)
 
     def add_episode(
         self,
@@ -222,15 +252,24 @@ class DatasetWriter:
         """
         if not self._episodes:
             raise DatasetError(f"{self._path}: no episode was added, expected at least one")
+        self._finish(complete=True)
+
+    def _finish(self, complete: bool) -> None:
         if self._pending:
             self._write_shard()
+        self._write_index(complete)
+
+    def _write_index(self, complete: bool) -> None:
         document = {
             "schema_version": SCHEMA_VERSION,
+            "complete": complete,
             **dataclasses.asdict(self._spec),
             "episodes": [dataclasses.asdict(episode) for episode in self._episodes],
             "shards": self._shards,
         }
-        (self._path / "dataset.json").write_text(json.dumps(document, indent=1) + "\n")
+        part = self._path / "dataset.json.part"
+        part.write_text(json.dumps(document, indent=1) + "\n")
+        part.replace(self._path / "dataset.json")
 
     def _write_shard(self) -> None:
         name = f"shard-{len(self._shards):05d}.safetensors"
@@ -244,6 +283,7 @@ class DatasetWriter:
         )
         self._pending = []
         self._pending_rows = 0
+        self._write_index(complete=False)
 
 
 def load_dataset(
@@ -267,7 +307,7 @@ def load_dataset(
     index = root / "dataset.json"
     if not index.is_file():
         raise DatasetError(f"{index} is missing: not a dataset, or its writer was never closed")
-    document = json.loads(index.read_text())
+    document = read_index(index)
     version = document.get("schema_version")
     if version != SCHEMA_VERSION:
         raise DatasetError(f"{index}: found schema_version {version}, expected {SCHEMA_VERSION}")
@@ -277,25 +317,71 @@ def load_dataset(
         raise DatasetError(
             f"found images of {spec.image_size}, expected a multiple of the size {(width, height)}"
         )
-    episodes = [Episode(**record) for record in document["episodes"]]
+    try:
+        episodes = [Episode(**record) for record in document["episodes"]]
+        records = [
+            (record["file"], record["rows"], record["sha256"]) for record in document["shards"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise DatasetError(f"{index}: expected lists of episodes and shards ({error})") from error
+    if not document.get("complete", True):
+        _LOGGER.warning("%s: the recording ended early; it has %d episodes", root, len(episodes))
     shards: list[dict[str, NDArray[Any]]] = []
-    for record in document["shards"]:
-        file = root / record["file"]
+    for name, rows, sha256 in records:
+        file = root / name
         if not file.is_file():
             raise DatasetError(f"{file} is missing although {index} names it")
-        if verify and (found := _sha256(file)) != record["sha256"]:
-            raise DatasetError(f"{file}: found SHA-256 {found}, expected {record['sha256']}")
-        arrays = load_file(file)
-        if len(arrays["step"]) != record["rows"]:
-            raise DatasetError(
-                f"{file}: found {len(arrays['step'])} rows, expected {record['rows']}"
-            )
+        if verify and (found := _sha256(file)) != sha256:
+            raise DatasetError(f"{file}: found SHA-256 {found}, expected {sha256}")
+        arrays = read_shard(file)
+        if len(arrays["step"]) != rows:
+            raise DatasetError(f"{file}: found {len(arrays['step'])} rows, expected {rows}")
         arrays["image"] = average_down(arrays["image"], (width, height))
         shards.append(arrays)
     columns = {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0]}
+    lengths = np.bincount(columns["episode"], minlength=len(episodes))
+    expected = [episode.length + 1 for episode in episodes]
+    if lengths.tolist() != expected:
+        raise DatasetError(
+            f"{index}: names {len(episodes)} episodes with {sum(expected)} observations, "
+            f"and the shards hold {len(lengths)} with {lengths.sum()}, or of other lengths"
+        )
     return Dataset(
         spec=dataclasses.replace(spec, image_size=(width, height)), episodes=episodes, **columns
     )
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """The content of a `dataset.json`.
+
+    Raises:
+        DatasetError: It is no JSON object.
+        FileNotFoundError: It is missing.
+    """
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"{path} is damaged: expected a JSON object ({error})") from error
+
+
+def read_shard(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a shard.
+
+    Raises:
+        DatasetError: It is no whole safetensors file.
+        FileNotFoundError: It is missing.
+    """
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        with path.open("rb") as stream:
+            pointer = stream.read(24).startswith(b"version https://git-lfs")
+        cause = (
+            "it is a pointer of Git LFS: fetch the file itself with `git lfs pull`"
+            if pointer
+            else f"it is cut or damaged: copy it again ({error})"
+        )
+        raise DatasetError(f"{path}: found no safetensors file; {cause}") from error
 
 
 def average_down(images: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

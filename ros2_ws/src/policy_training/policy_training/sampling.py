@@ -61,10 +61,14 @@ def task_index(datasets: Sequence[Dataset]) -> tuple[str, ...]:
 def scale_action(
     action: NDArray[np.float32], low: Sequence[float], high: Sequence[float]
 ) -> NDArray[np.float32]:
-    """Affine map of physical actions (N, A) to [-1, 1], clipped to ±0.99; NaN stays NaN."""
+    """Affine map of physical actions (N, A) to [-1, 1], clipped to ±0.99; NaN stays NaN.
+
+    Where both limits are the same the value is 0.
+    """
     lower = np.asarray(low, dtype=np.float32)
     upper = np.asarray(high, dtype=np.float32)
-    scaled = 2.0 * (action - lower) / (upper - lower) - 1.0
+    half = 0.5 * (upper - lower)
+    scaled = (action - 0.5 * (upper + lower)) / np.where(half > 0.0, half, np.inf)
     return np.clip(scaled, -ACTION_CLIP, ACTION_CLIP).astype(np.float32)
 
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import datetime
 import fcntl
+import math
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from rclpy.qos import (
     QoSProfile,
     ReliabilityPolicy,
 )
+from rclpy.subscription import Subscription
 from rosbags.interfaces import (
     Qos,
     QosDurability,
@@ -43,6 +45,8 @@ from .packages import use_environment_prefix
 _QUEUE_DEPTH = 60
 _FLUSH_PERIOD_S = 0.5
 """A recorder that is killed loses what it received since the last flush."""
+_SILENCE_S = 5.0
+"""A topic that is to be recorded and says nothing for so long is told of."""
 
 
 def record(arguments: argparse.Namespace) -> None:
@@ -99,7 +103,7 @@ def _record_into(writer: Writer, arguments: argparse.Namespace, named: list[str]
         signal.signal(signal.SIGTERM, node.interrupt)
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # it is after `nohup`
             signal.signal(signal.SIGHUP, node.interrupt)
-        recorder = _Recorder(node, writer, _topic_filter(arguments, named))
+        recorder = _Recorder(node, writer, _topic_filter(arguments, named), _absolute(named))
         recorder.logger.info("Listening for topics...")
         polling_period_s = arguments.polling_interval * 1e-3
         look_at = flush_at = time.monotonic()
@@ -111,13 +115,16 @@ def _record_into(writer: Writer, arguments: argparse.Namespace, named: list[str]
                     look_at = time.monotonic() + polling_period_s
                 if now >= flush_at:
                     flush(writer)
+                    recorder.follow_later_publishers()
                     recorder.warn_without_clock()
+                    recorder.warn_of_silence()
                     flush_at = time.monotonic() + _FLUSH_PERIOD_S
                 node.spin_once()
         # A second Ctrl-C must not spoil the bag.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         recorder.logger.info("Recording stopped")
+        recorder.warn_of_empty_topics()
         writer.close()
 
 
@@ -136,8 +143,8 @@ def flush(writer: Writer) -> None:
 
 
 def _topic_filter(arguments: argparse.Namespace, named: list[str]) -> Any:
-    wanted = {name if name.startswith("/") else f"/{name}" for name in named}
-    excluded = {name if name.startswith("/") else f"/{name}" for name in arguments.exclude_topics}
+    wanted = _absolute(named)
+    excluded = _absolute(arguments.exclude_topics)
 
     def is_chosen(topic: str) -> bool:
         if topic in excluded or (
@@ -154,14 +161,51 @@ def _topic_filter(arguments: argparse.Namespace, named: list[str]) -> Any:
     return is_chosen
 
 
+def _absolute(names: list[str]) -> set[str]:
+    return {name if name.startswith("/") else f"/{name}" for name in names}
+
+
+class TopicTimes:
+    """When messages of a topic came; tells once when a topic has stopped."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last_s = 0.0
+        self._longest_s = 0.0
+        self._told = False
+
+    def add(self, now_s: float) -> None:
+        """Take note of a message."""
+        if self.count:
+            self._longest_s = max(self._longest_s, now_s - self.last_s)
+        self.count += 1
+        self.last_s = now_s
+        self._told = False
+
+    def has_stopped(self, now_s: float) -> bool:
+        """Whether it is silent for much longer than ever before; true once in each silence.
+
+        Nothing is known of the rhythm of a topic with less than ten messages.
+        """
+        silent_s = now_s - self.last_s
+        if self._told or self.count < 10 or silent_s < max(_SILENCE_S, 5.0 * self._longest_s):
+            return False
+        self._told = True
+        return True
+
+
 class _Recorder:
-    def __init__(self, node: CommandNode, writer: Writer, is_chosen: Any) -> None:
+    def __init__(self, node: CommandNode, writer: Writer, is_chosen: Any, named: set[str]) -> None:
         self.node = node
         self.writer = writer
         self.is_chosen = is_chosen
         self.logger: RcutilsLogger = node.node.get_logger()
         self.seen: set[str] = set()
         self._unstamped = self._told = 0
+        self._times: dict[str, TopicTimes] = {}
+        self._subscriptions: dict[str, tuple[Subscription, QoSProfile]] = {}
+        self._named = named
+        self._ask_again_s = time.monotonic() + _SILENCE_S
 
     def subscribe_to_new_topics(self) -> None:
         """Subscribe to the chosen topics that have a publisher and were not seen before."""
@@ -191,6 +235,45 @@ class _Recorder:
                 throttle_duration_sec=5.0,
             )
 
+    def follow_later_publishers(self) -> None:
+        """Ask for less where a publisher that came later offers less: it would not be heard."""
+        for topic, (subscription, profile) in list(self._subscriptions.items()):
+            if (profile.reliability, profile.durability) == (
+                ReliabilityPolicy.BEST_EFFORT,
+                DurabilityPolicy.VOLATILE,
+            ):
+                continue
+            publishers = self.node.node.get_publishers_info_by_topic(topic)
+            asked = _compatible_with_all([profile, *(info.qos_profile for info in publishers)])
+            if asked != profile:
+                self.node.node.destroy_subscription(subscription)
+                self._listen(topic, subscription.msg_type, subscription.callback, asked)
+                self.logger.info(f"Topic '{topic}' has a publisher with another QoS: heard as well")
+
+    def warn_of_silence(self) -> None:
+        """Say so when a named topic does not appear, or one that came regularly has stopped."""
+        now_s = time.monotonic()
+        if self._ask_again_s < now_s:
+            self._ask_again_s = math.inf
+            for topic in sorted(self._named - self.seen):
+                self.logger.warning(
+                    f"Nobody publishes '{topic}' so far: it is recorded when it comes"
+                )
+        for topic, times in self._times.items():
+            if times.has_stopped(now_s):
+                silent_s = now_s - times.last_s
+                self.logger.warning(f"Nothing has come on '{topic}' for {silent_s:.0f} s")
+
+    def warn_of_empty_topics(self) -> None:
+        """Name the topics of which the bag has nothing."""
+        for topic in sorted(self._named - self.seen):
+            self.logger.warning(f"Nothing is recorded of '{topic}': nobody published it")
+        for topic, times in self._times.items():
+            if not times.count:
+                self.logger.warning(
+                    f"Nothing is recorded of '{topic}': it had a publisher, but no message came"
+                )
+
     def _subscribe(self, topic: str, type_name: str, offered: list[QoSProfile]) -> None:
         definition, type_hash = message_definition(type_name)
         connection = self.writer.add_connection(
@@ -201,20 +284,21 @@ class _Recorder:
             offered_qos_profiles=[_to_bag_qos(profile) for profile in offered],
         )
         clock = self.node.node.get_clock()
+        times = self._times[topic] = TopicTimes()
 
         def on_message(data: bytes) -> None:
+            times.add(time.monotonic())
             now_ns = clock.now().nanoseconds
             self._unstamped += now_ns == 0
             self.writer.write(connection, now_ns, data)
 
-        self.node.node.create_subscription(
-            load_interface("msg", type_name),
-            topic,
-            on_message,
-            _compatible_with_all(offered),
-            raw=True,
-        )
+        asked = _compatible_with_all(offered)
+        self._listen(topic, load_interface("msg", type_name), on_message, asked)
         self.logger.info(f"Subscribed to topic '{topic}'")
+
+    def _listen(self, topic: str, kind: Any, on_message: Any, asked: QoSProfile) -> None:
+        subscription = self.node.node.create_subscription(kind, topic, on_message, asked, raw=True)
+        self._subscriptions[topic] = subscription, asked
 
 
 def _compatible_with_all(offered: list[QoSProfile]) -> QoSProfile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
+from policy_training.dataset import DatasetError, read_index, read_shard
 from policy_training.gnm.labels import HORIZON, MAX_DISTANCE_STEPS, RouteTable, label
 
 SCHEMA_VERSION = 1
@@ -20,7 +19,7 @@ _OPPOSITE_RAD = 1.75
 """Two images of the same place whose directions differ by this show different things."""
 
 
-class DriveDataError(ValueError):
+class DriveDataError(DatasetError):
     """A dataset directory that cannot be used."""
 
 
@@ -103,8 +102,8 @@ def load_drives(paths: Sequence[str | Path], robots: Sequence[str] = ()) -> Driv
         robots: Only these; empty for all.
 
     Raises:
-        DriveDataError: There is no dataset, two have a drive in common, or nothing of them was
-            asked for.
+        DatasetError: There is no dataset, it is damaged, two have a drive in common, or nothing of
+            them was asked for.
     """
     folders = [Path(path) for path in paths]
     indices = [_read_index(folder) for folder in folders]
@@ -128,7 +127,7 @@ def load_drives(paths: Sequence[str | Path], robots: Sequence[str] = ()) -> Driv
     clean: list[bool] = []
     route_count = drive_count = point_count = 0
     for number, shard in enumerate(chosen):
-        tensors = load_file(shard["path"])
+        tensors = read_shard(shard["path"])
         rows = len(tensors["pose"])
         for key in ("image", "pose", "arc_m"):
             columns[key].append(tensors[key])
@@ -176,13 +175,12 @@ def load_drives(paths: Sequence[str | Path], robots: Sequence[str] = ()) -> Driv
 
 def _read_index(folder: Path) -> dict[str, Any]:
     try:
-        index: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
+        index = read_index(folder / "dataset.json")
     except FileNotFoundError:
         raise DriveDataError(f"{folder}: found no dataset.json; expected a dataset") from None
-    if index["schema_version"] != SCHEMA_VERSION:
-        raise DriveDataError(
-            f"{folder}: found schema version {index['schema_version']}, expected {SCHEMA_VERSION}"
-        )
+    version = index.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise DriveDataError(f"{folder}: found schema version {version}, expected {SCHEMA_VERSION}")
     return index
 
 

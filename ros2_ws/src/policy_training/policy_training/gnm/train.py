@@ -28,6 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from policy_training.algorithms import DivergenceError, clip_gradients
+from policy_training.dataset import DatasetError
 from policy_training.gnm.drives import (
     Augmentation,
     Batch,
@@ -112,7 +114,11 @@ class Trainer:
         self.step = 0
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step; returns the losses and errors of the batch."""
+        """One optimiser step; returns the losses and errors of the batch.
+
+        Raises:
+            DivergenceError: The loss or a gradient is not finite; the weights are as before.
+        """
         options = self.options
         for group in self.optimiser.param_groups:
             group["lr"] = options.learning_rate * _schedule(self.step, options)
@@ -120,7 +126,7 @@ class Trainer:
         loss, metrics = self.loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), options.gradient_norm)
+        clip_gradients(self.network.parameters(), options.gradient_norm, loss, self.step)
         self.optimiser.step()
         self.step += 1
         self._average()
@@ -145,10 +151,14 @@ class Trainer:
         target, path = torch.from_numpy(batch.distance), torch.from_numpy(batch.waypoints)
         known = torch.isfinite(target)
         has_path = torch.isfinite(path[:, 0, 0])
-        distance_loss = functional.smooth_l1_loss(distance[known], target[known])
+        distance_loss = mean_or_zero(
+            functional.smooth_l1_loss(distance[known], target[known], reduction="none")
+        )
         path, found = path[has_path], waypoints[has_path]
-        waypoint_loss = functional.smooth_l1_loss(found[..., :2], path[..., :2], beta=0.5)
-        heading_loss = (1.0 - (found[..., 2:] * path[..., 2:]).sum(-1)).mean()
+        waypoint_loss = mean_or_zero(
+            functional.smooth_l1_loss(found[..., :2], path[..., :2], beta=0.5, reduction="none")
+        )
+        heading_loss = mean_or_zero(1.0 - (found[..., 2:] * path[..., 2:]).sum(-1))
         place_loss = contrastive_loss(
             embedding, torch.from_numpy(batch.place_near), options.temperature
         )
@@ -211,6 +221,11 @@ def prepare(images: NDArray[np.uint8], colour: NDArray[np.float32]) -> Tensor:
     return values.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
+def mean_or_zero(values: Tensor) -> Tensor:
+    """Mean of the elements; 0 of none, as in a batch without a goal of known distance."""
+    return values.sum() / max(1, values.numel())
+
+
 def contrastive_loss(embedding: Tensor, near: Tensor, temperature: float) -> Tensor:
     """InfoNCE both ways between anchors and positives (van den Oord et al. 2018).
 
@@ -258,7 +273,8 @@ def train(config: GnmConfig, options: TrainingOptions, run: RunOptions) -> Path:
     """Train to the configured number of steps; returns the checkpoint.
 
     Raises:
-        DriveDataError: The data cannot be used, or the run directory holds a run already.
+        DatasetError: The data cannot be used, or the run directory holds a run already.
+        DivergenceError: Training was stopped; the last checkpoint remains.
     """
     drives = load_drives(run.datasets, run.robots)
     source = BatchSource(drives, config.frames, options.sizes, options.augmentation, run.seed)
@@ -370,7 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         print(train(SMALL, options, run))
-    except (DriveDataError, FileNotFoundError) as error:
+    except (DatasetError, DivergenceError, FileNotFoundError) as error:
         print(f"policy_training.gnm.train: {error}", file=sys.stderr)
         return 1
     return 0
