@@ -320,6 +320,6 @@ def clip_gradients(
     norm = nn.utils.clip_grad_norm_(parameters, limit)
     if not (torch.isfinite(norm) and torch.isfinite(loss)):
         raise DivergenceError(
-            f"step {step}: found a loss of {float(loss.detach())} with a gradient of norm {float(norm)}, "
-            "expected finite ones; the checkpoints before remain"
+            f"step {step}: found a loss of {float(loss.detach())} and gradients of norm "
+            f"{float(norm)}, expected finite ones; the checkpoints before remain"
         )
