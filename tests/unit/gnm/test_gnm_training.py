@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from policy_training.algorithms import DivergenceError
+from policy_training.checkpoint import CheckpointError
 from policy_training.dataset import DatasetError
 from policy_training.gnm.drives import (
     NO_AUGMENTATION,
@@ -17,6 +18,7 @@ from policy_training.gnm.drives import (
     DriveDataError,
     load_drives,
 )
+from policy_training.gnm.export import main as export_main
 from policy_training.gnm.networks import GnmConfig
 from policy_training.gnm.train import (
     RunOptions,
@@ -235,6 +237,17 @@ def test_a_training_that_diverges_stops_and_keeps_its_last_checkpoint(dataset, t
     assert 0 < saved["step"] < 6
     network, _ = load_network(tmp_path / "run/checkpoint.pt")
     assert _finite(network)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half of it"])
+def test_a_damaged_checkpoint_is_named(content, dataset, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoint.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt.*cut or damaged"):
+        train(CONFIG, _options(2), RunOptions((dataset,), tmp_path / "run", resume=True))
+    export = ["--checkpoint", str(tmp_path / "run/checkpoint.pt"), "--out", str(tmp_path / "b")]
+    assert export_main(export) == 1
+    assert "cut or damaged" in capsys.readouterr().err
 
 
 def test_a_damaged_shard_is_named(dataset, tmp_path):

@@ -228,6 +228,13 @@ def test_a_changed_model_file_is_refused(ptr_file):
         load_bundle(ptr_file)
 
 
+def test_a_pointer_of_git_lfs_is_called_so(ptr_file):
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 412345\n"
+    (ptr_file.parent / "policy.onnx").write_text(pointer)
+    with pytest.raises(BundleError, match=r"policy\.onnx: .* found a pointer .*`git lfs pull`"):
+        load_bundle(ptr_file)
+
+
 def test_a_symbolic_link_out_of_the_bundle_is_refused(ptr_file, tmp_path):
     outside = tmp_path / "outside.onnx"
     model = ptr_file.parent / "policy.onnx"

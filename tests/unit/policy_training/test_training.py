@@ -138,6 +138,28 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(make_dataset, tmp_path)
         assert all(bool(torch.isfinite(value).all()) for value in weights.values()), path
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("policy.safetensors", lambda content: content[:-100], "cut or damaged"),
+        ("policy.safetensors", lambda content: b"", "cut or damaged"),
+        ("policy.safetensors", lambda _: b"version https://git-lfs.github.com", "git lfs pull"),
+        ("policy.json", lambda content: content[:100], "is damaged"),
+        ("policy.json", lambda content: content.replace(b'"embedding": 16', b'"embedding": 8'),
+         "do not fit"),
+        ("trainer.pt", lambda content: content[: len(content) // 2], "cut or damaged"),
+        ("trainer.pt", lambda content: b"", "cut or damaged"),
+    ],
+)  # fmt: skip
+def test_a_damaged_checkpoint_is_named(name, change, message, make_dataset, tmp_path):
+    run = RunOptions(tmp_path / "run", (make_dataset(),), seed=0, resume=True)
+    last = train(configuration("bc"), dataclasses.replace(run, resume=False))
+    file = last / name
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(CheckpointError, match=f"run/checkpoint-6.*{message}"):
+        train(configuration("bc"), run)
+
+
 def test_batches_are_balanced_over_tasks_and_mix_prior_and_target_data(make_dataset):
     few, many = "open_drawer", "put_red_cube_in_pot"
     prior = load_dataset(make_dataset("prior", 12, tasks=(few, many, many, many)))

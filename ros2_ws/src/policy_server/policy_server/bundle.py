@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy_server.deployment import Deployment, parse_deployment
+from policy_server.git_lfs import FETCH_ADVICE, is_pointer
 from policy_server.initial_values import parse_safetensors
 from policy_server.strict_yaml import BundleError, Section, did_you_mean, read_yaml_mapping
 
@@ -245,6 +246,8 @@ def _read_files(file: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
             raise BundleError(file, field, error.strerror or error, "the file, readable") from None
         found = hashlib.sha256(content).hexdigest()
         if found != expected:
+            if is_pointer(content):
+                found = FETCH_ADVICE
             raise BundleError(file.parent / name, "SHA-256", found, f"{expected} ({field})")
         contents[name] = content
     return contents

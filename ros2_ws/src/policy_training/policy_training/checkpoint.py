@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from policy_server.git_lfs import FETCH_ADVICE, is_pointer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -157,16 +160,56 @@ def load_policy(path: str | Path) -> Policy:
         The policy.
 
     Raises:
-        CheckpointError: Files are missing or the version is another one.
+        CheckpointError: Files are missing, damaged, of another version or do not fit together.
     """
     root = Path(path)
     index = root / "policy.json"
     if not index.is_file():
         raise CheckpointError(f"{index} is missing: {root} is not a checkpoint directory")
-    document = json.loads(index.read_text())
+    try:
+        document = dict(json.loads(index.read_text()))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{index} is damaged: expected a JSON object ({error})") from error
     version = document.pop("schema_version", None)
     if version != SCHEMA_VERSION:
         raise CheckpointError(f"{index}: found schema_version {version}, expected {SCHEMA_VERSION}")
+    file = root / "policy.safetensors"
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing: copy the checkpoint directory as a whole")
+    try:
+        return _policy(document, load_file(file))
+    except SafetensorError as error:
+        raise unreadable(file, error) from error
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{root}: the network and its weights do not fit: {error}") from error
+
+
+def unreadable(file: Path, error: Exception) -> CheckpointError:
+    """What to raise where a file of weights could not be read because of `error`."""
+    with file.open("rb") as stream:
+        pointer = is_pointer(stream.read(24))
+    found = FETCH_ADVICE if pointer else f"a cut or damaged file ({error}); take an earlier one"
+    return CheckpointError(f"{file}: expected a checkpoint's file, found {found}")
+
+
+def load_state(file: Path) -> dict[str, Any]:
+    """What `torch.save` has written, tensors and plain values only.
+
+    Raises:
+        CheckpointError: The file is damaged.
+        FileNotFoundError: It is missing.
+    """
+    try:
+        state: dict[str, Any] = torch.load(file, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        reason = RuntimeError(str(error).partition("\n")[0])
+        raise unreadable(file, reason) from error
+    return state
+
+
+def _policy(document: dict[str, Any], weights: dict[str, Tensor]) -> Policy:
     network = document.pop("network")
     encoder = network.pop("encoder")
     encoder["stages"] = tuple(tuple(stage) for stage in encoder["stages"])
@@ -175,7 +218,6 @@ def load_policy(path: str | Path) -> Policy:
     plain: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in document.items()
     }
-    weights = load_file(root / "policy.safetensors")
     actor = Actor(config)
     actor.load_state_dict(_part(weights, "actor."))
     actor.eval()
@@ -191,13 +233,12 @@ def load_trainer(path: str | Path) -> dict[str, Any]:
     """Read the trainer state of a checkpoint.
 
     Raises:
-        CheckpointError: The checkpoint was saved without one.
+        CheckpointError: The checkpoint was saved without one, or it is damaged.
     """
     file = Path(path) / "trainer.pt"
     if not file.is_file():
         raise CheckpointError(f"{file} is missing: this checkpoint cannot be resumed from")
-    state: dict[str, Any] = torch.load(file, weights_only=True)
-    return state
+    return load_state(file)
 
 
 def latest_checkpoint(run: str | Path) -> Path:

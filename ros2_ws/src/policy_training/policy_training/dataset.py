@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from policy_server.git_lfs import FETCH_ADVICE, is_pointer
 from policy_server.safetensors_writer import write_safetensors
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -375,13 +376,9 @@ def read_shard(path: Path) -> dict[str, NDArray[Any]]:
         return load_file(path)
     except SafetensorError as error:
         with path.open("rb") as stream:
-            pointer = stream.read(24).startswith(b"version https://git-lfs")
-        cause = (
-            "it is a pointer of Git LFS: fetch the file itself with `git lfs pull`"
-            if pointer
-            else f"it is cut or damaged: copy it again ({error})"
-        )
-        raise DatasetError(f"{path}: found no safetensors file; {cause}") from error
+            pointer = is_pointer(stream.read(24))
+        found = FETCH_ADVICE if pointer else f"a cut or damaged file ({error}); copy it again"
+        raise DatasetError(f"{path}: expected a safetensors file, found {found}") from error
 
 
 def average_down(images: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

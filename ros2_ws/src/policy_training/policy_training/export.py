@@ -28,7 +28,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from policy_training.checkpoint import Policy, load_policy, to_physical
+from policy_training.checkpoint import CheckpointError, Policy, load_policy, to_physical
 from policy_training.networks import Critic
 from policy_training.rounding import ExportError, check_outputs, expected_outputs
 
@@ -349,9 +349,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "interval_95": report["interval_95"],
             "episodes": report["episodes"],
         }
-    deployment = export_bundle(load_policy(options.checkpoint), options.out, results)
-    error = deployment["validation"]["max_abs_error"]
-    print(f"{shlex.quote(options.out)}: largest difference to torch {error:.1e}")
+    try:
+        deployment = export_bundle(load_policy(options.checkpoint), options.out, results)
+    except (CheckpointError, ExportError) as error:
+        print(f"policy_training.export: {error}", file=sys.stderr)
+        return 1
+    largest = deployment["validation"]["max_abs_error"]
+    print(f"{shlex.quote(options.out)}: largest difference to torch {largest:.1e}")
     return 0
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from policy_server.git_lfs import FETCH_ADVICE, is_pointer
 from torch import Tensor, nn
 
 _MODEL_KEYS = ("model", "model_state_dict", "state_dict")
@@ -190,7 +191,10 @@ def _content(path: Path) -> Any:
     try:
         compiled = False
         with path.open("rb") as file:
-            if file.read(len(_ZIP_START)) == _ZIP_START:
+            start = file.read(24)
+            if is_pointer(start):
+                raise CheckpointError(f"{path}: expected a checkpoint, found {FETCH_ADVICE}")
+            if start.startswith(_ZIP_START):
                 names = zipfile.ZipFile(file).namelist()
                 compiled = any(name.endswith("constants.pkl") for name in names)
         if compiled:  # torch.load would hand it to the interpreter of such programs

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from policy_training.checkpoint import CheckpointError
 from policy_training.gnm.bundle_writer import StageExport, write_bundle
 from policy_training.gnm.networks import Gnm, normalise
 from policy_training.gnm.stages import EmbedStage, MatchStage, ObserveStage, fold_batch_norm
-from policy_training.rounding import check_outputs, expected_outputs
+from policy_training.rounding import ExportError, check_outputs, expected_outputs
 
 VALIDATION_PASSES = 3
 RATE_HZ = 4.0
@@ -172,10 +174,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", required=True, help="file written by the training")
     parser.add_argument("--out", required=True, help="bundle directory, e.g. models/gnm_sim")
     options = parser.parse_args(arguments)
-    network, policy = load_network(options.checkpoint)
-    deployment = export_gnm(network, options.out, policy)
-    error = deployment["validation"]["max_abs_error"]
-    print(f"{shlex.quote(options.out)}: largest difference to torch {error:.1e}")
+    try:
+        network, policy = load_network(options.checkpoint)
+        deployment = export_gnm(network, options.out, policy)
+    except (CheckpointError, ExportError, FileNotFoundError) as error:
+        print(f"policy_training.gnm.export: {error}", file=sys.stderr)
+        return 1
+    largest = deployment["validation"]["max_abs_error"]
+    print(f"{shlex.quote(options.out)}: largest difference to torch {largest:.1e}")
     return 0
 
 

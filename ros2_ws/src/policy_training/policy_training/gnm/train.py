@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from policy_training.algorithms import DivergenceError, clip_gradients
+from policy_training.checkpoint import CheckpointError, load_state
 from policy_training.dataset import DatasetError
 from policy_training.gnm.drives import (
     Augmentation,
@@ -274,6 +275,7 @@ def train(config: GnmConfig, options: TrainingOptions, run: RunOptions) -> Path:
 
     Raises:
         DatasetError: The data cannot be used, or the run directory holds a run already.
+        CheckpointError: The checkpoint to go on with is damaged.
         DivergenceError: Training was stopped; the last checkpoint remains.
     """
     drives = load_drives(run.datasets, run.robots)
@@ -281,7 +283,7 @@ def train(config: GnmConfig, options: TrainingOptions, run: RunOptions) -> Path:
     trainer = Trainer(config, options, run.seed)
     checkpoint = run.out / "checkpoint.pt"
     if run.resume:
-        saved = torch.load(checkpoint, weights_only=True)
+        saved = load_state(checkpoint)
         trainer.network.load_state_dict(saved["network"])
         trainer.average.load_state_dict(saved["average"])
         trainer.optimiser.load_state_dict(saved["optimiser"])
@@ -325,7 +327,7 @@ def _save(trainer: Trainer, record: dict[str, Any], path: Path) -> None:
 
 def load_network(path: str | Path) -> tuple[Gnm, dict[str, Any]]:
     """The averaged network of a checkpoint, and the entries for a bundle's `deployment.policy`."""
-    saved = torch.load(path, weights_only=True)
+    saved = load_state(Path(path))
     record = json.loads(saved["record"])
     plain: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
@@ -386,7 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         print(train(SMALL, options, run))
-    except (DatasetError, DivergenceError, FileNotFoundError) as error:
+    except (CheckpointError, DatasetError, DivergenceError, FileNotFoundError) as error:
         print(f"policy_training.gnm.train: {error}", file=sys.stderr)
         return 1
     return 0
