@@ -18,7 +18,8 @@ IMAGE_SIZE = 16
 LOG_STD = -1.0
 CRITIC_TARGET = 0.3
 HEADER = '<ir_version: 9, opset_import: ["": 18]>\n'
-DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 11: "float64"}
+DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool"}
+DTYPES |= {10: "float16", 11: "float64"}
 
 ENCODER = (
     HEADER

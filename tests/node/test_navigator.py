@@ -411,7 +411,8 @@ def test_a_bad_camera_stops_the_robot_and_ends_the_goal(make_rig, camera, reason
 
 @pytest.mark.parametrize("sees_again", [True, False])
 def test_before_something_plain_it_backs_off_and_turns_but_not_for_ever(make_rig, sees_again):
-    rig = make_rig(camera_grace_s=0.5)
+    # On a busy computer this process, whose thread is the camera, may be late by a second.
+    rig = make_rig(camera_grace_s=2.0)
     around = rig.around
     rig.activate()
     _, future = rig.drive()

@@ -125,12 +125,12 @@ def test_an_interruption_ends_the_controller_before_what_it_commands(
 def test_whatever_is_killed_the_arm_stops_in_time(free_domain, tmp_path, monkeypatch):
     monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    output, log = tmp_path / "kills.json", tmp_path / "nodes.log"
+    log = tmp_path / "nodes.log"
     seed = random.SystemRandom().randrange(2**31)
     done = subprocess.run(
         [
             *(sys.executable, ROOT / "bench" / "kill_response.py", "--kills", str(KILLS)),
-            *("--seed", str(seed), "--output", str(output), "--log", str(log)),
+            *("--seed", str(seed), "--log", str(log)),
         ],
         capture_output=True,
         text=True,
@@ -139,7 +139,7 @@ def test_whatever_is_killed_the_arm_stops_in_time(free_domain, tmp_path, monkeyp
     )
     told = done.stdout + done.stderr + log.read_text()[-3000:]
     assert done.returncode == 0, told
-    result = json.loads(output.read_text())
+    result = json.loads((ROOT / "runs" / "bench" / "kill_response.json").read_text())
     assert len(result["kills"]) == 3 * KILLS, told
     for kill in result["kills"]:
         assert kill["commanded_s"] <= result["limit_s"], (seed, kill, told)

@@ -74,6 +74,26 @@ def test_a_tick_with_bad_inputs_fails_and_leaves_the_memory_alone(tmp_path, engi
     np.testing.assert_array_equal(outputs["add/total_out"], 2 * state)
 
 
+def test_half_precision_goes_in_and_out_as_such(tmp_path, engine):
+    model = (
+        bundle_builder.HEADER
+        + "policy (float16[1,7] state) => (float16[1,7] action) { action = Neg(state) }"
+    )
+    section = bundle_builder.deployment(
+        kind="chunked",
+        observations=[bundle_builder.state_observation("policy/state")],
+        stages={"policy": "policy"},
+    )
+    file = bundle_builder.write_bundle(tmp_path / "half", {"policy": model}, section)
+    pipeline = Pipeline(load_bundle(file), engine)
+    state = np.random.default_rng(5).normal(size=(1, 7)).astype(np.float16)
+    action = pipeline.run({"policy/state": state})["policy/action"]
+    assert action.dtype == np.float16
+    np.testing.assert_array_equal(action, -state)
+    with pytest.raises(InferenceError, match=r"float32.*float16"):
+        pipeline.run({"policy/state": state.astype(np.float32)})
+
+
 def test_models_can_be_run_one_by_one(ptr_file):
     pipeline = Pipeline(load_bundle(ptr_file), CPU)
     size = bundle_builder.IMAGE_SIZE
