@@ -12,7 +12,7 @@ import onnx
 import onnx.parser
 import pytest
 import yaml
-from policy_server.bundle import load_bundle
+from policy_server.bundle import BundleError, load_bundle
 from policy_server.engine import (
     PROVIDER_NAMES,
     EngineOptions,
@@ -74,24 +74,26 @@ def test_a_tick_with_bad_inputs_fails_and_leaves_the_memory_alone(tmp_path, engi
     np.testing.assert_array_equal(outputs["add/total_out"], 2 * state)
 
 
-def test_half_precision_goes_in_and_out_as_such(tmp_path, engine):
-    model = (
-        bundle_builder.HEADER
-        + "policy (float16[1,7] state) => (float16[1,7] action) { action = Neg(state) }"
-    )
+def test_actions_may_be_in_half_precision_and_states_may_not(tmp_path, engine):
     section = bundle_builder.deployment(
         kind="chunked",
         observations=[bundle_builder.state_observation("policy/state")],
         stages={"policy": "policy"},
     )
-    file = bundle_builder.write_bundle(tmp_path / "half", {"policy": model}, section)
-    pipeline = Pipeline(load_bundle(file), engine)
-    state = np.random.default_rng(5).normal(size=(1, 7)).astype(np.float16)
-    action = pipeline.run({"policy/state": state})["policy/action"]
+    half = "policy (float[1,7] state) => (float16[1,7] action) { action = Cast<to = 10>(state) }"
+    file = bundle_builder.write_bundle(
+        tmp_path / "half", {"policy": bundle_builder.HEADER + half}, section
+    )
+    state = np.random.default_rng(5).normal(size=(1, 7)).astype(np.float32)
+    action = Pipeline(load_bundle(file), engine).run({"policy/state": state})["policy/action"]
     assert action.dtype == np.float16
-    np.testing.assert_array_equal(action, -state)
-    with pytest.raises(InferenceError, match=r"float32.*float16"):
-        pipeline.run({"policy/state": state.astype(np.float32)})
+    np.testing.assert_array_equal(action, state.astype(np.float16))
+    half = "policy (float16[1,7] state) => (float16[1,7] action) { action = Neg(state) }"
+    file = bundle_builder.write_bundle(
+        tmp_path / "halved", {"policy": bundle_builder.HEADER + half}, section
+    )
+    with pytest.raises(BundleError, match=r"found float16 .*expected float32"):
+        load_bundle(file)
 
 
 def test_models_can_be_run_one_by_one(ptr_file):
@@ -256,7 +258,7 @@ def test_openvino_looks_at_the_cpu_only(ptr_file):
     pytest.importorskip("openvino")
     program = """
 import pathlib, sys
-from policy_server.bundle import load_bundle
+from policy_server.bundle import BundleError, load_bundle
 from policy_server.engine import EngineOptions, Pipeline, resolve
 resolve(EngineOptions("fastest"))
 Pipeline(load_bundle(pathlib.Path(sys.argv[1])), EngineOptions("openvino", 1))
@@ -273,7 +275,7 @@ def test_openvino_leaves_no_signal_stack_that_it_will_free(ptr_file):
     pytest.importorskip("openvino")
     program = """
 import ctypes, pathlib, sys
-from policy_server.bundle import load_bundle
+from policy_server.bundle import BundleError, load_bundle
 from policy_server.engine import EngineOptions, Pipeline
 class Stack(ctypes.Structure):
     _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
