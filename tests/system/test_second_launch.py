@@ -75,7 +75,7 @@ def test_a_second_arm_is_refused_and_the_first_runs_on(start, watcher):
     state = start("lifecycle", "get", "/wx250s/arm_controller")
     assert state.wait(START_S) == 0 and "active" in state.output, state.output
     assert first.process.poll() is None
-    # On a busy computer joint_states may be late: then the measured pose is held, which sags a little.
+    # On a busy computer joint_states may be late: then the measured pose is held, a little lower.
     _, held = watcher.goals[0]
     assert all(math.dist(held, goal) < 0.01 for _, goal in watcher.goals)
     # What is killed leaves nothing that a new run would have to wait for.
