@@ -81,6 +81,8 @@ def accept_whole_numbers(node: Node, defaults: Mapping[str, object]) -> None:
         defaults: by name; only those that are floats matter.
     """
     real = {name for name, default in defaults.items() if isinstance(default, float)}
+    if not real:
+        return
     for name in real & set(node._parameter_overrides):
         node._parameter_overrides[name] = _as_real(node._parameter_overrides[name])
     # Before the type is checked.
