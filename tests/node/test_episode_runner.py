@@ -11,6 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from policy_interfaces.action import MoveToNamedPose, RunEpisode
 from policy_interfaces.msg import TaskStatus
 from policy_interfaces.srv import ResetScene, SetTask
+from process_output import read_until
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import MultiThreadedExecutor
@@ -318,8 +319,7 @@ def test_an_interrupted_run_is_continued_by_the_same_command(graph, tmp_path):
     report = tmp_path / "report.json"
     options = {"episodes": 4, "seed": 11, "report": report}
     runner = start_runner(**options)
-    while "episode 2/4" not in runner.stdout.readline():
-        assert runner.poll() is None
+    read_until(runner, runner.stdout, "episode 2/4")
     runner.send_signal(signal.SIGINT)
     code, _, errors = finish(runner)
     assert code == 130, errors
@@ -403,10 +403,8 @@ def test_on_a_real_arm_the_operator_judges(graph, tmp_path):
     )
     client = node.create_client(SetBool, "/episode_runner/judge_episode")
     assert client.wait_for_service(timeout_sec=20)
-    for number, verdict in enumerate([True, False], start=1):
-        deadline_s = time.monotonic() + 20
-        while "judge_episode" not in runner.stdout.readline():
-            assert time.monotonic() < deadline_s and runner.poll() is None, number
+    for verdict in (True, False):
+        read_until(runner, runner.stdout, "judge_episode")
         client.call(SetBool.Request(data=verdict))
     code, _, errors = finish(runner)
     assert code == 0, errors

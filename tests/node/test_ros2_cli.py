@@ -16,6 +16,7 @@ import yaml
 
 pytest.importorskip("ros2_wheels")
 
+from process_output import read_until
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import (
     Qos,
@@ -74,18 +75,6 @@ def cli():
     result.robot.wait()
 
 
-def read_until(process, text, timeout_s=40.0):
-    """Return the lines of a process's output up to one with `text`."""
-    lines: list[str] = []
-    end = time.monotonic() + timeout_s
-    while not lines or text not in lines[-1]:
-        assert time.monotonic() < end, lines
-        line = process.stdout.readline()
-        assert line, f"ended without '{text}': {lines} {process.stderr.read()}"
-        lines.append(line)
-    return lines
-
-
 def test_lists_name_what_the_robot_offers(cli):
     assert "/lab/robot\n" in cli.run("node", "list")
     assert "/lab/joint_states [sensor_msgs/msg/JointState]\n" in cli.run("topic", "list", "-t")
@@ -127,7 +116,7 @@ def numbers(text):
 
 def test_rate_is_measured_until_it_is_interrupted(cli):
     process = cli.start("topic", "hz", "/lab/joint_states")
-    lines = read_until(process, "average rate:")
+    lines = read_until(process, process.stdout, "average rate:")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10.0)
     assert 15.0 < float(lines[-1].split()[-1]) < 25.0
@@ -136,7 +125,7 @@ def test_rate_is_measured_until_it_is_interrupted(cli):
 
 def test_the_age_of_messages_is_measured(cli):
     process = cli.start("topic", "delay", "/lab/joint_states")
-    lines = read_until(process, "window:")
+    lines = read_until(process, process.stdout, "window:")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10.0)
     average_s = float(lines[-2].removeprefix("average delay: "))
@@ -161,7 +150,7 @@ def test_published_messages_arrive_with_current_stamps(cli):
     before = time.time()
     values = "{header: auto, pose: {position: {x: 1, y: -2.5}}}"
     cli.run("topic", "pub", "-t", "3", "-r", "20", "/goal", "geometry_msgs/PoseStamped", values)
-    lines = read_until(echo, "---")
+    lines = read_until(echo, echo.stdout, "---")
     echo.kill()
     # Mappings keep their lines in the flow style: it is that of sequences.
     message = yaml.safe_load("".join(lines[:-1]))
@@ -209,11 +198,11 @@ def test_services_and_actions_are_called(cli):
 
 def test_ctrl_c_cancels_the_goal(cli):
     process = cli.start("action", "send_goal", *MOVE, "{duration_s: 60.0}")
-    read_until(process, "Goal accepted")
+    read_until(process, process.stdout, "Goal accepted")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=20.0)
     assert "Goal canceled." in output
-    assert cli.robot.stdout.readline() == "goal cancelled\n"
+    read_until(cli.robot, cli.robot.stdout, "goal cancelled\n")
 
 
 def test_lifecycle_states_are_read_and_changed(cli):
@@ -258,7 +247,7 @@ def test_interfaces_and_packages_of_wheels_and_of_the_workspace(cli):
 
 
 def start_recording(cli, bag, storage, *options, **process_options):
-    """Record /lab/joint_states; return when it is subscribed to."""
+    """Record /lab/joint_states; return when it is subscribed to, with what was printed before."""
     recording = subprocess.Popen(
         [*ROS2, "bag", "record", "-s", storage, "-o", str(bag), *options, "/lab/joint_states"],
         env=cli.environment,
@@ -266,16 +255,14 @@ def start_recording(cli, bag, storage, *options, **process_options):
         text=True,
         **process_options,
     )
-    assert recording.stderr is not None
-    while "Subscribed to topic '/lab/joint_states'" not in recording.stderr.readline():
-        assert recording.poll() is None
-    return recording
+    subscribed = "Subscribed to topic '/lab/joint_states'"
+    return recording, read_until(recording, recording.stderr, subscribed)
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_a_recorder_that_is_killed_loses_a_second_at_most(cli, tmp_path, storage):
     bag = tmp_path / "bag"
-    recording = start_recording(cli, bag, storage)
+    recording, _ = start_recording(cli, bag, storage)
     time.sleep(3.2)
     recording.kill()
     killed_s = time.time()
@@ -293,7 +280,7 @@ def test_a_recorder_that_is_killed_loses_a_second_at_most(cli, tmp_path, storage
 def test_a_full_disk_ends_the_recording_and_keeps_it(cli, tmp_path, storage):
     bag = tmp_path / "bag"
     limit = 60_000
-    recording = start_recording(
+    recording, _ = start_recording(
         cli,
         bag,
         storage,
@@ -340,9 +327,9 @@ def test_latched_messages_before_the_offset_are_played_first(cli, tmp_path):
 
 
 def test_a_recording_in_simulated_time_without_a_clock_says_so(cli, tmp_path):
-    recording = start_recording(cli, tmp_path / "bag", "mcap", "--use-sim-time")
-    while "at time 0" not in (line := recording.stderr.readline()):
-        assert line
+    recording, said = start_recording(cli, tmp_path / "bag", "mcap", "--use-sim-time")
+    if "at time 0" not in "".join(said):
+        read_until(recording, recording.stderr, "at time 0")
     recording.send_signal(signal.SIGINT)
     recording.communicate(timeout=20.0)
 
@@ -355,18 +342,19 @@ def test_what_a_recording_lacks_is_named_and_later_publishers_are_heard(cli, tmp
         )  # fmt: skip
 
     reliable = publish("reliable", "first")
-    recording = start_recording(cli, tmp_path / "bag", "mcap", "/late", "/never")
-    lines: list[str] = []
+    recording, said = start_recording(cli, tmp_path / "bag", "mcap", "/late", "/never")
+
+    def wait_for(text):
+        if not any(text in line for line in said):
+            said.extend(read_until(recording, recording.stderr, text))
+
     try:
-        while not any("Subscribed to topic '/late'" in line for line in lines):
-            lines.append(recording.stderr.readline())
+        wait_for("Subscribed to topic '/late'")
         best_effort = publish("best_effort", "second")
         try:
-            for text in ("another QoS: heard as well", "Nobody publishes '/never' so far"):
-                while not any(text in line for line in lines):
-                    lines.append(recording.stderr.readline())
-                    assert lines[-1], lines
-            assert not any("Nobody publishes '/late'" in line for line in lines)
+            wait_for("another QoS: heard as well")
+            wait_for("Nobody publishes '/never' so far")
+            assert not any("Nobody publishes '/late'" in line for line in said)
             time.sleep(1.0)
         finally:
             best_effort.kill()
@@ -390,7 +378,7 @@ def test_what_a_recording_lacks_is_named_and_later_publishers_are_heard(cli, tmp
 )
 def test_recorded_bags_are_complete_and_can_be_played(cli, tmp_path, storage, stop):
     bag = tmp_path / "bag"
-    recording = start_recording(cli, bag, storage)
+    recording, _ = start_recording(cli, bag, storage)
     time.sleep(1.5)
     recording.send_signal(stop)
     recording.send_signal(stop)  # a user who is impatient
@@ -421,7 +409,7 @@ def test_recorded_bags_are_complete_and_can_be_played(cli, tmp_path, storage, st
     playing = cli.start(
         "bag", "play", bag, "--loop", "--rate", "4.0", "--remap", "/lab/joint_states:=/played"
     )
-    lines = read_until(echo, ".")
+    lines = read_until(echo, echo.stdout, ".")
     echo.kill()
     playing.send_signal(signal.SIGINT)
     playing.communicate(timeout=10.0)
