@@ -23,6 +23,25 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--alone",
+        choices=["only", "without"],
+        help="run only the tests marked 'alone', or all others",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    choice = config.getoption("--alone")
+    if choice is None:
+        return
+    left_out = [
+        item for item in items if bool(item.get_closest_marker("alone")) != (choice == "only")
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
 def _is_unused(domain):
     first = _FIRST_PARTICIPANT_PORT + _PORTS_PER_DOMAIN * domain
     for port in range(first, first + 2 * _PARTICIPANTS, 2):

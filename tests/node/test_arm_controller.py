@@ -310,6 +310,7 @@ def test_deltas_move_the_end_effector_along_base_axes(graph):
     until(lambda: graph.driver.pwm < 0)
 
 
+@pytest.mark.alone
 def test_motion_ends_within_300_ms_when_the_commands_stop(graph):
     # A low speed limit keeps the target moving far beyond the interpolation time.
     graph.active_controller(max_joint_speed_rad_s=0.15)
@@ -627,6 +628,7 @@ def test_executable_refuses_a_bad_parameter_with_a_message():
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.alone
 def test_simulated_time_sets_the_pace(graph):
     driver = graph.driver
     driver.clock_publisher = driver.create_publisher(Clock, "/clock", 10)

@@ -44,6 +44,8 @@ from widowx_control.kinematics import (
     ArmKinematics,
 )
 
+pytestmark = pytest.mark.alone
+
 NAMESPACE = "/wx250s"
 PERIOD_S = 0.02
 STOPPED_WITHIN_S = 0.3

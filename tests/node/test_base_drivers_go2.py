@@ -96,6 +96,7 @@ def graph(free_domain):
         yield graph
 
 
+@pytest.mark.alone
 def test_walking_measuring_and_ending(graph):
     rig = Rig(graph)
     with rig.driving(0.4, 0.2, 0.5):
@@ -127,6 +128,7 @@ def test_walking_measuring_and_ending(graph):
     assert set(rig.asked()) == {Api.MOVE, Api.STOP_MOVE}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_dead_or_hanging_driver_stops_the_robot(graph, number):
     rig = Rig(graph)

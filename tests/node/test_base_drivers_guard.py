@@ -136,6 +136,7 @@ def graph(free_domain):
         yield graph
 
 
+@pytest.mark.alone
 def test_commands_pass_and_silence_stops(graph):
     rig = Rig(graph, stamped_output=True)
     with rig.driving(0.2, 0.0, 0.3):
@@ -151,6 +152,7 @@ def test_commands_pass_and_silence_stops(graph):
     assert rig.speed() == 0.0
 
 
+@pytest.mark.alone
 def test_a_killed_controller_stops_the_base(graph):
     rig = Rig(graph, stamped_output=True)
     process = subprocess.Popen([sys.executable, "-c", CONTROLLER], env=graph.environment)

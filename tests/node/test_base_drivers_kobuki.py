@@ -162,6 +162,7 @@ def test_faults_are_asked_for_by_a_command(emulator, tmp_path, capsys):
     assert "expected one of" in capsys.readouterr().err
 
 
+@pytest.mark.alone
 def test_silence_of_commands_stops_the_base(graph, emulator):
     rig = Rig(graph, emulator)
     rig.expect_state("driving")
@@ -173,6 +174,7 @@ def test_silence_of_commands_stops_the_base(graph, emulator):
     wait_until(lambda: rig.value("watchdog_stops") == "1")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_dead_or_hanging_driver_stops_the_base(graph, emulator, number):
     rig = Rig(graph, emulator)

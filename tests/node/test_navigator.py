@@ -352,6 +352,7 @@ def test_without_map_or_activation_goals_fail_by_code(make_rig, files):
     assert rig.navigate(goal_node="last").reason == Reason.REASON_REACHED
 
 
+@pytest.mark.alone
 def test_cancel_timeout_and_a_second_goal(make_rig, files):
     rig = make_rig()
     around = rig.around
@@ -372,6 +373,7 @@ def test_cancel_timeout_and_a_second_goal(make_rig, files):
     assert stop_time_s(around, time.monotonic()) < 0.2
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("camera", "reason", "problem", "limit_s"),
     [
@@ -409,6 +411,7 @@ def test_a_bad_camera_stops_the_robot_and_ends_the_goal(make_rig, camera, reason
     assert rig.navigate(goal_node="last").reason == Reason.REASON_REACHED
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("sees_again", [True, False])
 def test_before_something_plain_it_backs_off_and_turns_but_not_for_ever(make_rig, sees_again):
     # On a busy computer this process, whose thread is the camera, may be late by a second.
@@ -500,6 +503,7 @@ def test_a_place_off_the_map_is_lost(make_rig):
     )
 
 
+@pytest.mark.alone
 def test_failed_inference_ends_the_goal_and_not_the_node(make_rig):
     rig = make_rig()
     around = rig.around
@@ -577,6 +581,7 @@ def test_configure_is_refused_with_a_reason(make_rig, parameters, named):
     assert named in rig.output()
 
 
+@pytest.mark.alone
 def test_deactivation_and_interruption_stop_the_robot(make_rig):
     rig = make_rig()
     around = rig.around

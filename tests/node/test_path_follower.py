@@ -14,6 +14,8 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMessage
 
+pytestmark = pytest.mark.alone
+
 
 def make_path(stamp_ns, waypoints, frame="base_link"):
     path = Path()

@@ -176,6 +176,7 @@ def test_an_episode_commands_at_the_rate_with_the_stamps_of_its_images(make_rig)
     assert rig.process.returncode == 0
 
 
+@pytest.mark.alone
 def test_the_tick_follows_simulated_time(make_rig):
     rig = make_rig(
         simulated_rate=2.0, use_sim_time="true", camera_timeout_s=2.0, state_timeout_s=2.0
@@ -215,6 +216,7 @@ def test_old_and_future_images_are_not_acted_upon(make_rig, offset_s):
     assert not rig.robot.commands
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("sensor", "reason"),
     [
@@ -385,6 +387,7 @@ def test_a_second_source_of_commands_is_refused(make_rig):
     )
 
 
+@pytest.mark.alone
 def test_an_episode_ends_when_a_second_source_of_commands_comes(make_rig):
     rig = make_rig()
     rig.activate()
@@ -457,6 +460,7 @@ def test_a_policy_without_tasks_runs_under_any_label(make_rig, tmp_path):
     assert rig.set_parameter("num_samples", 1).successful
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("back_s", [2.0, 60.0])
 def test_a_clock_that_goes_back_does_not_mute_an_episode(make_rig, back_s):
     rig = make_rig(

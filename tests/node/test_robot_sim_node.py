@@ -323,8 +323,9 @@ def test_wrong_parameters_end_it_with_a_message(free_domain, parameter, found):
     assert "Traceback" not in errors
 
 
+@pytest.mark.alone
 def test_faster_than_real_time_publishes_the_clock_and_stamps_with_it(free_domain):
-    process = launch(free_domain, "rtf:=3.0")
+    process = launch(free_domain, "rtf:=2.0")
     client = Client(free_domain)
     try:
         client.ready()
@@ -332,15 +333,15 @@ def test_faster_than_real_time_publishes_the_clock_and_stamps_with_it(free_domai
         seen = [(time.monotonic(), client.stamp())]
 
         def is_faster():
-            """Over some second: a busy computer does not keep the pace all the time."""
+            """Over some second: few computers keep the pace, and none all the time."""
             seen.append((time.monotonic(), client.stamp()))
             now_s, to_s = seen[-1]
             began_s, from_s = next(entry for entry in seen if now_s - entry[0] < 1.0)
-            return now_s - began_s > 0.8 and to_s - from_s > 2.0 * (now_s - began_s)
+            return now_s - began_s > 0.8 and to_s - from_s > 1.1 * (now_s - began_s)
 
-        client.until(is_faster, "simulated time is not twice as fast as real time")
+        client.until(is_faster, "simulated time is not faster than real time")
         (began_s, from_s), (now_s, to_s) = seen[0], seen[-1]
-        assert to_s - from_s < 3.0 * (now_s - began_s) + 1.0
+        assert to_s - from_s < 2.0 * (now_s - began_s) + 1.0
         assert client.stamp() < 100.0
         clock = client.clock[-1].clock
         assert abs(clock.sec + 1e-9 * clock.nanosec - client.stamp()) < 0.2

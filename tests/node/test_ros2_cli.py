@@ -259,6 +259,7 @@ def start_recording(cli, bag, storage, *options, **process_options):
     return recording, read_until(recording, recording.stderr, subscribed)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_a_recorder_that_is_killed_loses_a_second_at_most(cli, tmp_path, storage):
     bag = tmp_path / "bag"

@@ -155,6 +155,7 @@ def test_the_interface_is_that_of_xs_sdk(running):
         assert f"/wx250s/{name}" in services
 
 
+@pytest.mark.alone
 def test_a_session_of_the_interbotix_client(running):
     client = running.client
     for register, value in (("Profile_Velocity", 400), ("Profile_Acceleration", 100)):

@@ -8,12 +8,14 @@ image unless the network fuses late; `match` judges them against the observation
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
+import onnx
 import torch
 from torch import Tensor, nn
 
-from policy_training.gnm.bundle_writer import StageExport, write_bundle
+from policy_training.gnm.bundle_writer import StageExport, trace_onnx, write_bundle
 from policy_training.gnm.export import (
     MAX_DISTANCE_STEPS,
     RATE_HZ,
@@ -24,6 +26,7 @@ from policy_training.gnm.export import (
 )
 from policy_training.gnm.networks import normalise
 from policy_training.gnm.nomad import Nomad, Sampler
+from policy_training.gnm.unrolled import unroll
 from policy_training.gnm.vint import Vint
 
 Examples = dict[str, list[dict[str, Tensor]]]
@@ -84,6 +87,72 @@ class _Explore(nn.Module):
 
     def forward(self, frame_tokens: Tensor) -> Tensor:
         return self.network.explore(frame_tokens[None])
+
+
+class _DenoisingStep(nn.Module):
+    """The step of a `Sampler` with the noise of all steps, and the index of its own."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        super().__init__()
+        self.sampler = sampler
+
+    def forward(
+        self,
+        x: Tensor,
+        noise: Tensor,
+        contexts: Tensor,
+        index: Tensor,
+        encoding: Tensor,
+        factors: Tensor,
+    ) -> Tensor:
+        fresh = noise.index_select(1, index)[:, 0]
+        return self.sampler.advance(x, fresh, contexts, encoding, factors)
+
+
+class _Waypoints(nn.Module):
+    """The end of a `Sampler`."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        super().__init__()
+        self.sampler = sampler
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.sampler.waypoints(x)
+
+
+def _denoising_model(sampler: Sampler, example: Mapping[str, Tensor]) -> onnx.ModelProto:
+    schedule = sampler.schedule.float()
+    constants = [
+        {
+            "index": torch.tensor([min(index, len(schedule) - 2)]),
+            "encoding": sampler.encoding(step).detach(),
+            "factors": schedule[step],
+        }
+        for index, step in enumerate(reversed(range(len(schedule))))
+    ]
+    step = StageExport(
+        "denoise",
+        _DenoisingStep(sampler),
+        {
+            "x": example["start"],
+            "noise": example["noise"],
+            "contexts": example["contexts"],
+            **constants[0],
+        },
+        ("next_x",),
+        frozenset({"x", "noise", "contexts", "next_x"}),
+    )
+    free = frozenset({"x", "waypoints"})
+    last = StageExport(
+        "waypoints", _Waypoints(sampler), {"x": example["start"]}, ("waypoints",), free
+    )
+    return unroll(
+        trace_onnx(step),
+        ("x", "next_x"),
+        [{name: value.numpy() for name, value in entry.items()} for entry in constants],
+        trace_onnx(last),
+        "start",
+    )
 
 
 def export_token_network(
@@ -154,8 +223,12 @@ def _export(
             {},
         ),
     }
+    models = {}
+    if isinstance(network, Nomad):
+        sampler = cast("Sampler", modules["denoise"])
+        models["denoise"] = partial(_denoising_model, sampler, examples["denoise"][0])
     stages = [
-        StageExport(name, module, examples[name][0], *layouts[name])
+        StageExport(name, module, examples[name][0], *layouts[name], make_model=models.get(name))
         for name, module in modules.items()
     ]
     data_flow = {

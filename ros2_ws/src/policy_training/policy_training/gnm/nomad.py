@@ -110,17 +110,25 @@ class Sampler(nn.Module):
     def __init__(self, network: NoiseNetwork, config: NomadConfig) -> None:
         super().__init__()
         self.network = network
-        self._steps = config.denoising_steps
         time = torch.arange(config.denoising_steps + 1, dtype=torch.float64)
         alpha_bar = torch.cos((time / config.denoising_steps + 0.008) / 1.008 * math.pi / 2) ** 2
         beta = (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
         product = torch.cumprod(1 - beta, 0)
         before = torch.cat([torch.ones(1, dtype=torch.float64), product[:-1]])
-        self._signal = [float(p) ** 0.5 for p in product]
-        self._noise = [float(1 - p) ** 0.5 for p in product]
-        self._clean_factor = (before.sqrt() * beta / (1 - product)).tolist()
-        self._noisy_factor = ((1 - beta).sqrt() * (1 - before) / (1 - product)).tolist()
-        self._spread = (beta * (1 - before) / (1 - product)).clamp(min=1e-20).sqrt().tolist()
+        self.schedule = torch.stack(
+            [
+                (1 - product).sqrt(),
+                product.sqrt(),
+                before.sqrt() * beta / (1 - product),
+                (1 - beta).sqrt() * (1 - before) / (1 - product),
+                (beta * (1 - before) / (1 - product)).clamp(min=1e-20).sqrt(),
+            ],
+            dim=1,
+        )
+        """float64 (steps, 5): of the noise and of the signal in a noisy step; of the estimate, of
+        the noisy step and of fresh noise in the next one."""
+        # The last step is the estimate itself.
+        self.schedule[0, 4] = 0.0
         low, high = torch.tensor(config.delta_low), torch.tensor(config.delta_high)
         self._low = nn.Buffer(low, persistent=False)
         self._range = nn.Buffer(high - low, persistent=False)
@@ -134,12 +142,40 @@ class Sampler(nn.Module):
             contexts: (S, D).
         """
         x = start
-        for index, step in enumerate(reversed(range(self._steps))):
-            predicted = self.network(x, torch.full_like(start[:, 0, 0], float(step)), contexts)
-            clean = (x - self._noise[step] * predicted) / self._signal[step]
-            x = self._clean_factor[step] * clean.clamp(-1, 1) + self._noisy_factor[step] * x
-            if step:
-                x = x + self._spread[step] * noise[:, index]
+        for index, step in enumerate(reversed(range(len(self.schedule)))):
+            fresh = noise[:, min(index, noise.shape[1] - 1)]
+            factors = self.schedule[step].to(start)
+            x = self.advance(x, fresh, contexts, self.encoding(step), factors)
+        return self.waypoints(x)
+
+    def encoding(self, step: int) -> Tensor:
+        """The number of a step for the network, (1, E)."""
+        weight = self._range
+        number = torch.tensor([float(step)], dtype=weight.dtype, device=weight.device)
+        return self.network.diffusion_step_encoder(number)
+
+    def advance(
+        self, x: Tensor, fresh: Tensor, contexts: Tensor, encoding: Tensor, factors: Tensor
+    ) -> Tensor:
+        """One step of the denoising.
+
+        Args:
+            x: (S, T, 2) noisy steps.
+            fresh: (S, T, 2) standard normal.
+            contexts: (S, D).
+            encoding: (1, E) of the step, counted down.
+            factors: (5,) the step's row of `schedule`.
+
+        Returns:
+            (S, T, 2) with less noise.
+        """
+        predicted = self.network.denoise(x, encoding.expand(x.shape[0], -1), contexts)
+        noise, signal, of_clean, of_noisy, of_fresh = factors.unbind()
+        clean = ((x - noise * predicted) / signal).clamp(-1, 1)
+        return of_clean * clean + of_noisy * x + of_fresh * fresh
+
+    def waypoints(self, x: Tensor) -> Tensor:
+        """Waypoints (S, T, 2) in units of the waypoint spacing, of steps (S, T, 2) in -1..1."""
         return torch.cumsum((x + 1) / 2 * self._range + self._low, dim=1)
 
 
@@ -224,7 +260,11 @@ class NoiseNetwork(nn.Module):
         Returns:
             (S, T, 2).
         """
-        condition = torch.cat([self.diffusion_step_encoder(step), contexts], dim=-1)
+        return self.denoise(noisy, self.diffusion_step_encoder(step), contexts)
+
+    def denoise(self, noisy: Tensor, encoding: Tensor, contexts: Tensor) -> Tensor:
+        """Predicted noise, with the diffusion step encoded already: (S, step_size)."""
+        condition = torch.cat([encoding, contexts], dim=-1)
         x = noisy.movedim(-1, -2)
         kept: list[Tensor] = []
         for level in self.down_modules:
