@@ -398,6 +398,7 @@ def test_best_effort_commands_move_the_base(graph):
         rig.expect_speed(0.2)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("kind", "parameters", "said"),
     [
@@ -423,8 +424,7 @@ def test_why_the_base_does_not_move_is_told(graph, kind, parameters, said):
     began_s = time.monotonic()
     with graph.repeating(publisher, make, 20.0):
         rig.expect_told(*said)
-    # 2 s, and what a busy machine takes.
-    assert time.monotonic() - began_s < 4.0
+    assert time.monotonic() - began_s < 2.0
 
 
 def test_inputs_that_cannot_be_heard_are_told(graph):

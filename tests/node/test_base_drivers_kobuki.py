@@ -213,6 +213,7 @@ def test_best_effort_commands_drive_the_base(graph, emulator):
         wait_until(rig.moves)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("kind", "parameters", "said"),
     [
@@ -239,8 +240,7 @@ def test_why_the_base_does_not_move_is_told(graph, emulator, kind, parameters, s
     began_s = time.monotonic()
     with graph.repeating(publisher, make, 50.0):
         wait_until(lambda: all(text in rig.message() for text in said), 10.0, rig.message())
-    # 2 s, and what a busy machine takes.
-    assert time.monotonic() - began_s < 4.0
+    assert time.monotonic() - began_s < 2.0
     assert rig.diagnostics.last.status[0].level == DiagnosticStatus.WARN
 
 

@@ -12,7 +12,8 @@ from gnm_nav.map_directory import load_map
 from nav_msgs.msg import Odometry
 from node_rig import NodeRig, wait_until
 from rclpy.node import Node
-from sensor_msgs.msg import Image
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -35,8 +36,10 @@ class Drive(Node):
     def __init__(self, context):
         super().__init__("drive", context=context, use_global_arguments=False)
         self.images = self.create_publisher(Image, "camera/image_raw", 20)
+        self.compressed = self.create_publisher(CompressedImage, "camera/image_raw/compressed", 20)
         self.odometry = self.create_publisher(Odometry, "odom", 20)
         self.names = self.create_publisher(String, "map_builder/name_node", 10)
+        self.encoding = "rgb8"
         self.values = {}
         self.level = None
         self.message = ""
@@ -55,7 +58,15 @@ class Drive(Node):
         odometry.pose.pose.position.x = x
         odometry.pose.pose.orientation.w = 1.0
         self.odometry.publish(odometry)
-        self.images.publish(image_message(picture, odometry.header.stamp, "camera"))
+        image = image_message(picture, odometry.header.stamp, "camera")
+        if self.encoding == "yuv422_yuy2":
+            image.encoding, image.step = self.encoding, 2 * image.width
+            image.data = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_YUY2).tobytes()
+        self.images.publish(image)
+        jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+        self.compressed.publish(
+            CompressedImage(header=odometry.header, format="jpeg", data=jpeg.tobytes())
+        )
 
     def count(self, key):
         return int(self.values.get(key, -1))
@@ -80,7 +91,8 @@ def make_rig(free_domain, monkeypatch):
 def drive(rig, seed=0):
     """Send a drive as a camera does, only faster; the builder takes the newest image."""
     around = rig.around
-    assert wait_until(lambda: around.images.get_subscription_count() > 0, 60.0)
+    publishers = (around.images, around.compressed)
+    assert wait_until(lambda: any(p.get_subscription_count() > 0 for p in publishers), 60.0)
     assert wait_until(lambda: around.odometry.get_subscription_count() > 0, 60.0)
     assert wait_until(lambda: around.values, 60.0)
     for index, picture in enumerate(corridor(seed, 6.0)):
@@ -89,8 +101,12 @@ def drive(rig, seed=0):
     assert wait_until(lambda: around.count("images taken") >= 40, 60.0), around.values
 
 
-def test_a_live_drive_is_saved_as_a_map(make_rig, tmp_path):
-    rig = make_rig(map=tmp_path / "office", bundle=BUNDLE)
+@pytest.mark.parametrize(
+    ("transport", "encoding"), [("raw", "rgb8"), ("compressed", "rgb8"), ("raw", "yuv422_yuy2")]
+)
+def test_a_live_drive_is_saved_as_a_map(make_rig, tmp_path, transport, encoding):
+    rig = make_rig(map=tmp_path / "office", bundle=BUNDLE, image_transport=transport)
+    rig.around.encoding = encoding
     drive(rig)
     rig.around.names.publish(String(data="wall"))
     assert wait_until(lambda: rig.around.values.get("unsaved") == "True", 30.0)
@@ -146,6 +162,21 @@ def test_stamps_that_stand_are_told_at_once(make_rig, tmp_path):
         time.sleep(0.05)
     assert told_s is not None and told_s - began_s < 5.0, around.values
     assert around.level == DiagnosticStatus.WARN and around.count("images taken") == 1
+
+
+def test_what_cannot_be_heard_is_told(make_rig, tmp_path):
+    rig = make_rig(map=tmp_path / "office", bundle=BUNDLE)
+    around = rig.around
+    wrong = around.create_publisher(CompressedImage, "camera/image_raw", 1)
+    weak = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    second = around.create_publisher(Odometry, "odom", weak)
+    said = ("published as sensor_msgs/msg/CompressedImage", "set image_transport", "odom has 2")
+    assert wait_until(lambda: all(text in around.message for text in said), 60.0), around.message
+    assert around.level == DiagnosticStatus.WARN
+    around.destroy_publisher(wrong)
+    around.destroy_publisher(second)
+    drive(rig)
+    assert wait_until(lambda: around.level == DiagnosticStatus.OK, 10.0), around.message
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -20,12 +20,13 @@ from policy_server.image_conversion import ImageConverter, ImageError
 from policy_server.navigation_model import load_navigation_model
 from policy_server.node_parameters import NodeParameter, declare_parameters, unknown_overrides
 from policy_server.strict_yaml import BundleError
+from policy_server.topic_watch import TopicWatch
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -43,6 +44,13 @@ PARAMETERS = (
         "gnm_sim",
         "Navigation model: path of a bundle, or its name below "
         f"{MODEL_PATH_VARIABLE} (default: models/ here or above)",
+        structural=True,
+    ),
+    NodeParameter(
+        "image_transport",
+        "raw",
+        "How images arrive: camera/image_raw, or camera/image_raw/compressed",
+        choices=("raw", "compressed"),
         structural=True,
     ),
     NodeParameter("threads", 1, "CPU threads of the model", 1, 64, structural=True),
@@ -109,7 +117,7 @@ class MapBuilderNode(Node):
         )
         # Of builder and counters.
         self._lock = threading.Lock()
-        self._images: queue.Queue[Image | None] = queue.Queue(_WAITING_IMAGES)
+        self._images: queue.Queue[Image | CompressedImage | None] = queue.Queue(_WAITING_IMAGES)
         self._odometry = OdometryHistory(_ODOMETRY_GAP_S, _ODOMETRY_KEPT)
         # Of the diagnostics before: images with and without a newer stamp.
         self._told = (0, 0)
@@ -121,8 +129,16 @@ class MapBuilderNode(Node):
         self._stopping = False
         self._worker = threading.Thread(target=self._work, name="map_builder", daemon=True)
         self._worker.start()
-        self.create_subscription(Image, "camera/image_raw", self._on_image, _NEWEST)
-        self.create_subscription(Odometry, "odom", self._on_odometry, _ODOMETRY)
+        self._topics = TopicWatch(self)
+        kind, topic = Image, "camera/image_raw"
+        if self._parameter("image_transport") == "compressed":
+            kind, topic = CompressedImage, "camera/image_raw/compressed"
+        images = self.create_subscription(kind, topic, self._on_image, _NEWEST)
+        self._topics.add(
+            images, "set image_transport to raw or compressed, as it is published", one_sender=True
+        )
+        odometry = self.create_subscription(Odometry, "odom", self._on_odometry, _ODOMETRY)
+        self._topics.add(odometry, one_sender=True)
         self.create_subscription(String, "~/name_node", self._on_name, 10)
         self.create_service(Trigger, "~/save", self._on_save)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -145,7 +161,7 @@ class MapBuilderNode(Node):
 
     # --- input -----------------------------------------------------------------------------
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, message: Image | CompressedImage) -> None:
         self._last_image_at_s = time.monotonic()
         try:
             self._images.put_nowait(message)
@@ -178,7 +194,7 @@ class MapBuilderNode(Node):
                 self._fault = str(error)
                 self.get_logger().error(str(error), throttle_duration_sec=2.0)
 
-    def _add(self, message: Image) -> None:
+    def _add(self, message: Image | CompressedImage) -> None:
         image = self._converter.rgb(message)
         stamp_s = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
         with self._lock:
@@ -214,9 +230,14 @@ class MapBuilderNode(Node):
             silent_s = time.monotonic() - self._last_image_at_s
         counts = self._builder.counts
         status = DiagnosticStatus(name="map_builder: drive", hardware_id="")
+        unheard = self._topics.problems()
         if silent_s is None or silent_s > 1.0:
             status.level = DiagnosticStatus.WARN
-            status.message = "no images" if silent_s is None else f"no image for {silent_s:.0f} s"
+            silence = "no images" if silent_s is None else f"no image for {silent_s:.0f} s"
+            status.message = "; ".join([silence, *unheard])
+        elif unheard:
+            status.level = DiagnosticStatus.WARN
+            status.message = "; ".join(unheard)
         elif counts.without_newer_stamp - self._told[1] > counts.taken - self._told[0]:
             status.level = DiagnosticStatus.WARN
             status.message = counts.stamp_fault()

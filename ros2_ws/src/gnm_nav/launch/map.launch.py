@@ -16,6 +16,7 @@ ARGUMENTS = {
     "bag": ("", "rosbag2 bag to build from; empty: the live topics"),
     "bundle": ("gnm_sim", "navigation model: path of a bundle, or its name below models/"),
     "image_topic": ("camera/image_raw", "images of the drive"),
+    "image_transport": ("raw", "compressed: the images are on image_topic/compressed"),
     "odometry_topic": ("odom", "odometry of the drive, where there is one"),
     "spacing_steps": ("4.0", "model steps between two nodes"),
     "overwrite": ("false", "true: replace a map that is there"),
@@ -33,13 +34,20 @@ def build(context: LaunchContext) -> list:
     given = context.launch_configurations
     if not given["map"]:
         raise ValueError("map is empty; expected the directory of the map to write")
+    if given["image_transport"] not in ("raw", "compressed"):
+        raise ValueError(
+            f"image_transport is '{given['image_transport']}'; expected raw or compressed"
+        )
+    compressed = f"{given['image_topic']}/compressed"
     overwrite, use_sim_time = _boolean(given, "overwrite"), _boolean(given, "use_sim_time")
     if given["bag"]:
         options = {
             "--bag": given["bag"],
             "--out": given["map"],
             "--bundle": given["bundle"],
-            "--image-topic": given["image_topic"],
+            "--image-topic": (
+                compressed if given["image_transport"] == "compressed" else given["image_topic"]
+            ),
             "--odometry-topic": given["odometry_topic"],
             "--spacing-steps": given["spacing_steps"],
         }
@@ -59,6 +67,7 @@ def build(context: LaunchContext) -> list:
                 {
                     "map": ParameterValue(given["map"], value_type=str),
                     "bundle": ParameterValue(given["bundle"], value_type=str),
+                    "image_transport": given["image_transport"],
                     "spacing_steps": float(given["spacing_steps"]),
                     "overwrite": overwrite,
                     "use_sim_time": use_sim_time,
@@ -66,6 +75,7 @@ def build(context: LaunchContext) -> list:
             ],
             remappings=[
                 ("camera/image_raw", given["image_topic"]),
+                ("camera/image_raw/compressed", compressed),
                 ("odom", given["odometry_topic"]),
             ],
             output="screen",
