@@ -61,6 +61,8 @@ class StandInDriver(Node):
         self.pwms = []
         self.clock_publisher = None
         self.sim_time_s = 1000.0
+        self.pace = 2.0
+        self.ticks, self.states_every = 0, 1
         group = ReentrantCallbackGroup()
         self._states = self.create_publisher(JointState, "joint_states", 10)
         self.create_subscription(
@@ -111,13 +113,13 @@ class StandInDriver(Node):
     def _publish(self):
         stamp = self.get_clock().now().to_msg()
         if self.clock_publisher is not None:
-            # Twice the pace of this machine's clock.
-            self.sim_time_s += 0.02
+            self.sim_time_s += 0.01 * self.pace
             seconds = int(self.sim_time_s)
             stamp.sec, stamp.nanosec = seconds, int((self.sim_time_s - seconds) * 1e9)
             self.clock_publisher.publish(Clock(clock=stamp))
         self.gripper_rad = float(np.clip(self.gripper_rad + 2e-4 * self.pwm, -0.378, 1.268))
-        if not self.publishing:
+        self.ticks += 1
+        if not self.publishing or self.ticks % self.states_every:
             return
         d = finger_distance_m(self.gripper_rad)
         message = JointState(
@@ -641,3 +643,16 @@ def test_simulated_time_sets_the_pace(graph):
     # 2 s of simulated time at twice the pace. On the machine's own clock it would take 2 s.
     assert took_s < 1.8
     assert len(driver.commands) - sent > 60
+
+
+def test_joint_states_of_a_slow_simulation_are_not_late_and_those_of_a_dead_one_are(graph):
+    driver = graph.driver
+    driver.clock_publisher = driver.create_publisher(Clock, "/clock", 10)
+    graph.active_controller(use_sim_time=True)
+    # A tenth of real time, and one joint state every half a second: one in 50 ms of simulated time.
+    driver.pace, driver.states_every = 0.1, 50
+    began_s = driver.sim_time_s
+    until(lambda: driver.sim_time_s > began_s + 0.35, timeout_s=20.0)
+    assert graph.operator.counter("joint_states_fault") == 0
+    driver.pace, driver.publishing = 0.0, False
+    until(lambda: graph.operator.said("no usable joint_states"))

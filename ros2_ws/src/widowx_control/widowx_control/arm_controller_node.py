@@ -52,6 +52,8 @@ _GRIPPER_REPEAT_S = 0.5
 _GRIPPER_DEADBAND_PWM = 10.0
 _FEEDBACK_PERIOD_S = 0.1
 _WATCH_PERIOD_S = 0.5
+_STANDSTILL_S = 1.0
+"""Silence of joint_states after which even a standing clock is no excuse."""
 _ARM_TOPICS = ("commands/joint_group", "commands/joint_single", "commands/joint_trajectory")
 _COMMAND_DEPTH = 50
 """Commands are deltas, so none may be dropped: a second of them at the highest rate."""
@@ -127,7 +129,8 @@ class ArmController(LifecycleNode):
         self._active = False
         self._fault = ""
         self._measurement: ArmMeasurement | None = None
-        self._measured_at_s = float("-inf")
+        # On the steady clock, and on the loop's own.
+        self._measured_at_s = self._measured_tick_s = float("-inf")
         self._load = CpuLoad()
         self._motion: _Motion | None = None
         self._saved_profile: dict[str, list[int]] = {}
@@ -144,6 +147,7 @@ class ArmController(LifecycleNode):
         self._rival_nodes: list[str] = []
         self._gripper_sent = (float("nan"), float("-inf"))
         self._last_tick_s = 0.0
+        self._late = False
         self._gate = CommandGate(
             self._config.command_max_age_s,
             self._config.future_tolerance_s,
@@ -155,7 +159,7 @@ class ArmController(LifecycleNode):
         self._entities: list[Any] = []
         self._client: XsClient | None = None
         self._interrupted = interrupted or threading.Event()
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._steady = self._control_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # On the steady clock: a simulator that dies takes the clock of use_sim_time with it.
         self._watch_timer = self.create_timer(_WATCH_PERIOD_S, self._watch, clock=self._steady)
@@ -230,6 +234,9 @@ class ArmController(LifecycleNode):
             self._restore_profile()
             return self._fail("activate", error)
         super().on_activate(state)
+        # Under use_sim_time the loop keeps the simulator's time; else no clock step may stop it.
+        sim_time = self.get_parameter("use_sim_time").value
+        self._control_clock = self.get_clock() if sim_time else self._steady
         self._take(measurement)
         self._control.reset(measurement.joint_positions_rad, measurement.finger_m)
         self._gate.reset()
@@ -241,9 +248,6 @@ class ArmController(LifecycleNode):
         self._rival_nodes = []
         self._gripper_sent = (float("nan"), float("-inf"))
         self._active = True
-        # Under use_sim_time the loop keeps the simulator's time; else no clock step may stop it.
-        sim_time = self.get_parameter("use_sim_time").value
-        self._control_clock = self.get_clock() if sim_time else self._steady
         self._last_tick_s = self._control_now_s()
         self._control_timer = self.create_timer(
             1.0 / self._config.rate_hz,
@@ -424,13 +428,13 @@ class ArmController(LifecycleNode):
             self._client = None
         self._control = None
         self._measurement = None
-        self._measured_at_s = float("-inf")
+        self._measured_at_s = self._measured_tick_s = float("-inf")
 
     # -- stream ------------------------------------------------------------------------------
 
     def _take(self, measurement: ArmMeasurement) -> None:
         self._measurement = measurement
-        self._measured_at_s = time.monotonic()
+        self._measured_at_s, self._measured_tick_s = time.monotonic(), self._control_now_s()
 
     def _on_joint_states(self, message: JointState) -> None:
         measurement = self._read(message, self._now_s())
@@ -552,10 +556,17 @@ class ArmController(LifecycleNode):
 
     def _tick(self) -> None:
         now_s = self._control_now_s()
-        dt_s, self._last_tick_s = now_s - self._last_tick_s, now_s
+        dt_s = now_s - self._last_tick_s
+        limit_s = max(0.5 * self._config.joint_states_timeout_s, 3.0 / self._config.rate_hz)
+        self._late = dt_s > limit_s and not self._late
+        if self._late:
+            # This process was kept waiting, and what arrived meanwhile is worked off after timers.
+            return
+        self._last_tick_s = now_s
         if not self._active or dt_s <= 0:
             return
-        if self._check_stale():
+        # On the loop's own clock: the arm of a slow simulation moves no faster than its time.
+        if self._check_stale(now_s - self._measured_tick_s):
             self._report_change()
             return
         assert self._control is not None and self._measurement is not None
@@ -569,9 +580,8 @@ class ArmController(LifecycleNode):
             self._follow_motion(self._motion, dt_s)
         self._report_change()
 
-    def _check_stale(self) -> bool:
+    def _check_stale(self, age_s: float) -> bool:
         """Stop commanding when joint_states stopped; recovery is in `_on_joint_states`."""
-        age_s = time.monotonic() - self._measured_at_s
         if age_s > self._config.joint_states_timeout_s and not self._fault:
             assert self._control is not None
             self._fault = f"no usable joint_states for {age_s:.2f} s"
@@ -712,7 +722,10 @@ class ArmController(LifecycleNode):
         self._load.sample()
         self._rival_nodes = self._rivals() if self._active else []
         if self._active:
-            self._check_stale()
+            silent_s = time.monotonic() - self._measured_at_s
+            if silent_s > _STANDSTILL_S:
+                # Simulated time may stand, and the control loop with it.
+                self._check_stale(silent_s)
             self._commanders.keep(self._command_publishers())
             if self._rival_nodes and self._control is not None:
                 self._control.hold(self._rivalry())
