@@ -3,6 +3,7 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 from gnm_nav.camera_watch import CameraLimits, CameraWatch
 from gnm_nav.navigation import NavigationCore, NavigationState
@@ -100,3 +101,20 @@ def test_one_image_stamped_ahead_does_not_mute_those_after_it(rig, ahead_s):
     assert rig.drives()
     assert rig.reports[-1].decision.stamp_s <= rig.clock.now()
     assert not rig.clock_set
+
+
+def test_a_late_image_amid_dark_ones_is_counted_by_itself(rig):
+    """Black for less than the grace, then no image for a moment: neither has lasted too long."""
+    rig.run(rig.drives)
+    seen = rig.robot.image
+    rig.robot.image = lambda: np.zeros_like(seen())
+    dark_s = time.monotonic()
+    rig.run(lambda: time.monotonic() - dark_s > 1.5)
+    silent_s = time.monotonic()
+    while time.monotonic() - silent_s < 1.3:
+        rig.runner.beat(rig.clock.now())
+        time.sleep(0.05)
+    rig.robot.image = seen
+    pushed = len(rig.reports)
+    rig.run(lambda: len(rig.reports) > pushed + 8 and (rig.drives() or not rig.runner.busy))
+    assert rig.runner.busy

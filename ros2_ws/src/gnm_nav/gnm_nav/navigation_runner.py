@@ -213,7 +213,9 @@ class NavigationRunner:
         self._path: PathOut | None = None
         self._ended_s = -math.inf
         self._fault: CameraFault | None = None
-        self._fault_since_s = math.inf
+        # Without images, and of images that show nothing: one that is late does not end a goal
+        # because nothing was to be seen for long.
+        self._missing_since_s = self._blind_since_s = math.inf
         self._odometry_s = -math.inf
         self._now_s = -math.inf
         self._set_back_s = 0.0
@@ -249,7 +251,7 @@ class NavigationRunner:
             self._core.clear_goal()
             self._path = None
             self._fault = None
-            self._fault_since_s = time.monotonic()
+            self._missing_since_s, self._blind_since_s = time.monotonic(), math.inf
             self._now_s = -math.inf
             self._set_back_s = 0.0
             self._closing = False
@@ -282,10 +284,9 @@ class NavigationRunner:
             if self._goal is not None:
                 return GoalEnd(EndCode.BUSY, "another goal is running: cancel it first")
             self._goal = goal
-            if self._fault is None:
-                self._fault_since_s = math.inf
-            else:
-                self._fault_since_s = time.monotonic()
+            self._missing_since_s = self._blind_since_s = math.inf
+            if self._fault is not None:
+                self._note_fault(self._fault, time.monotonic())
         return None
 
     def swap(self, core: NavigationCore) -> bool:
@@ -357,13 +358,20 @@ class NavigationRunner:
         self._now_s = now_s
         fault = self._watch.check(now_s, steady_s)
         if fault is None:
-            self._fault_since_s = math.inf
+            self._missing_since_s = self._blind_since_s = math.inf
         else:
-            self._fault_since_s = min(self._fault_since_s, steady_s)
+            self._note_fault(fault, steady_s)
             if self._path is None or not _may_follow(self._path, fault):
                 self._hold()
         self._fault = fault
         return fault
+
+    def _note_fault(self, fault: CameraFault, steady_s: float) -> None:
+        if fault.problem.is_picture:
+            self._blind_since_s = min(self._blind_since_s, steady_s)
+            self._missing_since_s = math.inf
+        else:
+            self._missing_since_s = min(self._missing_since_s, steady_s)
 
     def _say(self, path: PathOut, steady_s: float) -> None:
         """Publish a path, unless the next image will be overdue before receivers mind the silence.
@@ -543,12 +551,14 @@ class NavigationRunner:
     def _end_by_camera(self, fault: CameraFault, now_s: float) -> None:
         with self._lock:
             self._hold()
-            lasting_s = time.monotonic() - self._fault_since_s
+            is_picture = fault.problem.is_picture
+            since_s = self._blind_since_s if is_picture else self._missing_since_s
+            lasting_s = time.monotonic() - since_s
             grace_s = self.settings.camera_grace_s
             if math.isnan(self._decision.stamp_s):
                 grace_s = max(grace_s, self.settings.first_image_s)
             if lasting_s > grace_s:
-                code = EndCode.DARK_CAMERA if fault.problem.is_picture else EndCode.STALE_CAMERA
+                code = EndCode.DARK_CAMERA if is_picture else EndCode.STALE_CAMERA
                 self._finish(code, fault.message, now_s)
 
 
