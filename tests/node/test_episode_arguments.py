@@ -44,6 +44,8 @@ def check(*models, **given):
         ({"camera_topic": "/eye/compressed"}, "camera_topic:=/eye image_transport:=compressed"),
         ({"image_transport": "compressed"}, "the simulated one sends raw images"),
         ({"real_time": "true", "rtf": "0.5"}, "real_time:=true keeps real time"),
+        ({"arm": "xs_sdk", "camera_rate_hz": "10"}, "camera_rate_hz is for a simulated camera"),
+        ({"camera_rate_hz": "0.5"}, "expected 1 to 60"),
         ({"ask_operator": "true"}, "for a real arm"),
     ],
 )

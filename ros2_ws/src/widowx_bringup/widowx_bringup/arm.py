@@ -58,6 +58,15 @@ ARM_ARGUMENTS = (
     LaunchArgument(
         "rtf", "1.0", "real-time factor of the simulation, at most", "number", low=0.1, high=20.0
     ),
+    LaunchArgument(
+        "camera_rate_hz",
+        "0",
+        "images per second of the simulated camera, drawn by the CPU; 0: 30, with arm:=emulated 15, "
+        "as that has to keep real time",
+        "number",
+        low=0.0,
+        high=60.0,
+    ),
     LaunchArgument("namespace", "wx250s", "namespace of the arm, as given to its driver"),
     LaunchArgument(
         "guard",
@@ -87,6 +96,13 @@ def has_simulated_clock(values: Mapping[str, Any]) -> bool:
     return values["arm"] == "sim" and (values["rtf"] != 1.0 or not values.get("real_time", True))
 
 
+def camera_rate_hz(values: Mapping[str, Any]) -> float:
+    """Images per second of the simulated camera."""
+    if values["camera_rate_hz"] > 0.0:
+        return float(values["camera_rate_hz"])
+    return 15.0 if values["arm"] == "emulated" else 30.0
+
+
 def is_guarded(values: Mapping[str, Any]) -> bool:
     """Whether arm_guard stands between the controller and the driver."""
     if values["guard"] == "auto":
@@ -109,6 +125,10 @@ def arm_problems(values: Mapping[str, Any]) -> list[str]:
         problems.append(f"viewer:=window shows the simulation; use viewer:=web with arm:={arm}")
     if arm != "sim" and values["rtf"] != 1.0:
         problems.append(f"rtf is for arm:=sim; arm:={arm} keeps real time")
+    if values["camera_rate_hz"] and not is_simulated(values):
+        problems.append(f"camera_rate_hz is for a simulated camera; arm:={arm} has a real one")
+    if 0.0 < values["camera_rate_hz"] < 1.0:
+        problems.append(f"camera_rate_hz is {values['camera_rate_hz']:g}; expected 1 to 60, or 0")
     if values["port"] and not has_own_driver(values):
         problems.append(f"port is for arm:=serial and arm:=emulated; arm:={arm} opens no port")
     if values["camera"] and is_simulated(values):
@@ -219,9 +239,9 @@ def _simulation(values: Mapping[str, Any], port: str | None) -> list[Action]:
         name="robot_sim",
         namespace=arm_namespace(values),
         parameters=[
-            config_file("robot_sim.yaml"),
             {
                 "rtf": values["rtf"],
+                "camera_rate_hz": camera_rate_hz(values),
                 "simulated_clock": has_simulated_clock(values),
                 "viewer": "window" if values["viewer"] == "window" else "none",
                 **bus,
