@@ -61,8 +61,8 @@ ARM_ARGUMENTS = (
     LaunchArgument(
         "camera_rate_hz",
         "0",
-        "images per second of the simulated camera, drawn by the CPU; 0: 30, with arm:=emulated 15, "
-        "as that has to keep real time",
+        "images per second of the simulated camera, drawn by the CPU; 0: 30, with arm:=emulated "
+        "15, as that has to keep real time",
         "number",
         low=0.0,
         high=60.0,
