@@ -6,14 +6,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from gnm_nav.camera_image import image_message
 from gnm_nav.map_directory import load_map
 from nav_msgs.msg import Odometry
 from node_rig import NodeRig, wait_until
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
+from spun_nodes import SpunNodes
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -164,19 +165,23 @@ def test_stamps_that_stand_are_told_at_once(make_rig, tmp_path):
     assert around.level == DiagnosticStatus.WARN and around.count("images taken") == 1
 
 
-def test_what_cannot_be_heard_is_told(make_rig, tmp_path):
+def test_what_cannot_be_heard_is_told(make_rig, free_domain, tmp_path):
     rig = make_rig(map=tmp_path / "office", bundle=BUNDLE)
     around = rig.around
-    wrong = around.create_publisher(CompressedImage, "camera/image_raw", 1)
-    weak = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-    second = around.create_publisher(Odometry, "odom", weak)
-    said = ("published as sensor_msgs/msg/CompressedImage", "set image_transport", "odom has 2")
-    assert wait_until(lambda: all(text in around.message for text in said), 60.0), around.message
-    assert around.level == DiagnosticStatus.WARN
-    around.destroy_publisher(wrong)
-    around.destroy_publisher(second)
+    # One DDS participant publishes a topic with one type only.
+    others = SpunNodes(free_domain)
+    phone = others.add(rclpy.create_node("phone", context=others.context))
+    phone.create_publisher(CompressedImage, "camera/image_raw", 1)
+    phone.create_publisher(Odometry, "odom", 20)
+    said = ("published as sensor_msgs/msg/CompressedImage by /phone", "set image_transport")
+    try:
+        assert wait_until(lambda: all(text in around.message for text in said), 60.0)
+        assert "/odom has 2 senders" in around.message
+        assert around.level == DiagnosticStatus.WARN
+    finally:
+        others.close()
     drive(rig)
-    assert wait_until(lambda: around.level == DiagnosticStatus.OK, 10.0), around.message
+    assert wait_until(lambda: "senders" not in around.message, 20.0), around.message
 
 
 @pytest.mark.parametrize("there", [False, True])
