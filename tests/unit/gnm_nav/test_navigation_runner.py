@@ -109,9 +109,9 @@ def test_a_late_image_amid_dark_ones_is_counted_by_itself(rig):
     seen = rig.robot.image
     rig.robot.image = lambda: np.zeros_like(seen())
     dark_s = time.monotonic()
-    rig.run(lambda: time.monotonic() - dark_s > 1.5)
+    rig.run(lambda: time.monotonic() - dark_s > 0.6)
     silent_s = time.monotonic()
-    while time.monotonic() - silent_s < 1.3:
+    while time.monotonic() - silent_s < 1.8:
         rig.runner.beat(rig.clock.now())
         time.sleep(0.05)
     rig.robot.image = seen
