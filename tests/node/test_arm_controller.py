@@ -54,6 +54,7 @@ class StandInDriver(Node):
         self.gripper_rad = 0.0
         self.pwm = 0.0
         self.publishing = True
+        self.first_answer_after_s = 0.0
         self.follows = True
         self.joint_names = list(JOINT_NAMES)
         self.registers = {"Profile_Velocity": [2000] * 6, "Profile_Acceleration": [300] * 6}
@@ -89,6 +90,10 @@ class StandInDriver(Node):
         self.pwms.append(message.cmd)
 
     def _info(self, request, response):
+        if self.first_answer_after_s:
+            # DDS drops answers to a client that the service has not discovered yet.
+            wait_s, self.first_answer_after_s = self.first_answer_after_s, 0.0
+            time.sleep(wait_s)
         if request.cmd_type == "group":
             response.mode = "position"
             response.joint_names = self.joint_names
@@ -656,3 +661,9 @@ def test_joint_states_of_a_slow_simulation_are_not_late_and_those_of_a_dead_one_
     assert graph.operator.counter("joint_states_fault") == 0
     driver.pace, driver.publishing = 0.0, False
     until(lambda: graph.operator.said("no usable joint_states"))
+
+
+def test_a_driver_whose_first_answer_is_lost_is_asked_again(graph):
+    graph.driver.first_answer_after_s = 4.0
+    graph.controller()
+    assert graph.operator.configure()

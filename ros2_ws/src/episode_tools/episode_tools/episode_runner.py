@@ -71,6 +71,7 @@ _NEW_SCENE_AGE_S = 0.1
 several images of it, so the policy does not act on one of the scene before."""
 
 _POLL_S = 0.05
+_ASK_AGAIN_S = 2.0
 _LASTING_ATTEMPTS = 3
 """So many attempts in a row that failed for a cause which load does not explain end the run."""
 
@@ -523,12 +524,12 @@ class EpisodeRunner(Node):
             )
         # An empty name is no task: both answer with the names that they know and change nothing.
         policy_tasks = self._call(
-            self._set_task_client, SetTask.Request(task=""), "the policy node"
+            self._set_task_client, SetTask.Request(task=""), "the policy node", is_question=True
         ).known_tasks
         if not self._values["simulated"]:
             return runnable_tasks(policy_tasks, None)
         scene_tasks = self._call(
-            self._reset_client, ResetScene.Request(task=""), "the simulator"
+            self._reset_client, ResetScene.Request(task=""), "the simulator", is_question=True
         ).known_tasks
         return runnable_tasks(policy_tasks, scene_tasks)
 
@@ -543,19 +544,33 @@ class EpisodeRunner(Node):
         )
         self.destroy_subscription(subscription)
 
-    def _call(self, client: Client, request: Any, who: str) -> Any:
+    def _call(self, client: Client, request: Any, who: str, is_question: bool = False) -> Any:
+        """Call a service.
+
+        One that has not discovered this client yet drops its answer, so the first request is a
+        question, which is asked again and changes nothing.
+        """
         self._wait_until(
             client.service_is_ready,
             self._values["ready_timeout_s"],
             f"{who} does not offer the service {client.srv_name}: is the node running?",
         )
-        future = client.call_async(request)
+        futures = [client.call_async(request)]
+        asked_s = time.monotonic()
+
+        def answered() -> bool:
+            nonlocal asked_s
+            if is_question and time.monotonic() - asked_s > _ASK_AGAIN_S:
+                asked_s = time.monotonic()
+                futures.append(client.call_async(request))
+            return any(future.done() for future in futures)
+
         self._wait_until(
-            future.done,
+            answered,
             self._values["ready_timeout_s"],
             f"{who} does not answer on {client.srv_name}",
         )
-        return future.result()
+        return next(future for future in futures if future.done()).result()
 
     def _run_goal(
         self,

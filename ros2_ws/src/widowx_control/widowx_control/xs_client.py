@@ -21,6 +21,9 @@ _POLL_S = 0.2
 _ANSWER_TIMEOUT_S = 2.0
 """A driver that is there answers at once. Shutting down beside one that has just ended must not
 take longer than a launch waits before it kills."""
+_ASK_AGAIN_S = 0.7
+"""A service that has not discovered this client yet drops its answer. Every request here may be
+repeated: they read, or write one value."""
 
 
 class DriverError(RuntimeError):
@@ -184,9 +187,11 @@ class XsClient:
         if not client.service_is_ready():
             raise DriverError(f"{client.service_name} is gone: has the driver ended?")
         timeout_s = min(self._timeout_s, _ANSWER_TIMEOUT_S)
-        future = client.call_async(request)
-        self._executor.spin_until_future_complete(future, timeout_sec=timeout_s)
-        if not future.done():
+        deadline_s = time.monotonic() + timeout_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            future = client.call_async(request)
+            self._executor.spin_until_future_complete(future, min(left_s, _ASK_AGAIN_S))
+            if future.done():
+                return future.result()
             client.remove_pending_request(future)
-            raise DriverError(f"{client.service_name} did not answer within {timeout_s} s")
-        return future.result()
+        raise DriverError(f"{client.service_name} did not answer within {timeout_s} s")
