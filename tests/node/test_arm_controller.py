@@ -79,7 +79,7 @@ class StandInDriver(Node):
             (RegisterValues, "set_motor_registers", self._set),
         ):
             service = self.create_service(kind, name, callback, callback_group=group)
-            service.send_response = partial(self._answer, service.send_response)  # type: ignore
+            service.send_response = partial(self._answer, service.send_response)
         self.create_timer(0.01, self._publish)
 
     def _answer(self, send, response, header):
