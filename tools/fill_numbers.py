@@ -7,7 +7,7 @@ A block lies between `<!-- numbers: NAME -->` and `<!-- /numbers -->`. Its text 
 under models/*/evaluation and bench/results. Success of the shipped policy, 50 episodes per task, is
 measured by one command, which goes on where it was when it is given again:
 
-    ./run ros2 launch widowx_bringup ptr.launch.py episodes:=650 real_time:=true max_repeats:=0 \\
+    ./run ros2 launch widowx_bringup ptr.launch.py episodes:=650 max_repeats:=0 \\
         report:=models/ptr_widowx_sim/evaluation/shipped.json
 """
 

@@ -136,6 +136,16 @@ def test_interfaces_that_the_environment_has_are_not_built(tmp_path):
     assert call_function(tmp_path, line) == "tf2_msgs\n"
 
 
+def test_files_that_are_gone_leave_no_links_that_break_the_next_build(tmp_path):
+    config = tmp_path / "build" / "arm" / "config"
+    config.mkdir(parents=True)
+    (tmp_path / "there.yaml").touch()
+    (config / "there.yaml").symlink_to(tmp_path / "there.yaml")
+    (config / "gone.yaml").symlink_to(tmp_path / "gone.yaml")
+    call_function(tmp_path, f"workspace='{tmp_path}'; drop_dead_links arm; drop_dead_links base")
+    assert [path.name for path in config.iterdir()] == ["there.yaml"]
+
+
 def test_colcon_is_shown_as_a_count(tmp_path):
     log = tmp_path / "colcon.txt"
     failed = "Failed   <<< gnm_nav [0.1s, exited with code 1]"
