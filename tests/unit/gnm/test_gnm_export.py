@@ -141,6 +141,7 @@ def test_specification_of_the_bundle(exported):
         model.explore(model.observe(list(smooth_images(6, 0).numpy())), seed=0, num_samples=1)
 
 
+@pytest.mark.parametrize("exported", ["residual"], indirect=True)
 def test_fingerprint_follows_the_weights(exported, tmp_path):
     network, out = exported
     moved = tmp_path / "moved"
