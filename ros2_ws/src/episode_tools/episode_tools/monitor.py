@@ -11,6 +11,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from policy_interfaces.msg import EndEffectorDelta, PolicyStatus, TaskStatus
 from policy_server.image_conversion import ImageConverter, ImageError
+from policy_server.image_transport import IMAGE_TRANSPORT, image_source
 from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
@@ -53,9 +54,9 @@ class Monitor(Node):
                 read_only=True,
             ),
         ).value
-        if transport not in ("raw", "compressed"):
+        if transport not in IMAGE_TRANSPORT.choices:
             raise ValueError(f"image_transport is '{transport}'; expected raw or compressed")
-        self._compressed = transport == "compressed"
+        self._transport = transport
         self._state = MonitorState()
         self._converter = ImageConverter(lambda text: self.get_logger().warning(text))
         self._images: Subscription | None = None
@@ -75,12 +76,8 @@ class Monitor(Node):
 
     def _subscribe_on_demand(self) -> None:
         if self._state.viewers and self._images is None:
-            kind, topic = (
-                (CompressedImage, "camera/image_raw/compressed")
-                if self._compressed
-                else (Image, "camera/image_raw")
-            )
-            self._images = self.create_subscription(kind, topic, self._on_image, _LATEST_IMAGE)
+            source = image_source(self._transport)
+            self._images = self.create_subscription(*source, self._on_image, _LATEST_IMAGE)
         elif not self._state.viewers and self._images is not None:
             self.destroy_subscription(self._images)
             self._images = None

@@ -17,6 +17,7 @@ from nav_msgs.msg import Odometry
 from policy_server.bundle import MODEL_PATH_VARIABLE, find_bundle, model_search_path
 from policy_server.engine import InferenceError
 from policy_server.image_conversion import ImageConverter, ImageError
+from policy_server.image_transport import IMAGE_TRANSPORT, image_source
 from policy_server.navigation_model import load_navigation_model
 from policy_server.node_parameters import NodeParameter, declare_parameters, unknown_overrides
 from policy_server.strict_yaml import BundleError
@@ -46,13 +47,7 @@ PARAMETERS = (
         f"{MODEL_PATH_VARIABLE} (default: models/ here or above)",
         structural=True,
     ),
-    NodeParameter(
-        "image_transport",
-        "raw",
-        "How images arrive: camera/image_raw, or camera/image_raw/compressed",
-        choices=("raw", "compressed"),
-        structural=True,
-    ),
+    IMAGE_TRANSPORT,
     NodeParameter("threads", 1, "CPU threads of the model", 1, 64, structural=True),
     NodeParameter(
         "spacing_steps", 4.0, "Model steps between two nodes", 0.5, 15.0, structural=True
@@ -130,10 +125,8 @@ class MapBuilderNode(Node):
         self._worker = threading.Thread(target=self._work, name="map_builder", daemon=True)
         self._worker.start()
         self._topics = TopicWatch(self)
-        kind, topic = Image, "camera/image_raw"
-        if self._parameter("image_transport") == "compressed":
-            kind, topic = CompressedImage, "camera/image_raw/compressed"
-        images = self.create_subscription(kind, topic, self._on_image, _NEWEST)
+        source = image_source(self._parameter("image_transport"))
+        images = self.create_subscription(*source, self._on_image, _NEWEST)
         self._topics.add(
             images, "set image_transport to raw or compressed, as it is published", one_sender=True
         )

@@ -23,6 +23,7 @@ from policy_server.bundle import MODEL_PATH_VARIABLE, find_bundle, model_search_
 from policy_server.engine import PROVIDER_NAMES, ProviderWarning
 from policy_server.episode import StopSignal
 from policy_server.image_conversion import ImageConverter, ImageError
+from policy_server.image_transport import IMAGE_TRANSPORT, image_source
 from policy_server.navigation_model import NavigationModel, load_navigation_model
 from policy_server.node_parameters import (
     NodeParameter,
@@ -103,13 +104,7 @@ PARAMETERS = (
         choices=PROVIDER_NAMES,
         structural=True,
     ),
-    NodeParameter(
-        "image_transport",
-        "raw",
-        "How images arrive: camera/image_raw, or camera/image_raw/compressed",
-        choices=("raw", "compressed"),
-        structural=True,
-    ),
+    IMAGE_TRANSPORT,
     NodeParameter("threads", 1, "CPU threads per model stage", 1, 64, structural=True),
     NodeParameter("seed", 0, "Seed of a diffusion model's noise", 0, 2**31 - 1, structural=True),
     NodeParameter(
@@ -390,7 +385,9 @@ class NavigatorNode(LifecycleNode):
         watch = self._watch
         self._entities = [
             watch.add(
-                self.create_subscription(*self._images_of(), self._on_image, _NEWEST),
+                self.create_subscription(
+                    *image_source(self._parameter("image_transport")), self._on_image, _NEWEST
+                ),
                 "choose another camera_topic, or let the driver publish images as they are",
                 one_sender=True,
             ),
@@ -461,11 +458,6 @@ class NavigatorNode(LifecycleNode):
         return float(self.get_clock().now().nanoseconds) * 1e-9
 
     # --- input -----------------------------------------------------------------------------
-
-    def _images_of(self) -> tuple[type[Image] | type[CompressedImage], str]:
-        if self.get_parameter("image_transport").value == "compressed":
-            return CompressedImage, "camera/image_raw/compressed"
-        return Image, "camera/image_raw"
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         runner = self._runner

@@ -59,6 +59,7 @@ from policy_server.episode import (
     StopSignal,
 )
 from policy_server.image_conversion import ImageConverter, ImageError
+from policy_server.image_transport import IMAGE_TRANSPORT, image_source
 from policy_server.node_parameters import (
     NodeParameter,
     check_change,
@@ -118,13 +119,7 @@ PARAMETERS = (
         200.0,
         structural=True,
     ),
-    NodeParameter(
-        "image_transport",
-        "raw",
-        "How images arrive: camera/image_raw, or camera/image_raw/compressed",
-        choices=("raw", "compressed"),
-        structural=True,
-    ),
+    IMAGE_TRANSPORT,
     NodeParameter("task", "", "Task at configure; empty: none", structural=True),
     NodeParameter(
         "realtime_priority",
@@ -424,16 +419,10 @@ class PolicyNode(LifecycleNode):
 
     def _subscribe(self, loaded: _Loaded) -> None:
         spec = loaded.bundle.deployment
-        if spec.cameras and self._parameter("image_transport") == "raw":
+        if spec.cameras:
+            source = image_source(self._parameter("image_transport"))
             self._image_subscription = self.create_subscription(
-                Image, "camera/image_raw", self._on_image, _SENSOR_QOS
-            )
-        elif spec.cameras:
-            self._image_subscription = self.create_subscription(
-                CompressedImage,
-                "camera/image_raw/compressed",
-                self._on_image,
-                _SENSOR_QOS,
+                *source, self._on_image, _SENSOR_QOS
             )
         self._state_subscription = PolledSubscription(self, EndEffectorState, "end_effector_state")
 
