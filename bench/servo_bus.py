@@ -37,6 +37,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from interbotix_xs_msgs.msg import JointGroupCommand
 from interbotix_xs_msgs.srv import Reboot, RegisterValues
+from node_common.realtime import prefer_process, settle_process
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -44,7 +45,6 @@ from result_files import add_results_option, write_result
 from sensor_msgs.msg import JointState
 from servo_bus_emulator.remote import RemoteEmulator
 from std_srvs.srv import Trigger
-from widowx_control.xs_driver.realtime import prefer_process, settle_process
 from widowx_control.xs_driver.units import ticks_from_rad
 
 SYNC_WRITE = 0x83

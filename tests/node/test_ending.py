@@ -3,9 +3,9 @@
 import time
 
 import pytest
+from node_common.ending import END_TIMEOUT_S, serve_until_gone
 from rclpy.node import Node
 from spun_nodes import SpunNodes
-from widowx_control.ending import END_TIMEOUT_S, serve_until_gone
 
 USERS = ("arm_controller", "arm_guard")
 

@@ -3,8 +3,8 @@
 import camera_drivers.camera_parameters as camera
 import pytest
 import rclpy
+from node_common.parameters import declare_parameters
 from policy_server import policy_node
-from policy_server.node_parameters import declare_parameters
 from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.parameter import Parameter

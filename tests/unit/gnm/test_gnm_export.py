@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from calibrated_networks import CONFIGS, calibrated_network, smooth_images
+from node_common.strict_yaml import BundleError
 from policy_server.engine import InferenceError
 from policy_server.navigation_model import (
     NavigationModel,
@@ -18,7 +19,6 @@ from policy_server.navigation_model import (
     load_navigation_model,
     with_path_heading,
 )
-from policy_server.strict_yaml import BundleError
 from policy_training.gnm.export import export_gnm
 from policy_training.gnm.networks import Gnm, normalise
 from policy_training.gnm.stages import EmbedStage, MatchStage, ObserveStage, fold_batch_norm

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 import yaml
+from node_common.strict_yaml import BundleError
 from policy_server.bundle import find_bundle, load_bundle
 from policy_server.engine import EngineOptions, Pipeline
 from policy_server.registry import create_policy
 from policy_server.robots import ROBOTS, check_robot
-from policy_server.strict_yaml import BundleError
 
 
 def set_at(*path_and_value):

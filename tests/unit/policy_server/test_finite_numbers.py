@@ -11,11 +11,11 @@ import onnx.parser
 import pytest
 import yaml
 from navigation_bundle import write_navigation_bundle
+from node_common.strict_yaml import BundleError
 from onnx import TensorProto, helper, numpy_helper
 from policy_server.bundle import load_bundle
 from policy_server.engine import EngineOptions, InferenceError, Pipeline
 from policy_server.navigation_model import create_navigation_model, load_navigation_model
-from policy_server.strict_yaml import BundleError
 
 PROVIDERS = ["cpu", "openvino", "openvino_bfloat16"]
 

@@ -7,6 +7,7 @@ import bundle_builder
 import numpy as np
 import pytest
 import yaml
+from node_common.strict_yaml import BundleError
 from policy_server.bundle import load_bundle
 from policy_server.engine import EngineOptions, InferenceError
 from policy_server.policy import (
@@ -16,7 +17,6 @@ from policy_server.policy import (
     example_observation,
 )
 from policy_server.registry import load_policy, policy_kinds, register_policy
-from policy_server.strict_yaml import BundleError
 
 CPU = EngineOptions("cpu", 1)
 LOW, HIGH = bundle_builder.LOW, bundle_builder.HIGH
@@ -167,7 +167,7 @@ class Forbidden:
             raise ImportError(name + ' is not for the core')
 sys.meta_path.insert(0, Forbidden())
 import policy_server.bundle, policy_server.engine, policy_server.episode
-import policy_server.image_conversion, policy_server.observation_buffer, policy_server.pacing
+import node_common.image_conversion, policy_server.observation_buffer, node_common.pacing
 import policy_server.preprocessing, policy_server.registry, policy_server.robots
 policy_server.registry.policy_kinds()
 """

@@ -10,13 +10,13 @@ from typing import Any, Final
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist, TwistStamped
-from policy_interfaces.msg import BaseContacts, GuardStatus
-from policy_server.node_parameters import (
+from node_common.parameters import (
     check_change,
     declare_parameters,
     unknown_overrides,
 )
-from policy_server.topic_watch import TopicWatch
+from node_common.topic_watch import TopicWatch
+from policy_interfaces.msg import BaseContacts, GuardStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState

@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from node_common.pacing import stalled_clock_message
 from numpy.typing import NDArray
-from policy_server.pacing import stalled_clock_message
 
 from base_drivers.contact_rules import Contacts, allowed_motion
 from base_drivers.scan_watch import Footprint, free_distance

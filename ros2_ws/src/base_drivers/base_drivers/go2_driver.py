@@ -11,13 +11,13 @@ from typing import Any, Final
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Quaternion
 from nav_msgs.msg import Odometry
-from policy_server.node_parameters import (
+from node_common.parameters import (
     NodeParameter,
     check_change,
     declare_parameters,
     unknown_overrides,
 )
-from policy_server.polled_subscription import PolledSubscription
+from node_common.polled_subscription import PolledSubscription
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any, Final
 
-from policy_server.node_parameters import NodeParameter, declare_parameters, unknown_overrides
+from node_common.parameters import NodeParameter, declare_parameters, unknown_overrides
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from unitree_api.msg import Request, RequestIdentity

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from policy_server.node_parameters import NodeParameter
+from node_common.parameters import NodeParameter
 
 from base_drivers.command_guard import GuardConfig
 from base_drivers.scan_watch import Footprint, ScanMount

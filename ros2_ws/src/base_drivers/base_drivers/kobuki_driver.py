@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry
-from policy_interfaces.msg import BaseContacts
-from policy_server.node_parameters import (
+from node_common.parameters import (
     NodeParameter,
     check_change,
     declare_parameters,
     unknown_overrides,
 )
+from policy_interfaces.msg import BaseContacts
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState

@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import rclpy
+from node_common.ending import serve_until_gone
+from node_common.realtime import prefer_process, request_realtime
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
-from widowx_control.ending import serve_until_gone
-from widowx_control.xs_driver.realtime import prefer_process, request_realtime
 
 
 def run_node(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from policy_server.strict_yaml import BundleError, Section, did_you_mean, read_yaml_mapping
+from node_common.strict_yaml import BundleError, Section, did_you_mean, read_yaml_mapping
 
 KINEMATICS = ("differential", "ackermann", "holonomic")
 CONTROLLERS = ("pd", "pure_pursuit")

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Twist, TwistStamped
-from policy_server.node_parameters import NodeParameter
-from policy_server.topic_watch import TopicWatch
+from node_common.parameters import NodeParameter
+from node_common.topic_watch import TopicWatch
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 

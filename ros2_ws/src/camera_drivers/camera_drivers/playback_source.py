@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
+from node_common.image_conversion import ImageConverter, ImageError
 from numpy.typing import NDArray
-from policy_server.image_conversion import ImageConverter, ImageError
 
 from camera_drivers.camera_config import CameraConfig, Controls
 from camera_drivers.image_scaling import scale_to

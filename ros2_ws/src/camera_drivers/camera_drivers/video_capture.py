@@ -5,8 +5,8 @@ import time
 
 import cv2
 import numpy as np
+from node_common.image_conversion import ImageConverter, ImageError
 from numpy.typing import NDArray
-from policy_server.image_conversion import ImageConverter, ImageError
 
 from camera_drivers.image_source import BadFrameError
 

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from node_common.cpu_load import CpuLoad
+from node_common.parameters import accept_whole_numbers
 from policy_interfaces.action import MoveToNamedPose, RunEpisode
 from policy_interfaces.msg import PolicyStatus, TaskStatus
 from policy_interfaces.srv import ResetScene, SetTask
-from policy_server.cpu_load import CpuLoad
-from policy_server.node_parameters import accept_whole_numbers
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle

@@ -9,9 +9,9 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from node_common.image_conversion import ImageConverter, ImageError
+from node_common.image_transport import IMAGE_TRANSPORT, image_source
 from policy_interfaces.msg import EndEffectorDelta, PolicyStatus, TaskStatus
-from policy_server.image_conversion import ImageConverter, ImageError
-from policy_server.image_transport import IMAGE_TRANSPORT, image_source
 from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node

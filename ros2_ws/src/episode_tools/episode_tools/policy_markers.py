@@ -9,8 +9,8 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point
+from node_common.parameters import accept_whole_numbers
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState, PolicyStatus
-from policy_server.node_parameters import accept_whole_numbers
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from node_common.strict_yaml import BundleError
 from policy_server.bundle import MODEL_PATH_VARIABLE, find_bundle, model_search_path
 from policy_server.engine import InferenceError
 from policy_server.navigation_model import NavigationModel, load_navigation_model
-from policy_server.strict_yaml import BundleError
 from rclpy.utilities import remove_ros_args
 
 from gnm_nav.drive_bag import BagError, DriveCounts, read_drive

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from mcap.records import Channel, Message, Schema
 from mcap.stream_reader import StreamReader
+from node_common.image_conversion import ImageConverter, ImageError
 from numpy.typing import NDArray
-from policy_server.image_conversion import ImageConverter, ImageError
 from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import rustworkx as rx
+from node_common.strict_yaml import BundleError
 from policy_server.engine import InferenceError
-from policy_server.strict_yaml import BundleError
 
 from gnm_nav.build_map import add_model_arguments, describe, load_model, without_ros_arguments
 from gnm_nav.map_directory import load_map, save_map

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from node_common.strict_yaml import BundleError
 from policy_server.engine import InferenceError
-from policy_server.strict_yaml import BundleError
 
 from gnm_nav.build_map import (
     add_model_arguments,

@@ -14,14 +14,14 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry
+from node_common.image_conversion import ImageConverter, ImageError
+from node_common.image_transport import IMAGE_TRANSPORT, image_source
+from node_common.parameters import NodeParameter, declare_parameters, unknown_overrides
+from node_common.strict_yaml import BundleError
+from node_common.topic_watch import TopicWatch
 from policy_server.bundle import MODEL_PATH_VARIABLE, find_bundle, model_search_path
 from policy_server.engine import InferenceError
-from policy_server.image_conversion import ImageConverter, ImageError
-from policy_server.image_transport import IMAGE_TRANSPORT, image_source
 from policy_server.navigation_model import load_navigation_model
-from policy_server.node_parameters import NodeParameter, declare_parameters, unknown_overrides
-from policy_server.strict_yaml import BundleError
-from policy_server.topic_watch import TopicWatch
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node

@@ -21,8 +21,8 @@ from typing import Any, overload
 import numpy as np
 import safetensors
 import safetensors.numpy
+from node_common.image_conversion import ImageConverter, ImageError
 from numpy.typing import NDArray
-from policy_server.image_conversion import ImageConverter, ImageError
 from policy_server.safetensors_writer import write_safetensors
 
 from gnm_nav.topological_map import (

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from node_common.image_conversion import ImageConverter
 from numpy.typing import NDArray
-from policy_server.image_conversion import ImageConverter
 
 from gnm_nav.localiser import place_descriptors
 from gnm_nav.loop_closure import (

@@ -70,7 +70,7 @@ def bundle_directory(name: str, launch_file: str) -> Path:
     """The bundle's directory, wherever the launch was started.
 
     Raises:
-        policy_server.strict_yaml.BundleError: there is none.
+        node_common.strict_yaml.BundleError: there is none.
     """
     # A symlinked build leaves the launch file in the source tree, an ordinary one does not; the
     # installation prefix is inside the workspace with both.

@@ -17,10 +17,10 @@ from enum import StrEnum
 
 import numpy as np
 from base_drivers.velocity import STREAM_TIMEOUT_S
+from node_common.pacing import Pacer, TickClock
 from numpy.typing import NDArray
 from policy_server.episode import Reason as StopReason
 from policy_server.episode import StopSignal
-from policy_server.pacing import Pacer, TickClock
 
 from gnm_nav.camera_watch import CameraFault, CameraProblem, CameraWatch
 from gnm_nav.navigation import (

@@ -27,13 +27,13 @@ import rclpy
 from base_drivers.robot_config import RobotConfig, RobotConfigError, load_robot
 from episode_tools.report import software_versions
 from geometry_msgs.msg import Pose2D
+from node_common.parameters import NodeParameter, declare_parameters, unknown_overrides
+from node_common.strict_yaml import BundleError
 from policy_interfaces.action import NavigateToGoal
 from policy_interfaces.msg import BaseSimStatus, NavigationStatus
 from policy_interfaces.srv import LoadMap, ResetWorld
 from policy_server.bundle import find_bundle, model_search_path
 from policy_server.navigation_model import NavigationModel, load_navigation_model
-from policy_server.node_parameters import NodeParameter, declare_parameters, unknown_overrides
-from policy_server.strict_yaml import BundleError
 from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node

@@ -16,26 +16,26 @@ from base_drivers.robot_config import RobotConfig, RobotConfigError, load_robot,
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry, Path
+from node_common.image_conversion import ImageConverter, ImageError
+from node_common.image_transport import IMAGE_TRANSPORT, image_source
+from node_common.pacing import RecentValues, TickClock
+from node_common.parameters import (
+    NodeParameter,
+    check_change,
+    declare_parameters,
+    unknown_overrides,
+)
+from node_common.ros_clock import SimulatedTickClock
+from node_common.strict_yaml import BundleError
+from node_common.threaded_action_server import ThreadedActionServer
+from node_common.topic_watch import TopicWatch
 from policy_interfaces.action import Explore, NavigateToGoal
 from policy_interfaces.msg import NavigationStatus
 from policy_interfaces.srv import LoadMap
 from policy_server.bundle import MODEL_PATH_VARIABLE, find_bundle, model_search_path
 from policy_server.engine import PROVIDER_NAMES, ProviderWarning
 from policy_server.episode import StopSignal
-from policy_server.image_conversion import ImageConverter, ImageError
-from policy_server.image_transport import IMAGE_TRANSPORT, image_source
 from policy_server.navigation_model import NavigationModel, load_navigation_model
-from policy_server.node_parameters import (
-    NodeParameter,
-    check_change,
-    declare_parameters,
-    unknown_overrides,
-)
-from policy_server.pacing import RecentValues, TickClock
-from policy_server.ros_clock import SimulatedTickClock
-from policy_server.strict_yaml import BundleError
-from policy_server.threaded_action_server import ThreadedActionServer
-from policy_server.topic_watch import TopicWatch
 from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock, ClockType, ROSClock

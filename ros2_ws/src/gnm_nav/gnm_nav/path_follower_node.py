@@ -14,15 +14,15 @@ from base_drivers.velocity import REST, STREAM_TIMEOUT_S, Velocity
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry, Path
-from policy_interfaces.msg import BaseContacts
-from policy_server.node_parameters import (
+from node_common.pacing import stalled_clock_message
+from node_common.parameters import (
     NodeParameter,
     check_change,
     declare_parameters,
     unknown_overrides,
 )
-from policy_server.pacing import stalled_clock_message
-from policy_server.topic_watch import TopicWatch
+from node_common.topic_watch import TopicWatch
+from policy_interfaces.msg import BaseContacts
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter

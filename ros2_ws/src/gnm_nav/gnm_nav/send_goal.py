@@ -12,9 +12,9 @@ from typing import Any
 
 import rclpy
 from builtin_interfaces.msg import Time
+from node_common.image_conversion import ImageConverter, ImageError
+from node_common.parameters import NodeParameter, declare_parameters, unknown_overrides
 from policy_interfaces.action import Explore, NavigateToGoal
-from policy_server.image_conversion import ImageConverter, ImageError
-from policy_server.node_parameters import NodeParameter, declare_parameters, unknown_overrides
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node

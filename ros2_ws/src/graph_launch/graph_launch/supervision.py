@@ -33,9 +33,9 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from lifecycle_msgs.msg import Transition
+from node_common.running_nodes import find_running
 
 from graph_launch.launch_arguments import LaunchArgument
-from graph_launch.running_nodes import find_running
 
 _DEACTIVATION_TIMEOUT_S = 5.0
 _START_LOCK_TIMEOUT_S = 5.0

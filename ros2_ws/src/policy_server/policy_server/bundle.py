@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from node_common.strict_yaml import BundleError, Section, did_you_mean, read_yaml_mapping
 from numpy.typing import NDArray
 
 from policy_server.deployment import Deployment, parse_deployment
 from policy_server.git_lfs import FETCH_ADVICE, is_pointer
 from policy_server.initial_values import parse_safetensors
-from policy_server.strict_yaml import BundleError, Section, did_you_mean, read_yaml_mapping
 
 MODEL_PATH_VARIABLE = "COXSWAIN_MODEL_PATH"
 """Environment variable with directories of bundles, separated as in PATH; it replaces the rest."""

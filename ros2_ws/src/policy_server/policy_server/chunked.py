@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from node_common.strict_yaml import BundleError
 from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle
@@ -10,7 +11,6 @@ from policy_server.deployment import Deployment
 from policy_server.engine import EngineOptions, InferenceError, Pipeline
 from policy_server.policy import ActionSamples, Observation, ObservationBinder
 from policy_server.registry import register_policy
-from policy_server.strict_yaml import BundleError
 
 
 @register_policy("chunked")

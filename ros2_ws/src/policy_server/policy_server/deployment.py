@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from node_common.strict_yaml import BundleError, Section
 from numpy.typing import NDArray
-
-from policy_server.strict_yaml import BundleError, Section
 
 SCHEMA_VERSION = 1
 STAGE_ROLES = (

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from node_common.strict_yaml import BundleError, did_you_mean
 from numpy.typing import NDArray
 
 from policy_server import gpu_libraries, openvino_session
 from policy_server.bundle import Bundle, ModelSpec, TensorSpec
-from policy_server.strict_yaml import BundleError, did_you_mean
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",

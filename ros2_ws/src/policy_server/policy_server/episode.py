@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from node_common.pacing import Pacer, Percentiles, RecentValues, TickClock
 from numpy.typing import NDArray
 
 from policy_server.observation_buffer import SOURCE_NAMES, Problem, Snapshot
-from policy_server.pacing import Pacer, Percentiles, RecentValues, TickClock
 from policy_server.policy import Observation, Policy
 
 STALE_TO_END_S = 1.0

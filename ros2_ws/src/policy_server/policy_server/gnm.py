@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from node_common.strict_yaml import BundleError
 from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle, TensorSpec
@@ -29,7 +30,6 @@ from policy_server.navigation_model import (
     require_roles,
     with_path_heading,
 )
-from policy_server.strict_yaml import BundleError
 
 _ROLES = ("observe", "match")
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from node_common.strict_yaml import BundleError
 from numpy.typing import NDArray
-
-from policy_server.strict_yaml import BundleError
 
 _DTYPES = {
     "BOOL": "bool",

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from node_common.strict_yaml import BundleError
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
-
-from policy_server.strict_yaml import BundleError
 
 _FLOATING = (
     TensorProto.FLOAT,

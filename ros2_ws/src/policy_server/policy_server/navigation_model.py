@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from node_common.strict_yaml import BundleError
 from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle, load_bundle
 from policy_server.deployment import NAVIGATION_KINDS, CameraObservation
 from policy_server.engine import EngineOptions, InferenceError, Pipeline, check_finite
 from policy_server.preprocessing import crop_bicubic, squash
-from policy_server.strict_yaml import BundleError
 
 _CLASSES = {
     "gnm": ("gnm", "GnmModel"),

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from node_common.strict_yaml import did_you_mean
 from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle
 from policy_server.deployment import Deployment, TaskObservation
 from policy_server.robots import ROBOTS
-from policy_server.strict_yaml import did_you_mean
 
 
 class UnknownTaskError(ValueError):

@@ -20,6 +20,20 @@ import cv2
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from node_common.cpu_load import CpuLoad
+from node_common.image_conversion import ImageConverter, ImageError
+from node_common.image_transport import IMAGE_TRANSPORT, image_source
+from node_common.pacing import Percentiles, RecentValues, SteadyTickClock, TickClock
+from node_common.parameters import (
+    NodeParameter,
+    check_change,
+    declare_parameters,
+    unknown_overrides,
+)
+from node_common.polled_subscription import PolledSubscription
+from node_common.ros_clock import SimulatedTickClock
+from node_common.strict_yaml import BundleError
+from node_common.threaded_action_server import ThreadedActionServer
 from numpy.typing import NDArray
 from policy_interfaces.action import RunEpisode
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState, PolicyStatus
@@ -43,7 +57,6 @@ from policy_server.bundle import (
     load_bundle,
     model_search_path,
 )
-from policy_server.cpu_load import CpuLoad
 from policy_server.engine import (
     PROVIDER_NAMES,
     EngineOptions,
@@ -58,14 +71,6 @@ from policy_server.episode import (
     Step,
     StopSignal,
 )
-from policy_server.image_conversion import ImageConverter, ImageError
-from policy_server.image_transport import IMAGE_TRANSPORT, image_source
-from policy_server.node_parameters import (
-    NodeParameter,
-    check_change,
-    declare_parameters,
-    unknown_overrides,
-)
 from policy_server.observation_buffer import (
     FreshnessLimits,
     ObservationBuffer,
@@ -73,14 +78,9 @@ from policy_server.observation_buffer import (
     Snapshot,
     Source,
 )
-from policy_server.pacing import Percentiles, RecentValues, SteadyTickClock, TickClock
 from policy_server.policy import Policy, UnknownTaskError, example_observation
-from policy_server.polled_subscription import PolledSubscription
 from policy_server.registry import create_policy
 from policy_server.robots import ROBOTS, RobotSpec, check_robot
-from policy_server.ros_clock import SimulatedTickClock
-from policy_server.strict_yaml import BundleError
-from policy_server.threaded_action_server import ThreadedActionServer
 
 CAMERA = "main"
 WARM_UP_RUNS = 5

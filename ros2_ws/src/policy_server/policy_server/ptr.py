@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from node_common.strict_yaml import BundleError
 from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle, TensorSpec
@@ -17,7 +18,6 @@ from policy_server.deployment import Deployment
 from policy_server.engine import EngineOptions, Pipeline
 from policy_server.policy import ActionSamples, Observation, ObservationBinder
 from policy_server.registry import register_policy
-from policy_server.strict_yaml import BundleError
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 

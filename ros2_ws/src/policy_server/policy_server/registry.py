@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from node_common.strict_yaml import BundleError, did_you_mean
+
 from policy_server.bundle import Bundle, load_bundle
 from policy_server.engine import EngineOptions
 from policy_server.policy import Policy
-from policy_server.strict_yaml import BundleError, did_you_mean
 
 ENTRY_POINT_GROUP = "coxswain.policies"
 _OWN_MODULES = ("ptr", "chunked", "random_policy")

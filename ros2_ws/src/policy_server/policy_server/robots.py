@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from node_common.strict_yaml import BundleError, did_you_mean
+
 from policy_server.deployment import Deployment
-from policy_server.strict_yaml import BundleError, did_you_mean
 
 
 @dataclass(frozen=True)

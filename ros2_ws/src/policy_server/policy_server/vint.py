@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from node_common.strict_yaml import BundleError
 from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle
@@ -25,7 +26,6 @@ from policy_server.navigation_model import (
     require_free_batch,
     require_roles,
 )
-from policy_server.strict_yaml import BundleError
 
 TOKENS = "tokens"
 CURRENT = "current"

@@ -20,11 +20,12 @@ from base_drivers.velocity import STREAM_TIMEOUT_S
 from builtin_interfaces.msg import Time as TimeMessage
 from geometry_msgs.msg import Pose, Quaternion, TransformStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
+from node_common.ending import serve_until_gone
+from node_common.parameters import NodeParameter, declare_parameters, unknown_overrides
+from node_common.topic_watch import TopicWatch
 from numpy.typing import NDArray
 from policy_interfaces.msg import BaseContacts, BaseSimStatus
 from policy_interfaces.srv import ResetWorld
-from policy_server.node_parameters import NodeParameter, declare_parameters, unknown_overrides
-from policy_server.topic_watch import TopicWatch
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -33,7 +34,6 @@ from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, LaserScan
 from tf2_msgs.msg import TFMessage
-from widowx_control.ending import serve_until_gone
 
 from robot_sim.navigation.base_simulation import BaseSimulation
 from robot_sim.navigation.real_time_loop import BaseState, RealTimeLoop

@@ -32,11 +32,12 @@ from interbotix_xs_msgs.srv import (
     RobotInfo,
     TorqueEnable,
 )
+from node_common.cpu_load import CpuLoad
+from node_common.ending import serve_until_gone
+from node_common.parameters import accept_whole_numbers
 from numpy.typing import NDArray
 from policy_interfaces.msg import TaskStatus
 from policy_interfaces.srv import ResetScene
-from policy_server.cpu_load import CpuLoad
-from policy_server.node_parameters import accept_whole_numbers
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import SingleThreadedExecutor
@@ -45,7 +46,6 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
-from widowx_control.ending import serve_until_gone
 
 from robot_sim.scene_model import CAMERA_FOVY_DEG, IMAGE_HEIGHT, IMAGE_WIDTH
 from robot_sim.servo_bus import ServoBusOptions

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from node_common.realtime import prefer_process
 from numpy.typing import NDArray
 from servo_bus_emulator.bus import BusTiming
 from servo_bus_emulator.control_socket import ControlSocket
@@ -32,7 +33,6 @@ from widowx_control.gripper import finger_distance_m
 from widowx_control.kinematics import NAMED_POSES
 from widowx_control.xs_driver.configuration import load_configuration
 from widowx_control.xs_driver.package_files import default_modes, default_motors
-from widowx_control.xs_driver.realtime import prefer_process
 
 from robot_sim.kitchen import Kitchen
 from robot_sim.scene_layout import SceneLayout

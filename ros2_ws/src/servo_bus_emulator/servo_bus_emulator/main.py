@@ -8,9 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
+from node_common.realtime import prefer_process, settle_process
 from widowx_control.xs_driver.configuration import ConfigurationError, load_configuration
 from widowx_control.xs_driver.package_files import default_modes, default_motors
-from widowx_control.xs_driver.realtime import prefer_process, settle_process
 
 from servo_bus_emulator.bus import BusTiming
 from servo_bus_emulator.commands import HELP

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
 
-from widowx_control.xs_driver.realtime import request_realtime
+from node_common.realtime import request_realtime
 
 from servo_bus_emulator.bus import EmulatedBus, Reply
 

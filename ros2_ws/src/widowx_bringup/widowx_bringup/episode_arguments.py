@@ -14,12 +14,12 @@ from episode_tools.episode_plan import PlanError, runnable_tasks, select_tasks
 from episode_tools.report import ReportError, prepare_report_path
 from graph_launch.devices import tcp_port_problem
 from graph_launch.launch_arguments import ArgumentError, LaunchArgument
+from node_common.strict_yaml import BundleError, Section, did_you_mean, read_yaml_mapping
 from policy_server.bundle import find_bundle, known_bundles, model_search_path
 from policy_server.deployment import Deployment, parse_deployment
 from policy_server.engine import PROVIDER_NAMES
 from policy_server.registry import policy_kinds
 from policy_server.robots import check_robot
-from policy_server.strict_yaml import BundleError, Section, did_you_mean, read_yaml_mapping
 
 from widowx_bringup.arm import ARM_ARGUMENTS, arm_problems, is_simulated
 

@@ -22,9 +22,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Pose
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
 from interbotix_xs_msgs.srv import RegisterValues
+from node_common.cpu_load import CpuLoad
 from policy_interfaces.action import MoveToNamedPose
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState
-from policy_server.cpu_load import CpuLoad
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from widowx_control.xs_driver.realtime import request_realtime
+from node_common.realtime import request_realtime
 
 from base_drivers.back_off import BackOff
 from base_drivers.kobuki import commands, feedback

@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Final
 
-from widowx_control.xs_driver.realtime import request_realtime
+from node_common.realtime import request_realtime
 
 from base_drivers.kobuki.commands import base_control
 from base_drivers.kobuki.framing import frame

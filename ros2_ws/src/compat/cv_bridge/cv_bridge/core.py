@@ -7,8 +7,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+from node_common.image_conversion import ImageError, convert, encoding_of, image_view
 from numpy.typing import NDArray
-from policy_server.image_conversion import ImageError, convert, encoding_of, image_view
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 

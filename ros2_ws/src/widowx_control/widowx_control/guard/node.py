@@ -19,6 +19,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
 from interbotix_xs_msgs.srv import RegisterValues
+from node_common.ending import serve_until_gone
 from policy_interfaces.msg import GuardStatus as StatusMessage
 from rclpy.client import Client
 from rclpy.clock import Clock
@@ -36,7 +37,6 @@ from std_srvs.srv import Trigger
 from widowx_control.commanders import Commanders
 from widowx_control.controller_config import ParameterSpec
 from widowx_control.controller_parameters import ParameterError, declare
-from widowx_control.ending import serve_until_gone
 from widowx_control.guard.checks import CHECKS, THRESHOLDS, GuardConfig
 from widowx_control.guard.core import (
     ARM,

@@ -16,6 +16,7 @@ from interbotix_xs_msgs.msg import (
     JointSingleCommand,
     JointTrajectoryCommand,
 )
+from node_common.realtime import request_realtime
 from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -24,7 +25,6 @@ from trajectory_msgs.msg import JointTrajectory
 
 from widowx_control.xs_driver.driver import XsDriver
 from widowx_control.xs_driver.driver_types import SHOWN_CHARACTERS, CommandRefused
-from widowx_control.xs_driver.realtime import request_realtime
 
 _STOP_TIMEOUT_S: Final = 1.0
 """A stop waits for one packet and its answer, many times over on a noisy line."""

@@ -19,6 +19,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from node_common.realtime import request_realtime
+
 from widowx_control.xs_driver.arm_servos import (
     ArmServos,
     Servo,
@@ -41,7 +43,6 @@ from widowx_control.xs_driver.driver_types import (
 from widowx_control.xs_driver.goal_sender import GoalSender
 from widowx_control.xs_driver.goals import GoalTranslator, ModeRecords
 from widowx_control.xs_driver.procedures import Procedures
-from widowx_control.xs_driver.realtime import request_realtime
 from widowx_control.xs_driver.run_state import RunState
 from widowx_control.xs_driver.serial_port import PortLost, SerialPort
 from widowx_control.xs_driver.servo_care import ServoCare

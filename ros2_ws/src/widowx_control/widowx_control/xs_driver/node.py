@@ -26,7 +26,9 @@ from interbotix_xs_msgs.srv import (
     RobotInfo,
     TorqueEnable,
 )
-from policy_server.node_parameters import accept_whole_numbers
+from node_common.ending import serve_until_gone
+from node_common.parameters import accept_whole_numbers
+from node_common.realtime import prefer_process, settle_process
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
@@ -38,7 +40,6 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from widowx_description import urdf_text
 
-from widowx_control.ending import serve_until_gone
 from widowx_control.gripper import finger_distance_m
 from widowx_control.xs_driver.command_node import CommandNode
 from widowx_control.xs_driver.configuration import (
@@ -57,7 +58,6 @@ from widowx_control.xs_driver.driver_types import (
     ServiceFailed,
 )
 from widowx_control.xs_driver.package_files import default_modes, default_motors
-from widowx_control.xs_driver.realtime import prefer_process, settle_process
 from widowx_control.xs_driver.robot_info import limits_from_urdf, robot_info
 from widowx_control.xs_driver.units import rad_from_ticks, rad_s_from_units
 

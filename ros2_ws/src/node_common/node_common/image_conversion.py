@@ -12,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
 from policy_server.preprocessing import squash
 
 # Decoders stop where the end marker of a JPEG is missing, as it is in what some webcams send. So

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
+from policy_server.episode import Reason, StopSignal
 from rclpy.clock import Clock, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.time import Time
-
-from policy_server.episode import Reason, StopSignal
 
 _WAKE_S = 0.1
 

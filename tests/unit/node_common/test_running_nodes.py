@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("rclpy")
 pytest.importorskip("launch")
-from graph_launch.running_nodes import find_processes, node_name
 from graph_launch.supervision import GraphError, unless_running
 from launch import LaunchContext
+from node_common.running_nodes import find_processes, node_name
 
 DOMAIN = 97
 _SLEEP = "import time; time.sleep(60)"

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Collection
 
 import psutil
-from graph_launch.running_nodes import find_processes
 from rclpy.node import Node
+
+from node_common.running_nodes import find_processes
 
 END_TIMEOUT_S = 3.0
 """Shorter than what a launch waits before it terminates a process: 5 s."""

@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from policy_server.pacing import Pacer
+from node_common.pacing import Pacer
 
 
 class FakeClock:

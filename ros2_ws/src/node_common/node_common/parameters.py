@@ -14,7 +14,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from policy_server.strict_yaml import did_you_mean
+from node_common.strict_yaml import did_you_mean
 
 _ALWAYS_ALLOWED = ("use_sim_time", "start_type_description_service")
 

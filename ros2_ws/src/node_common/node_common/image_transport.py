@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sensor_msgs.msg import CompressedImage, Image
 
-from policy_server.node_parameters import NodeParameter
+from node_common.parameters import NodeParameter
 
 IMAGE_TRANSPORT = NodeParameter(
     "image_transport",

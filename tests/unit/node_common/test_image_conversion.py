@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from policy_server.image_conversion import ImageConverter, ImageError, image_view
+from node_common.image_conversion import ImageConverter, ImageError, image_view
 from policy_server.preprocessing import squash
 
 SIZE = (32, 24)

@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-from policy_server.pacing import stalled_clock_message
+from node_common.pacing import stalled_clock_message
 
 _CLOCK_STALL_S = 0.5
 

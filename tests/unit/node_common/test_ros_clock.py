@@ -3,8 +3,8 @@
 import threading
 import time
 
+from node_common.ros_clock import SimulatedTickClock
 from policy_server.episode import Reason, StopSignal
-from policy_server.ros_clock import SimulatedTickClock
 from rclpy.clock import ClockType, ROSClock
 from rclpy.time import Time
 

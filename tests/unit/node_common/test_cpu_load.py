@@ -1,5 +1,5 @@
 import pytest
-from policy_server.cpu_load import CpuLoad
+from node_common.cpu_load import CpuLoad
 
 
 class Machine:

@@ -1,0 +1,1 @@
+"""What every node does: running, parameters, clocks, pacing, images, diagnostics of the graph."""
