@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from node_common.ending import END_TIMEOUT_S, serve_until_gone
+from node_common.running import END_TIMEOUT_S, serve_until_gone
 from rclpy.node import Node
 from spun_nodes import SpunNodes
 

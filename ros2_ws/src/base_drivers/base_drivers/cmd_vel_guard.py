@@ -10,11 +10,9 @@ from typing import Any, Final
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist, TwistStamped
-from node_common.parameters import (
-    check_change,
-    declare_parameters,
-    unknown_overrides,
-)
+from node_common.declared_parameters import check_change, declare_parameters, parameter_values
+from node_common.realtime import prefer_process
+from node_common.running import run_node
 from node_common.topic_watch import TopicWatch
 from policy_interfaces.msg import BaseContacts, GuardStatus
 from rcl_interfaces.msg import SetParametersResult
@@ -40,7 +38,6 @@ from base_drivers.command_guard import (
     State,
 )
 from base_drivers.guard_parameters import PARAMETERS, config_from, mount_from
-from base_drivers.lifecycle_process import run_node
 from base_drivers.odometry_messages import contacts_from_message
 from base_drivers.scan_watch import BlindScanError, ScanMount, points_from_ranges
 from base_drivers.static_transforms import StaticTransforms
@@ -87,9 +84,6 @@ class CmdVelGuard(LifecycleNode):
         """
         super().__init__("cmd_vel_guard", **node_arguments)
         declare_parameters(self, PARAMETERS)
-        problems = unknown_overrides(self)
-        if problems:
-            raise ValueError("; ".join(problems))
         self._guard = CommandGuard(config_from(self._values()))
         self._configured = False
         self._entities: list[Any] = []
@@ -219,7 +213,7 @@ class CmdVelGuard(LifecycleNode):
     # --- parameters -------------------------------------------------------------------------------
 
     def _values(self) -> dict[str, Any]:
-        return {entry.name: self.get_parameter(entry.name).value for entry in PARAMETERS}
+        return parameter_values(self, PARAMETERS)
 
     def _check_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         result = check_change(PARAMETERS, changes, configured=self._configured)
@@ -467,7 +461,9 @@ def _describe(mount: ScanMount) -> str:
 
 def main() -> int:
     """Run the node."""
-    return run_node("cmd_vel_guard", CmdVelGuard)
+    # A watchdog must not wait for a network that trains. Threads inherit it.
+    prefer_process()
+    return run_node("cmd_vel_guard", lambda _: CmdVelGuard())
 
 
 if __name__ == "__main__":

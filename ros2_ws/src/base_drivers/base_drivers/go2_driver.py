@@ -11,13 +11,11 @@ from typing import Any, Final
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Quaternion
 from nav_msgs.msg import Odometry
-from node_common.parameters import (
-    NodeParameter,
-    check_change,
-    declare_parameters,
-    unknown_overrides,
-)
+from node_common.declared_parameters import check_change, declare_parameters, parameter_values
+from node_common.parameters import NodeParameter
 from node_common.polled_subscription import PolledSubscription
+from node_common.realtime import prefer_process
+from node_common.running import run_node
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -36,7 +34,6 @@ from base_drivers.command_guard import Command
 from base_drivers.go2.driver import Go2Core, Outcome, Posture
 from base_drivers.go2.sport_service import SportState, mode_name
 from base_drivers.go2_messages import HEARD_TOPIC, request_message, state_from_message
-from base_drivers.lifecycle_process import run_node
 from base_drivers.odometry_messages import odometry_message, transform_message
 from base_drivers.velocity import VelocityLimits, limit_speed
 from base_drivers.velocity_messages import DRIVER_COMMAND_PARAMETERS, DriverCommands
@@ -96,9 +93,6 @@ class Go2Node(LifecycleNode):
         """
         super().__init__("go2_driver", **node_arguments)
         declare_parameters(self, PARAMETERS)
-        problems = unknown_overrides(self)
-        if problems:
-            raise ValueError("; ".join(problems))
         self._configured = False
         self._values: Mapping[str, Any] = {}
         self._core: Go2Core | None = None
@@ -125,7 +119,7 @@ class Go2Node(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> Transition:
         """Create the topics."""
-        values = {entry.name: self.get_parameter(entry.name).value for entry in PARAMETERS}
+        values = parameter_values(self, PARAMETERS)
         self._values = values
         self._topics = {
             "requests": self.create_lifecycle_publisher(Request, "/api/sport/request", _RELIABLE),
@@ -384,7 +378,9 @@ class Go2Node(LifecycleNode):
 
 def main() -> int:
     """Run the node."""
-    return run_node("go2_driver", Go2Node)
+    # A watchdog must not wait for a network that trains. Threads inherit it.
+    prefer_process()
+    return run_node("go2_driver", lambda _: Go2Node())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ import sys
 import time
 from typing import Any, Final
 
-from node_common.parameters import NodeParameter, declare_parameters, unknown_overrides
+from node_common.declared_parameters import declare_parameters
+from node_common.parameters import NodeParameter
+from node_common.realtime import prefer_process
+from node_common.running import run_node
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -15,7 +18,6 @@ from unitree_api.msg import Request, Response
 from unitree_go.msg import LowState, SportModeState
 
 from base_drivers.go2.sport_service import WALKING_MODES, Api, Mode, velocity_from_parameter
-from base_drivers.lifecycle_process import run_node
 from base_drivers.velocity import REST, Velocity
 
 PARAMETERS: Final = (
@@ -48,9 +50,6 @@ class Go2Emulator(Node):
         """
         super().__init__("go2_emulator", **node_arguments)
         declare_parameters(self, PARAMETERS)
-        problems = unknown_overrides(self)
-        if problems:
-            raise ValueError("; ".join(problems))
         self._mode = self.get_parameter("mode").value
         self._next_mode: tuple[float, int] | None = None
         self._target = REST
@@ -131,7 +130,11 @@ class Go2Emulator(Node):
 
 def main() -> int:
     """Run the node."""
-    return run_node("go2_emulator", Go2Emulator, users=("go2_driver", "go2_stop_keeper"))
+    # A watchdog must not wait for a network that trains. Threads inherit it.
+    prefer_process()
+    return run_node(
+        "go2_emulator", lambda _: Go2Emulator(), users=("go2_driver", "go2_stop_keeper")
+    )
 
 
 if __name__ == "__main__":

@@ -11,14 +11,16 @@ import sys
 import time
 from typing import Any, Final
 
-from node_common.parameters import NodeParameter, declare_parameters, unknown_overrides
+from node_common.declared_parameters import declare_parameters
+from node_common.parameters import NodeParameter
+from node_common.realtime import prefer_process, request_realtime
+from node_common.running import run_node
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from unitree_api.msg import Request, RequestIdentity
 
 from base_drivers.go2.sport_service import STOP_MOVE, Api, velocity_from_parameter
 from base_drivers.go2_messages import HEARD_TOPIC, request_message
-from base_drivers.lifecycle_process import run_node
 from base_drivers.velocity import STREAM_TIMEOUT_S
 
 PARAMETERS: Final = (
@@ -40,9 +42,6 @@ class Go2StopKeeper(Node):
         """
         super().__init__("go2_stop_keeper", **node_arguments)
         declare_parameters(self, PARAMETERS)
-        problems = unknown_overrides(self)
-        if problems:
-            raise ValueError("; ".join(problems))
         self._moved_s: float | None = None
         self._stops_left = 0
         self._requests = self.create_publisher(Request, "/api/sport/request", 10)
@@ -74,12 +73,10 @@ class Go2StopKeeper(Node):
 
 def main() -> int:
     """Run the node."""
-    return run_node(
-        "go2_stop_keeper",
-        Go2StopKeeper,
-        realtime_priority=_REALTIME_PRIORITY,
-        users=("go2_driver",),
-    )
+    # A watchdog must not wait for a network that trains. Threads inherit it.
+    prefer_process()
+    request_realtime(_REALTIME_PRIORITY)
+    return run_node("go2_stop_keeper", lambda _: Go2StopKeeper(), users=("go2_driver",))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,10 @@ from typing import Any, Final
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry
-from node_common.parameters import (
-    NodeParameter,
-    check_change,
-    declare_parameters,
-    unknown_overrides,
-)
+from node_common.declared_parameters import check_change, declare_parameters, parameter_values
+from node_common.parameters import NodeParameter
+from node_common.realtime import prefer_process
+from node_common.running import run_node
 from policy_interfaces.msg import BaseContacts
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -31,7 +29,6 @@ from base_drivers.kobuki.battery import DANGEROUS_V, LOW_V, charge
 from base_drivers.kobuki.driver import KobukiDriver, KobukiStatus, LinkState
 from base_drivers.kobuki.feedback import BasicSensor
 from base_drivers.kobuki.odometry import Pose
-from base_drivers.lifecycle_process import run_node
 from base_drivers.odometry_messages import (
     contacts_message,
     odometry_message,
@@ -92,9 +89,6 @@ class KobukiNode(LifecycleNode):
         """
         super().__init__("kobuki_driver", **node_arguments)
         declare_parameters(self, PARAMETERS)
-        problems = unknown_overrides(self)
-        if problems:
-            raise ValueError("; ".join(problems))
         self._configured = False
         self._values: Mapping[str, Any] = {}
         self._refused: dict[str, int] = {}
@@ -114,7 +108,7 @@ class KobukiNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> Transition:
         """Create the topics."""
-        self._values = {entry.name: self.get_parameter(entry.name).value for entry in PARAMETERS}
+        self._values = parameter_values(self, PARAMETERS)
         if not self._values["port"]:
             self.get_logger().error("cannot configure: port is empty; expected a serial port")
             return Transition.FAILURE
@@ -340,7 +334,9 @@ def _judge(status: KobukiStatus) -> tuple[bytes, str]:
 
 def main() -> int:
     """Run the node."""
-    return run_node("kobuki_driver", KobukiNode)
+    # A watchdog must not wait for a network that trains. Threads inherit it.
+    prefer_process()
+    return run_node("kobuki_driver", lambda _: KobukiNode())
 
 
 if __name__ == "__main__":

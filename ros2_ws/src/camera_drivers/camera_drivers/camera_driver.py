@@ -1,25 +1,22 @@
 """Node `camera_driver`: publishes what one camera sees."""
 
-import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import rclpy
 from ament_index_python.packages import get_package_share_directory
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
+from node_common.declared_parameters import check_change, declare_parameters, parameter_values
+from node_common.running import run_node
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn as Transition
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time as ClockTime
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from sensor_msgs.srv import SetCameraInfo
@@ -42,12 +39,7 @@ from camera_drivers.camera_messages import (
     diagnostic_status,
     image_message,
 )
-from camera_drivers.camera_parameters import (
-    RUN_TIME_PARAMETERS,
-    config_from,
-    declare_parameters,
-    parameter_values,
-)
+from camera_drivers.camera_parameters import PARAMETERS, config_from
 from camera_drivers.capture_loop import Backoff, CaptureLoop, CaptureState, CaptureStatus
 from camera_drivers.image_scaling import rotate
 from camera_drivers.image_source import Frame
@@ -67,10 +59,9 @@ class CameraDriver(LifecycleNode):
         """Declares parameters and services.
 
         Raises:
-            ValueError: an unknown parameter was given.
-            rclpy.exceptions.ParameterException: a given value is out of range.
+            ParameterError: a parameter is unknown, of a wrong type or out of range.
         """
-        super().__init__("camera_driver", automatically_declare_parameters_from_overrides=True)
+        super().__init__("camera_driver")
         self._config: CameraConfig | None = None
         self._camera_name = ""
         self._frame_id = ""
@@ -86,7 +77,7 @@ class CameraDriver(LifecycleNode):
         self._image: LifecyclePublisher | None = None
         self._compressed: LifecyclePublisher | None = None
         self._camera_info: LifecyclePublisher | None = None
-        declare_parameters(self)
+        declare_parameters(self, PARAMETERS)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -101,7 +92,7 @@ class CameraDriver(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> Transition:
         """Checks the parameters, loads the calibration and creates the publishers."""
-        values = parameter_values(self)
+        values = parameter_values(self, PARAMETERS)
         try:
             config = config_from(values)
             self._load_calibration(values["camera_info_url"], values["camera_name"])
@@ -128,7 +119,7 @@ class CameraDriver(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> Transition:
         """Starts to capture; a camera that is not there yet is connected when it comes."""
         # Run-time parameters may have changed since configure.
-        config = self._config = config_from(parameter_values(self))
+        config = self._config = config_from(parameter_values(self, PARAMETERS))
         self._stop = threading.Event()
         self._last_reason = ""
         self._stamps = ImageStamps()
@@ -203,31 +194,21 @@ class CameraDriver(LifecycleNode):
     # --- parameters -------------------------------------------------------------------------------
 
     def _check_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
-        if self._config is None:
-            return SetParametersResult(successful=True)
-        fixed = [
-            parameter.name
-            for parameter in parameters
-            if parameter.name not in RUN_TIME_PARAMETERS and self.has_parameter(parameter.name)
-        ]
-        if fixed:
-            reason = (
-                f"{', '.join(fixed)} can change only while the node is unconfigured; "
-                f"run: ros2 lifecycle set {self.get_fully_qualified_name()} cleanup"
-            )
-            return SetParametersResult(successful=False, reason=reason)
-        values = parameter_values(self) | {p.name: p.value for p in parameters}
+        result = check_change(PARAMETERS, parameters, configured=self._config is not None)
+        if not result.successful or self._config is None:
+            return result
+        values = parameter_values(self, PARAMETERS) | {p.name: p.value for p in parameters}
         try:
             config_from(values)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        return SetParametersResult(successful=True)
+        return result
 
     def _apply_parameters(self, parameters: Sequence[Parameter]) -> None:
         if self._config is None or self._loop is None:
             return
         before = self._config.controls
-        self._config = config_from(parameter_values(self))
+        self._config = config_from(parameter_values(self, PARAMETERS))
         if self._config.controls != before:
             self._loop.set_controls(self._config.controls)
 
@@ -387,33 +368,8 @@ class CameraDriver(LifecycleNode):
 
 
 def main() -> int:
-    """Runs the node until it is interrupted.
-
-    Returns:
-        0 after an interruption, 2 when it was given bad parameters.
-    """
-    # The default handlers shut the context down first, and the capture could not publish.
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        node = CameraDriver()
-    except (ValueError, ParameterException) as error:
-        print(f"camera_driver: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.1)
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-        # A launch passes on the interruption that the terminal has sent already.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return 0
+    """Run the node until it is interrupted; return the exit status."""
+    return run_node("camera_driver", lambda _: CameraDriver())
 
 
 if __name__ == "__main__":

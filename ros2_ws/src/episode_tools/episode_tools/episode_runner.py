@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,15 +24,14 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from node_common.cpu_load import CpuLoad
-from node_common.parameters import accept_whole_numbers
+from node_common.declared_parameters import declare_parameters
+from node_common.parameters import NodeParameter, ParameterError
 from policy_interfaces.action import MoveToNamedPose, RunEpisode
 from policy_interfaces.msg import PolicyStatus, TaskStatus
 from policy_interfaces.srv import ResetScene, SetTask
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
 from rclpy.client import Client
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -50,7 +48,6 @@ from episode_tools.episode_plan import (
     plan_episodes,
     runnable_tasks,
     select_tasks,
-    unknown_name_message,
 )
 from episode_tools.report import (
     EpisodeRecord,
@@ -103,60 +100,66 @@ class Interrupted(Exception):
     """The user asked the run to stop."""
 
 
-@dataclass(frozen=True)
-class _ParameterSpec:
-    default: Any
-    description: str
-    low: float | None = None
-    high: float | None = None
-
-
-_PARAMETERS = {
-    "tasks": _ParameterSpec("all", "Task names separated by commas, or 'all'."),
-    "episodes": _ParameterSpec(5, "Episodes in all, dealt to the tasks in turn.", 1, 1_000_000),
-    "seed": _ParameterSpec(0, "Evaluation seed; decides every scene.", 0, MAX_EVALUATION_SEED),
-    "max_steps": _ParameterSpec(
-        0, "Policy steps per episode; 0: the horizon of the policy.", 0, 100_000
+_PARAMETERS = (
+    NodeParameter("tasks", "all", "Task names separated by commas, or 'all'."),
+    NodeParameter("episodes", 5, "Episodes in all, dealt to the tasks in turn.", 1, 1_000_000),
+    NodeParameter("seed", 0, "Evaluation seed; decides every scene.", 0, MAX_EVALUATION_SEED),
+    NodeParameter(
+        "max_steps", 0, "Policy steps per episode; 0: the horizon of the policy.", 0, 100_000
     ),
-    "simulated": _ParameterSpec(True, "The scene is simulated: set it up and ask for its verdict."),
-    "ask_operator": _ParameterSpec(
-        False, "Without a simulator: wait after each episode for a call of ~/judge_episode."
+    NodeParameter("simulated", True, "The scene is simulated: set it up and ask for its verdict."),
+    NodeParameter(
+        "ask_operator",
+        False,
+        "Without a simulator: wait after each episode for a call of ~/judge_episode.",
     ),
-    "arm_namespace": _ParameterSpec("/wx250s", "Namespace of the arm controller."),
-    "policy_node": _ParameterSpec("/policy_node", "Full name of the policy node."),
-    "simulator_node": _ParameterSpec("/robot_sim", "Where the simulator's task interface is."),
-    "camera_topic": _ParameterSpec(
+    NodeParameter("arm_namespace", "/wx250s", "Namespace of the arm controller."),
+    NodeParameter("policy_node", "/policy_node", "Full name of the policy node."),
+    NodeParameter("simulator_node", "/robot_sim", "Where the simulator's task interface is."),
+    NodeParameter(
+        "camera_topic",
         "",
         "Images that must be there before the arm moves, compressed where it ends in /compressed; "
         "empty: do not look.",
     ),
-    "start_pose": _ParameterSpec("start", "Named pose of the arm at the start of an episode."),
-    "max_repeats": _ParameterSpec(
+    NodeParameter("start_pose", "start", "Named pose of the arm at the start of an episode."),
+    NodeParameter(
+        "max_repeats",
         10,
         "How often an episode that the computer or the arm controller spoiled is repeated; "
         "0: as often as it takes.",
         0,
         1_000_000,
     ),
-    "success_hold_s": _ParameterSpec(
-        0.6, "How long the success condition must hold without a break [s].", 0.0, 60.0
+    NodeParameter(
+        "success_hold_s",
+        0.6,
+        "How long the success condition must hold without a break [s].",
+        0.0,
+        60.0,
     ),
-    "settle_s": _ParameterSpec(
-        0.4, "Time after an episode for the scene to come to rest [s].", 0.0, 60.0
+    NodeParameter(
+        "settle_s", 0.4, "Time after an episode for the scene to come to rest [s].", 0.0, 60.0
     ),
-    "ready_timeout_s": _ParameterSpec(60.0, "How long to wait for the other nodes [s].", 0.1, 3600),
-    "silence_timeout_s": _ParameterSpec(
-        10.0, "How long a node that works for us may say nothing [s].", 0.1, 3600
+    NodeParameter("ready_timeout_s", 60.0, "How long to wait for the other nodes [s].", 0.1, 3600),
+    NodeParameter(
+        "silence_timeout_s",
+        10.0,
+        "How long a node that works for us may say nothing [s].",
+        0.1,
+        3600,
     ),
-    "report": _ParameterSpec("", "Path of the JSON report, continued if it is there; empty: none."),
-    "model": _ParameterSpec("", "Bundle directory, named in the report."),
-    "policy": _ParameterSpec("", "What drives the arm, named in the report: e.g. ptr, random."),
-    "rtf": _ParameterSpec(1.0, "Real-time factor of the simulation, for the report.", 0.01, 100.0),
-    "command_line": _ParameterSpec("", "Command that started the run, for the report."),
-    "launch_arguments": _ParameterSpec(
-        "{}", "Launch arguments that decide the result, as a JSON object, for the report."
+    NodeParameter("report", "", "Path of the JSON report, continued if it is there; empty: none."),
+    NodeParameter("model", "", "Bundle directory, named in the report."),
+    NodeParameter("policy", "", "What drives the arm, named in the report: e.g. ptr, random."),
+    NodeParameter("rtf", 1.0, "Real-time factor of the simulation, for the report.", 0.01, 100.0),
+    NodeParameter("command_line", "", "Command that started the run, for the report."),
+    NodeParameter(
+        "launch_arguments",
+        "{}",
+        "Launch arguments that decide the result, as a JSON object, for the report.",
     ),
-}
+)
 
 
 class EpisodeRunner(Node):
@@ -217,29 +220,7 @@ class EpisodeRunner(Node):
             self.create_service(SetBool, "~/judge_episode", self._on_judge_episode)
 
     def _declare_parameters(self) -> dict[str, Any]:
-        for name in self._parameter_overrides:
-            if name not in _PARAMETERS and name != "use_sim_time":
-                raise RunnerError(unknown_name_message("parameter", name, sorted(_PARAMETERS)))
-        accept_whole_numbers(self, {name: spec.default for name, spec in _PARAMETERS.items()})
-        values = {}
-        for name, spec in _PARAMETERS.items():
-            descriptor = ParameterDescriptor(description=spec.description, read_only=True)
-            if spec.low is not None and spec.high is not None:
-                if isinstance(spec.default, float):
-                    descriptor.floating_point_range = [
-                        FloatingPointRange(from_value=float(spec.low), to_value=float(spec.high))
-                    ]
-                else:
-                    descriptor.integer_range = [
-                        IntegerRange(from_value=int(spec.low), to_value=int(spec.high))
-                    ]
-            try:
-                values[name] = self.declare_parameter(name, spec.default, descriptor).value
-            except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-                limits = "" if spec.low is None else f" in {spec.low}..{spec.high}"
-                raise RunnerError(
-                    f"parameter '{name}' must be {type(spec.default).__name__}{limits}: {error}"
-                ) from error
+        values = declare_parameters(self, _PARAMETERS, read_only=True)
         try:
             values["launch_arguments"] = dict(json.loads(values["launch_arguments"]))
         except (ValueError, TypeError) as error:
@@ -747,7 +728,7 @@ def main(args: list[str] | None = None) -> int:
             runner.run()
         finally:
             runner.destroy_node()
-    except (RunnerError, PlanError, ReportError) as error:
+    except (ParameterError, RunnerError, PlanError, ReportError) as error:
         print(f"episode_runner: {error}", file=sys.stderr, flush=True)
         return 1
     except Interrupted:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import signal
 import sys
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from node_common.declared_parameters import declare_parameters
 from node_common.image_conversion import ImageConverter, ImageError
 from node_common.image_transport import IMAGE_TRANSPORT, image_source
+from node_common.parameters import NodeParameter
+from node_common.running import StartError, run_node
 from policy_interfaces.msg import EndEffectorDelta, PolicyStatus, TaskStatus
-from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
@@ -32,35 +31,26 @@ _POLICY_STATES = {
 _RUNNER_STATUS = "episode_runner: episodes"
 
 
+_PARAMETERS = (
+    NodeParameter("port", 8642, "TCP port of the page on 127.0.0.1; 0 picks a free one", 0, 65535),
+    IMAGE_TRANSPORT,
+)
+
+
 class Monitor(Node):
     """Collects what the page shows. Images are subscribed to only while somebody looks at them."""
 
     def __init__(self) -> None:
         super().__init__("monitor")
-        port: int = self.declare_parameter(
-            "port",
-            8642,
-            ParameterDescriptor(
-                description="TCP port of the page on 127.0.0.1; 0 picks a free one.",
-                read_only=True,
-                integer_range=[IntegerRange(from_value=0, to_value=65535)],
-            ),
-        ).value
-        transport: str = self.declare_parameter(
-            "image_transport",
-            "raw",
-            ParameterDescriptor(
-                description="raw: camera/image_raw; compressed: camera/image_raw/compressed.",
-                read_only=True,
-            ),
-        ).value
-        if transport not in IMAGE_TRANSPORT.choices:
-            raise ValueError(f"image_transport is '{transport}'; expected raw or compressed")
-        self._transport = transport
+        values = declare_parameters(self, _PARAMETERS, read_only=True)
+        self._transport = values["image_transport"]
         self._state = MonitorState()
         self._converter = ImageConverter(lambda text: self.get_logger().warning(text))
         self._images: Subscription | None = None
-        self._server = MonitorServer(self._state, port)
+        try:
+            self._server = MonitorServer(self._state, values["port"])
+        except OSError as error:
+            raise StartError(f"cannot serve the page: {error}") from error
         self.create_subscription(PolicyStatus, "policy_node/status", self._on_policy, 10)
         self.create_subscription(TaskStatus, "robot_sim/task_status", self._on_task, 10)
         self.create_subscription(EndEffectorDelta, "end_effector_delta", self._on_action, 10)
@@ -70,9 +60,11 @@ class Monitor(Node):
         self._server.start()
         self.get_logger().info(f"open {self._server.url} in a browser of this machine")
 
-    def close(self) -> None:
+    def destroy_node(self) -> None:
         """Stop the web server."""
-        self._server.close()
+        if hasattr(self, "_server"):  # otherwise its constructor has failed
+            self._server.close()
+        super().destroy_node()
 
     def _subscribe_on_demand(self) -> None:
         if self._state.viewers and self._images is None:
@@ -138,27 +130,8 @@ def _finite(value: Any) -> float | None:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is stopped."""
-    rclpy.init(args=args)
-    try:
-        monitor = Monitor()
-        try:
-            rclpy.spin(monitor)
-        finally:
-            # A launch passes on the interruption that the terminal has sent already.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            monitor.close()
-    except ValueError as error:
-        print(f"monitor: {error}", file=sys.stderr, flush=True)
-        return 1
-    except OSError as error:
-        print(f"monitor: cannot serve the page: {error}", file=sys.stderr, flush=True)
-        return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        rclpy.try_shutdown()
-    return 0
+    """Run the node until it is stopped; return the exit status."""
+    return run_node("monitor", lambda _: Monitor(), arguments=args)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,17 @@
 """Node `policy_markers`: shows in RViz what a policy asks of the arm, and how it is doing."""
 
-import signal
 import sys
 import time
 from collections.abc import Iterable
 
 import numpy as np
-import rclpy
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point
-from node_common.parameters import accept_whole_numbers
+from node_common.declared_parameters import declare_parameters
+from node_common.parameters import NodeParameter
+from node_common.running import run_node
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState, PolicyStatus
-from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import qos_profile_sensor_data
@@ -48,6 +45,15 @@ TEXT_ABOVE_WORKSPACE_M = 0.12
 DEFAULT_TEXT_POSITION_M = (0.25, 0.0, 0.5)
 
 
+_PARAMETERS = (
+    NodeParameter("rate_hz", 10.0, "rate of the markers", 1.0, 60.0),
+    NodeParameter(
+        "arrow_scale", 2.0, "length of the action's arrow per length of the motion", 0.1, 20.0
+    ),
+    NodeParameter("arm_controller", "arm_controller", "node that is asked for frame and workspace"),
+)
+
+
 class PolicyMarkers(Node):
     """Keeps the latest of each message and publishes markers at a steady rate."""
 
@@ -55,20 +61,11 @@ class PolicyMarkers(Node):
         """Declares parameters, subscriptions and the timers.
 
         Raises:
-            rclpy.exceptions.ParameterException: a parameter is out of range.
+            ParameterError: a parameter is unknown or out of range.
         """
         super().__init__("policy_markers")
-        rate_hz = self._declare_number("rate_hz", 10.0, "rate of the markers [Hz]", 1.0, 60.0)
-        self._arrow_scale = self._declare_number(
-            "arrow_scale", 2.0, "length of the action's arrow per length of the motion", 0.1, 20.0
-        )
-        self.declare_parameter(
-            "arm_controller",
-            "arm_controller",
-            ParameterDescriptor(
-                description="node that is asked for frame and workspace", read_only=True
-            ),
-        )
+        values = declare_parameters(self, _PARAMETERS, read_only=True)
+        rate_hz, self._arrow_scale = values["rate_hz"], values["arrow_scale"]
         self._lifetime_s = 3.0 / rate_hz
         self._frame_id = "base_link"
         self._workspace: Lines | None = None
@@ -82,22 +79,10 @@ class PolicyMarkers(Node):
         )
         self.create_subscription(EndEffectorDelta, "end_effector_delta", self._on_delta, 1)
         self.create_subscription(PolicyStatus, "policy_node/status", self._on_status, 10)
-        controller = str(self.get_parameter("arm_controller").value)
-        self._controller = AsyncParameterClient(self, controller)
+        self._controller = AsyncParameterClient(self, values["arm_controller"])
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0 / rate_hz, self._publish, clock=steady)
         self.create_timer(CONTROLLER_PERIOD_S, self._ask_controller, clock=steady)
-
-    def _declare_number(
-        self, name: str, default: float, description: str, low: float, high: float
-    ) -> float:
-        descriptor = ParameterDescriptor(
-            description=description,
-            floating_point_range=[FloatingPointRange(from_value=low, to_value=high)],
-            read_only=True,
-        )
-        accept_whole_numbers(self, {name: default})
-        return float(self.declare_parameter(name, default, descriptor).value)
 
     def _on_state(self, message: EndEffectorState) -> None:
         self._state = (time.monotonic(), message)
@@ -221,28 +206,8 @@ def _color(color: Color) -> ColorRGBA:
 
 
 def main() -> int:
-    """Runs the node until it is interrupted.
-
-    Returns:
-        0 after an interruption, 2 when it was given bad parameters.
-    """
-    rclpy.init()
-    try:
-        node = PolicyMarkers()
-    except ParameterException as error:
-        print(f"policy_markers: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        # A launch passes on the interruption that the terminal has sent already.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    """Run the node until it is interrupted; return the exit status."""
+    return run_node("policy_markers", lambda _: PolicyMarkers())
 
 
 if __name__ == "__main__":

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry
+from node_common.declared_parameters import declare_parameters
 from node_common.image_conversion import ImageConverter, ImageError
 from node_common.image_transport import IMAGE_TRANSPORT, image_source
-from node_common.parameters import NodeParameter, declare_parameters, unknown_overrides
+from node_common.parameters import NodeParameter
+from node_common.running import run_node
 from node_common.strict_yaml import BundleError
 from node_common.topic_watch import TopicWatch
 from policy_server.bundle import MODEL_PATH_VARIABLE, find_bundle, model_search_path
 from policy_server.engine import InferenceError
 from policy_server.navigation_model import load_navigation_model
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -87,9 +85,6 @@ class MapBuilderNode(Node):
         """
         super().__init__("map_builder", **node_arguments)
         declare_parameters(self, PARAMETERS)
-        problems = unknown_overrides(self)
-        if problems:
-            raise ValueError("; ".join(problems))
         if not self._parameter("map"):
             raise ValueError("parameter map: found nothing, expected the directory to write")
         self._path = Path(self._parameter("map")).expanduser()
@@ -260,29 +255,12 @@ class MapBuilderNode(Node):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; return the exit status."""
-    # The default handlers shut the context down before the map is written.
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        node = MapBuilderNode()
-    except ValueError as error:
-        print(f"map_builder: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 1
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.1)
-        node.close()
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-        # A launch passes on the interruption that the terminal has sent already.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return 0
+    return run_node(
+        "map_builder",
+        lambda _: MapBuilderNode(),
+        arguments=arguments,
+        on_end=lambda node: node.close(),
+    )
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ import rclpy
 from base_drivers.robot_config import RobotConfig, RobotConfigError, load_robot
 from episode_tools.report import software_versions
 from geometry_msgs.msg import Pose2D
-from node_common.parameters import NodeParameter, declare_parameters, unknown_overrides
+from node_common.declared_parameters import declare_parameters
+from node_common.parameters import NodeParameter
 from node_common.strict_yaml import BundleError
 from policy_interfaces.action import NavigateToGoal
 from policy_interfaces.msg import BaseSimStatus, NavigationStatus
@@ -109,11 +110,7 @@ class NavigationTrials(Node):
 
     def __init__(self) -> None:
         super().__init__("navigation_trials")
-        declare_parameters(self, PARAMETERS)
-        problems = unknown_overrides(self)
-        if problems:
-            raise ValueError("; ".join(problems))
-        self._values = {entry.name: self.get_parameter(entry.name).value for entry in PARAMETERS}
+        self._values = declare_parameters(self, PARAMETERS)
         self._stop = threading.Event()
         self._truth: deque[BaseSimStatus] = deque(maxlen=200)
         self._statuses: deque[NavigationStatus] = deque(maxlen=200)

@@ -12,20 +12,18 @@ from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
+import cv2
 from base_drivers.robot_config import RobotConfig, RobotConfigError, load_robot, robot_names
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry, Path
+from node_common.declared_parameters import check_change, declare_parameters
 from node_common.image_conversion import ImageConverter, ImageError
 from node_common.image_transport import IMAGE_TRANSPORT, image_source
 from node_common.pacing import RecentValues, TickClock
-from node_common.parameters import (
-    NodeParameter,
-    check_change,
-    declare_parameters,
-    unknown_overrides,
-)
+from node_common.parameters import NodeParameter
 from node_common.ros_clock import SimulatedTickClock
+from node_common.running import run_node
 from node_common.strict_yaml import BundleError
 from node_common.threaded_action_server import ThreadedActionServer
 from node_common.topic_watch import TopicWatch
@@ -67,7 +65,6 @@ from gnm_nav.navigation_view import (
     route_path,
     waypoint_path,
 )
-from gnm_nav.node_main import run_node
 from gnm_nav.odometry_gate import OdometryGate
 from gnm_nav.planar_pose import odometry_pose
 from gnm_nav.topological_map import MapError, MapModel, TopologicalMap
@@ -300,9 +297,6 @@ class NavigatorNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        problems = unknown_overrides(self)
-        if problems:
-            raise ValueError("; ".join(problems))
         self._robot = load_robot(self._parameter("robot"))
         file = find_bundle(self._parameter("bundle"), model_search_path(os.environ, [_here()]))
         with warnings.catch_warnings(record=True) as caught:
@@ -823,11 +817,12 @@ def _time_problem(name: str, value_s: float) -> GoalEnd | None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until it is shut down; return the exit status."""
+    cv2.setNumThreads(1)
     return run_node(
         "navigator",
-        NavigatorNode,
-        lambda node: node.stop_navigating("the navigator was interrupted"),
-        arguments,
+        lambda _: NavigatorNode(),
+        arguments=arguments,
+        on_end=lambda node: node.stop_navigating("the navigator was interrupted"),
     )
 
 

@@ -14,13 +14,10 @@ from base_drivers.velocity import REST, STREAM_TIMEOUT_S, Velocity
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry, Path
+from node_common.declared_parameters import check_change, declare_parameters
 from node_common.pacing import stalled_clock_message
-from node_common.parameters import (
-    NodeParameter,
-    check_change,
-    declare_parameters,
-    unknown_overrides,
-)
+from node_common.parameters import NodeParameter
+from node_common.running import run_node
 from node_common.topic_watch import TopicWatch
 from policy_interfaces.msg import BaseContacts
 from rclpy.clock import Clock, ClockType
@@ -28,7 +25,6 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from gnm_nav.node_main import run_node
 from gnm_nav.odometry_gate import OdometryGate
 from gnm_nav.path_follower import (
     FollowerOutput,
@@ -152,9 +148,6 @@ class PathFollowerNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the robot's file; refused with the reason in log and diagnostics."""
         try:
-            problems = unknown_overrides(self)
-            if problems:
-                raise ValueError("; ".join(problems))
             robot = load_robot(self._parameter("robot"))
         except (RobotConfigError, ValueError) as error:
             return self._refuse(f"configure refused: {error}")
@@ -430,7 +423,12 @@ class PathFollowerNode(LifecycleNode):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until it is shut down; return the exit status."""
-    return run_node("path_follower", PathFollowerNode, lambda node: node.stop_driving(), arguments)
+    return run_node(
+        "path_follower",
+        lambda _: PathFollowerNode(),
+        arguments=arguments,
+        on_end=lambda node: node.stop_driving(),
+    )
 
 
 if __name__ == "__main__":

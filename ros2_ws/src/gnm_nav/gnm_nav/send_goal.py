@@ -12,8 +12,9 @@ from typing import Any
 
 import rclpy
 from builtin_interfaces.msg import Time
+from node_common.declared_parameters import declare_parameters
 from node_common.image_conversion import ImageConverter, ImageError
-from node_common.parameters import NodeParameter, declare_parameters, unknown_overrides
+from node_common.parameters import NodeParameter
 from policy_interfaces.action import Explore, NavigateToGoal
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
@@ -54,9 +55,6 @@ class GoalSender(Node):
     def __init__(self) -> None:
         super().__init__("send_goal")
         declare_parameters(self, PARAMETERS)
-        problems = unknown_overrides(self)
-        if problems:
-            raise GoalError("; ".join(problems))
         self._goal = str(self.get_parameter("goal").value).strip()
         timeout_s = self.get_parameter("timeout_s").value
         self._request: Any

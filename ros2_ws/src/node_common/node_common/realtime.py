@@ -11,7 +11,7 @@ from typing import Final
 
 _NICENESS: Final = -11
 """As sound servers take it: before ordinary work, behind real-time threads."""
-_SWITCH_INTERVAL_S: Final = 0.0005
+SWITCH_INTERVAL_S: Final = 0.0005
 """How long a thread may wait for one that computes."""
 _HINT: Final = "under load, cycles may be late; allow it with 'rtprio' in /etc/security/limits.d"
 
@@ -40,7 +40,7 @@ def settle_process() -> None:
     A collection of all objects would stop every thread for tens of milliseconds: what exists by now
     is left out of it.
     """
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
     gc.freeze()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from node_common.parameters import did_you_mean
 
 
 class BundleError(ValueError):
@@ -28,12 +29,6 @@ class BundleError(ValueError):
         self.expected = expected
         place = f"{self.file}: {field}" if field else self.file
         super().__init__(f"{place}: found {self.found}, expected {expected}")
-
-
-def did_you_mean(found: str, known: Iterable[str]) -> str:
-    """Return ', did you mean "…"?' when one of `known` is close to `found`, otherwise ''."""
-    close = difflib.get_close_matches(found, list(known), n=1)
-    return f', did you mean "{close[0]}"?' if close else ""
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -6,7 +6,6 @@ import array
 import contextlib
 import math
 import os
-import signal
 import sys
 import threading
 import time
@@ -18,20 +17,16 @@ from typing import Any
 
 import cv2
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from node_common.cpu_load import CpuLoad
+from node_common.declared_parameters import check_change, declare_parameters
 from node_common.image_conversion import ImageConverter, ImageError
 from node_common.image_transport import IMAGE_TRANSPORT, image_source
 from node_common.pacing import Percentiles, RecentValues, SteadyTickClock, TickClock
-from node_common.parameters import (
-    NodeParameter,
-    check_change,
-    declare_parameters,
-    unknown_overrides,
-)
+from node_common.parameters import NodeParameter
 from node_common.polled_subscription import PolledSubscription
 from node_common.ros_clock import SimulatedTickClock
+from node_common.running import run_node
 from node_common.strict_yaml import BundleError
 from node_common.threaded_action_server import ThreadedActionServer
 from numpy.typing import NDArray
@@ -42,11 +37,9 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock, ClockType, ROSClock
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -84,8 +77,6 @@ from policy_server.robots import ROBOTS, RobotSpec, check_robot
 
 CAMERA = "main"
 WARM_UP_RUNS = 5
-FAREWELL_S = 0.2
-"""How long an interrupted node still serves, so that its last result is sent."""
 RATE_FACTOR = 2.0
 """A rate_hz that differs from the bundle's by more than this factor is refused."""
 
@@ -288,9 +279,6 @@ class PolicyNode(LifecycleNode):
         self._loaded = None
 
     def _load(self) -> _Loaded:
-        problems = unknown_overrides(self)
-        if problems:
-            raise ValueError("; ".join(problems))
         file = find_bundle(self._parameter("model"), model_search_path(os.environ, [Path.cwd()]))
         bundle = load_bundle(file)
         spec = bundle.deployment
@@ -765,35 +753,13 @@ def _nanoseconds(message: Image | CompressedImage | EndEffectorState) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until it is shut down; return the exit status."""
-    # A camera callback must not hold the interpreter for 5 ms when a tick is due.
-    sys.setswitchinterval(0.0005)
     cv2.setNumThreads(1)
-    # The default handlers shut the context down first, and no result could be sent any more.
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        node = PolicyNode()
-    except ValueError as error:
-        print(f"policy_node: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 1
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.1)
-        node.stop_episode("the node was interrupted")
-        deadline_s = time.monotonic() + FAREWELL_S
-        while time.monotonic() < deadline_s:
-            executor.spin_once(timeout_sec=FAREWELL_S / 10.0)
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-        # A launch passes on the interruption that the terminal has sent already.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return 0
+    return run_node(
+        "policy_node",
+        lambda _: PolicyNode(),
+        arguments=arguments,
+        on_end=lambda node: node.stop_episode("the node was interrupted"),
+    )
 
 
 if __name__ == "__main__":

@@ -7,29 +7,24 @@ from __future__ import annotations
 
 import array
 import math
-import signal
 import sys
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import rclpy
 from base_drivers.robot_config import RobotConfigError, load_robot
 from base_drivers.velocity import STREAM_TIMEOUT_S
 from builtin_interfaces.msg import Time as TimeMessage
 from geometry_msgs.msg import Pose, Quaternion, TransformStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
-from node_common.ending import serve_until_gone
-from node_common.parameters import NodeParameter, declare_parameters, unknown_overrides
+from node_common.declared_parameters import declare_parameters
+from node_common.parameters import NodeParameter
+from node_common.running import Ending, StartError, run_node
 from node_common.topic_watch import TopicWatch
 from numpy.typing import NDArray
 from policy_interfaces.msg import BaseContacts, BaseSimStatus
 from policy_interfaces.srv import ResetWorld
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, LaserScan
@@ -60,34 +55,23 @@ _PARAMETERS = (
 )
 
 
-class StartError(RuntimeError):
-    """The node cannot start; says what was found and what was expected."""
-
-
 class NavigationSim(Node):
     """Simulated base, camera and judge."""
 
-    def __init__(self, on_failure: Callable[[str], None], **kwargs: Any) -> None:
+    def __init__(self, ending: Ending, **kwargs: Any) -> None:
         """Check the parameters, build the world and start.
 
         Args:
-            on_failure: called from another thread when the simulation died, with the reason.
+            ending: told when the simulation died, with the reason.
             kwargs: passed on to `rclpy.node.Node`.
 
         Raises:
             StartError: a parameter is wrong or the world cannot be drawn.
         """
         super().__init__("navigation_sim", **kwargs)
-        try:
-            declare_parameters(self, _PARAMETERS)
-        except ValueError as error:
-            raise StartError(str(error)) from error
-        if unknown := unknown_overrides(self):
-            raise StartError(unknown[0])
-        values = {entry.name: self.get_parameter(entry.name).value for entry in _PARAMETERS}
+        values = declare_parameters(self, _PARAMETERS)
         self._simulated_clock = values["rtf"] != 1.0
         self._image_size = (values["image_width"], values["image_height"])
-        self._on_failure, self._failure = on_failure, ""
         self._seed = values["seed"]
         try:
             world = make_world(values["world"], values["seed"])
@@ -103,7 +87,7 @@ class NavigationSim(Node):
             values["camera_hz"],
             self._publish_cycle,
             self._publish_image,
-            self._fail,
+            ending.fail,
         )
         self._camera_info = _camera_info(self._image_size, robot.camera.horizontal_fov_rad)
         self._due = dict.fromkeys(("odometry", "status", "contacts", "scan"), 0.0)
@@ -121,8 +105,8 @@ class NavigationSim(Node):
             self.create_publisher(Clock, "/clock", reliable) if self._simulated_clock else None
         )
         self.loop.start()
-        if self._failure:
-            raise StartError(self._failure)
+        if ending.failure:
+            raise StartError(ending.failure)
         if values["stamped"]:
             commands = self.create_subscription(TwistStamped, "cmd_vel", self._on_stamped, newest)
         else:
@@ -278,11 +262,6 @@ class NavigationSim(Node):
         self._camera_info.header = message.header
         self._camera_infos.publish(self._camera_info)
 
-    def _fail(self, reason: str) -> None:
-        if not self._failure:
-            self._failure = reason
-            self._on_failure(reason)
-
 
 def _bumpers(state: BaseState) -> tuple[bool, bool, bool]:
     """Left, centre and right third of the front half."""
@@ -320,40 +299,13 @@ def _camera_info(size: tuple[int, int], horizontal_fov_rad: float) -> CameraInfo
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the node until it is interrupted; exit code 1 when it cannot start or has died."""
-    # The default handlers shut the context down first, and the simulation could not publish.
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    failures: list[str] = []
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-
-    def failed(reason: str) -> None:
-        failures.append(reason)
-        stopped.set()
-
-    try:
-        node = NavigationSim(failed)
-    except StartError as error:
-        print(f"navigation_sim: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 1
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        while not stopped.is_set():
-            executor.spin_once(timeout_sec=0.1)
-        if not failures:
-            serve_until_gone(node, ("cmd_vel_guard",), lambda: executor.spin_once(timeout_sec=0.05))
-    finally:
-        stopped.set()
-        node.destroy_node()
-        rclpy.try_shutdown()
-        # A launch passes on the interruption that the terminal has sent already.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for reason in failures:
-        print(f"navigation_sim: {reason}", file=sys.stderr)
-    return 1 if failures else 0
+    """Run the node until it is interrupted or the simulation died; return the exit status."""
+    return run_node(
+        "navigation_sim",
+        NavigationSim,
+        arguments=arguments,
+        users=("cmd_vel_guard",),
+    )
 
 
 if __name__ == "__main__":

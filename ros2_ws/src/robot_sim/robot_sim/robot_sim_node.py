@@ -9,7 +9,6 @@ from __future__ import annotations
 import array
 import math
 import os
-import signal
 import sys
 import threading
 import time
@@ -20,7 +19,6 @@ from typing import Any
 
 import mujoco
 import numpy as np
-import rclpy
 from builtin_interfaces.msg import Time as TimeMessage
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand, JointTrajectoryCommand
@@ -33,17 +31,15 @@ from interbotix_xs_msgs.srv import (
     TorqueEnable,
 )
 from node_common.cpu_load import CpuLoad
-from node_common.ending import serve_until_gone
-from node_common.parameters import accept_whole_numbers
+from node_common.declared_parameters import declare_parameters
+from node_common.parameters import NodeParameter
+from node_common.running import Ending, StartError, run_node
 from numpy.typing import NDArray
 from policy_interfaces.msg import TaskStatus
 from policy_interfaces.srv import ResetScene
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
@@ -59,37 +55,69 @@ _RIVAL_WAIT_S = 1.0
 RIVAL_WATCH_S = 5.0
 _RIVAL_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 _MAX_SEED = 2**31 - 1
-_FOREIGN_PREFIXES = ("use_sim_time", "start_type_description_service", "qos_overrides.")
-
-
-class StartError(RuntimeError):
-    """The node cannot start; says what was found and what was expected."""
+_PARAMETERS = (
+    NodeParameter(
+        "task",
+        "put_red_cube_in_pot",
+        "task of the first scene",
+        choices=tuple(TASKS),
+    ),
+    NodeParameter("seed", 0, "seed of the first scene", 0, _MAX_SEED),
+    NodeParameter(
+        "rtf",
+        1.0,
+        "simulated seconds per second at most; not 1: with simulated_clock",
+        0.1,
+        20.0,
+    ),
+    NodeParameter(
+        "simulated_clock",
+        False,
+        "publish /clock and stamp with it; simulated time then waits for the camera",
+    ),
+    NodeParameter("camera_rate_hz", 30.0, "images per simulated second", 1.0, 60.0),
+    NodeParameter(
+        "viewer",
+        "none",
+        "none, or window for MuJoCo's viewer",
+        choices=("none", "window"),
+    ),
+    NodeParameter(
+        "servo_bus",
+        "",
+        "path of a link to a serial port on which the arm's servos answer, instead of the arm's "
+        "topics and services; empty: none",
+    ),
+    NodeParameter(
+        "servo_bus_control",
+        "",
+        "path of a Unix socket that takes the commands of servo_bus_emulator; empty: none",
+    ),
+)
 
 
 class RobotSim(Node):
     """Simulated arm, camera and task judge."""
 
-    def __init__(self, on_failure: Callable[[str], None], **kwargs: Any) -> None:
+    def __init__(self, ending: Ending, **kwargs: Any) -> None:
         """Check the parameters and the graph, then start the simulation.
 
         Args:
-            on_failure: called from another thread when the simulation died, with the reason.
+            ending: told when the simulation died, with the reason.
             kwargs: passed on to `rclpy.node.Node`.
 
         Raises:
             StartError: a parameter is wrong, another driver serves this namespace, or the scene
                 cannot be drawn.
         """
-        super().__init__(
-            "robot_sim", automatically_declare_parameters_from_overrides=True, **kwargs
-        )
-        parameters = self._declare()
+        super().__init__("robot_sim", **kwargs)
+        parameters = declare_parameters(self, _PARAMETERS, read_only=True)
         self._simulated_clock = parameters["simulated_clock"] or parameters["rtf"] != 1.0
         servo_bus = _servo_bus(parameters)
         if servo_bus is None:
             self._refuse_rivals()
         self._cycles = 0
-        self._failure = ""
+        self._ending = ending
         self._own_stamps: deque[tuple[int, int]] = deque(maxlen=1000)
         reliable = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -110,23 +138,19 @@ class RobotSim(Node):
         self._last_state = CycleState(0.0, time.time_ns(), None)
         self._watched = (time.monotonic(), 0.0, 0.0)
         self._camera_info = _camera_info()
-        self._on_failure = on_failure
-        try:
-            self.loop = SimulationLoop(
-                find_task(parameters["task"]),
-                parameters["seed"],
-                parameters["rtf"],
-                parameters["camera_rate_hz"],
-                self._publish_cycle,
-                self._publish_image,
-                self._fail,
-                servo_bus,
-                wait_for_camera=self._simulated_clock,
-            )
-        except KeyError as error:
-            raise StartError(f"parameter task: {error.args[0]}") from error
-        self.viewer_wanted = parameters["viewer"] == "window"
-        if self.viewer_wanted and not (
+        self.loop = SimulationLoop(
+            find_task(parameters["task"]),
+            parameters["seed"],
+            parameters["rtf"],
+            parameters["camera_rate_hz"],
+            self._publish_cycle,
+            self._publish_image,
+            ending.fail,
+            servo_bus,
+            wait_for_camera=self._simulated_clock,
+        )
+        self._viewer_wanted = parameters["viewer"] == "window"
+        if self._viewer_wanted and not (
             os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
         ):
             raise StartError(
@@ -138,8 +162,8 @@ class RobotSim(Node):
                 self._joint_names = list(arm.joint_names)
             self._watch_for_rivals()
         self.loop.start()
-        if self._failure:
-            raise StartError(self._failure)
+        if ending.failure:
+            raise StartError(ending.failure)
         self.create_timer(1.0, self._publish_diagnostics)
         # Last: who finds a service takes it for ready to answer.
         if servo_bus is None:
@@ -157,65 +181,22 @@ class RobotSim(Node):
             self.loop.stop()
         super().destroy_node()
 
-    # Start
+    def viewer_loop(self) -> Callable[[], None] | None:
+        """What shows MuJoCo's viewer in the main thread, None when it is not wanted."""
+        return self._show if self._viewer_wanted else None
 
-    def _declare(self) -> dict[str, Any]:
-        ranges = {"rtf": (0.1, 20.0), "camera_rate_hz": (1.0, 60.0), "seed": (0, _MAX_SEED)}
-        defaults = {
-            "task": ("put_red_cube_in_pot", f"task of the first scene: {', '.join(TASKS)}"),
-            "seed": (0, "seed of the first scene"),
-            "rtf": (1.0, "simulated seconds per second at most; not 1: with simulated_clock"),
-            "simulated_clock": (
-                False,
-                "publish /clock and stamp with it; simulated time then waits for the camera",
-            ),
-            "camera_rate_hz": (30.0, "pictures per simulated second"),
-            "viewer": ("none", "none, or window for MuJoCo's viewer"),
-            "servo_bus": (
-                "",
-                "path of a link to a serial port on which the arm's servos answer, instead of the "
-                "arm's topics and services; empty: none",
-            ),
-            "servo_bus_control": (
-                "",
-                "path of a Unix socket that takes the commands of servo_bus_emulator; empty: none",
-            ),
-        }
-        given = [
-            name
-            for name in self.get_parameters_by_prefix("")
-            if not name.startswith(_FOREIGN_PREFIXES)
-        ]
-        unknown = sorted(set(given) - set(defaults))
-        if unknown:
-            raise StartError(
-                f"unknown parameter {', '.join(unknown)}; expected one of {', '.join(defaults)}"
-            )
-        for name in given:
-            self.undeclare_parameter(name)
-        accept_whole_numbers(self, {name: default for name, (default, _) in defaults.items()})
-        values: dict[str, Any] = {}
-        for name, (default, description) in defaults.items():
-            descriptor = ParameterDescriptor(description=description, read_only=True)
-            if name in ranges:
-                low, high = ranges[name]
-                kind = IntegerRange if isinstance(default, int) else FloatingPointRange
-                field = "integer_range" if isinstance(default, int) else "floating_point_range"
-                setattr(descriptor, field, [kind(from_value=low, to_value=high)])
-            try:
-                values[name] = self.declare_parameter(name, default, descriptor).value
-            except InvalidParameterTypeException as error:
-                raise StartError(
-                    f"parameter {name}: {error}; expected a {type(default).__name__}"
-                ) from error
-            except InvalidParameterValueException as error:
-                low, high = ranges[name]
-                raise StartError(f"parameter {name}: {error}; expected {low} .. {high}") from error
-        if values["viewer"] not in ("none", "window"):
-            raise StartError(
-                f"parameter viewer: found '{values['viewer']}'; expected 'none' or 'window'"
-            )
-        return values
+    def _show(self) -> None:
+        """Return when the window is closed or the node ends."""
+        from mujoco import viewer
+
+        data = mujoco.MjData(self.loop.model)
+        self.loop.copy_state(data)
+        with viewer.launch_passive(self.loop.model, data) as window:
+            while window.is_running() and not self._ending.event.wait(1 / 30):
+                self.loop.copy_state(data)
+                window.sync()
+
+    # Start
 
     def _refuse_rivals(self) -> None:
         """Give discovery a moment, and refuse to drive an arm that is driven already."""
@@ -254,7 +235,7 @@ class RobotSim(Node):
         def check(message: JointState) -> None:
             stamp = (message.header.stamp.sec, message.header.stamp.nanosec)
             if stamp not in own:
-                self._fail(self._rival_text())
+                self._ending.fail(self._rival_text())
 
         listener = self.create_subscription(JointState, "joint_states", check, _RIVAL_QOS)
 
@@ -484,11 +465,6 @@ class RobotSim(Node):
         self._camera_info.header = message.header
         self._camera_infos.publish(self._camera_info)
 
-    def _fail(self, reason: str) -> None:
-        if not self._failure:
-            self._failure = reason
-            self._on_failure(reason)
-
 
 def _servo_bus(parameters: Mapping[str, Any]) -> ServoBusOptions | None:
     """Where the servo bus is wanted, if it is."""
@@ -526,66 +502,15 @@ def _camera_info() -> CameraInfo:
     return info
 
 
-def _show(node: RobotSim, stopped: threading.Event) -> None:
-    """MuJoCo's viewer, in the main thread, until its window is closed or the node stops."""
-    from mujoco import viewer
-
-    data = mujoco.MjData(node.loop.model)
-    node.loop.copy_state(data)
-    with viewer.launch_passive(node.loop.model, data) as window:
-        while window.is_running() and not stopped.is_set():
-            node.loop.copy_state(data)
-            window.sync()
-            stopped.wait(1 / 30)
-    stopped.set()
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Run the node until it is interrupted; exit code 1 when it cannot start or has died."""
-    # The default handlers shut the context down first, and the simulation could not publish.
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    failures: list[str] = []
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-
-    def failed(reason: str) -> None:
-        failures.append(reason)
-        stopped.set()
-
-    try:
-        node = RobotSim(failed)
-    except StartError as error:
-        print(f"robot_sim: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 1
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        if node.viewer_wanted:
-            spinner = threading.Thread(target=_spin, args=(executor, stopped), daemon=True)
-            spinner.start()
-            _show(node, stopped)
-            spinner.join(timeout=1.0)
-        else:
-            _spin(executor, stopped)
-        if not failures:
-            users = ("arm_controller", "arm_guard", "xs_driver")
-            serve_until_gone(node, users, lambda: executor.spin_once(timeout_sec=0.05))
-    finally:
-        stopped.set()
-        node.destroy_node()
-        rclpy.try_shutdown()
-        # A launch passes on the interruption that the terminal has sent already.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for reason in failures:
-        print(f"robot_sim: {reason}", file=sys.stderr)
-    return 1 if failures else 0
-
-
-def _spin(executor: SingleThreadedExecutor, stopped: threading.Event) -> None:
-    while not stopped.is_set():
-        executor.spin_once(timeout_sec=0.1)
+    """Run the node until it is interrupted or the simulation died; return the exit status."""
+    return run_node(
+        "robot_sim",
+        RobotSim,
+        arguments=arguments,
+        users=("arm_controller", "arm_guard", "xs_driver"),
+        main_loop=RobotSim.viewer_loop,
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ alike. All decisions are made in `arm_control`, `command_gate` and `joint_state_
 from __future__ import annotations
 
 import functools
-import signal
 import sys
 import threading
 import time
@@ -17,21 +16,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Pose
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
 from interbotix_xs_msgs.srv import RegisterValues
 from node_common.cpu_load import CpuLoad
+from node_common.declared_parameters import declare_parameters, given_parameters
+from node_common.running import run_node
 from policy_interfaces.action import MoveToNamedPose
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import MessageInfo
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
@@ -40,7 +38,12 @@ from std_msgs.msg import Header
 from widowx_control.arm_control import ArmControl, ArmMode, CommandCode
 from widowx_control.command_gate import CommandGate, GateCode
 from widowx_control.commanders import Commanders, silence_s
-from widowx_control.controller_parameters import ParameterError, declare_parameters
+from widowx_control.controller_config import (
+    NAMED_POSE_PREFIX,
+    PARAMETERS,
+    config_from_values,
+    named_pose_parameters,
+)
 from widowx_control.joint_state_reader import ArmMeasurement, JointStateReader
 from widowx_control.kinematics import JOINT_NAMES, ArmKinematics
 from widowx_control.rotations import quaternion_from_rotation
@@ -118,13 +121,11 @@ class ArmController(LifecycleNode):
         Raises:
             ParameterError: a parameter is unknown or out of range.
         """
-        super().__init__(
-            "arm_controller",
-            automatically_declare_parameters_from_overrides=True,
-            **kwargs,
-        )
+        super().__init__("arm_controller", **kwargs)
         self._created_s = time.monotonic()
-        self._config = declare_parameters(self)
+        poses = [name for name in given_parameters(self) if name.startswith(NAMED_POSE_PREFIX)]
+        table = (*PARAMETERS, *named_pose_parameters(poses))
+        self._config = config_from_values(declare_parameters(self, table, read_only=True))
         self._control: ArmControl | None = None
         self._active = False
         self._fault = ""
@@ -804,32 +805,14 @@ def _pose_message(pose: Any) -> Pose:
     return message
 
 
-def main() -> None:
+def main() -> int:
     """Run the node until SIGINT or SIGTERM, and leave the arm holding."""
-    # The default handlers shut the context down first, and the last commands could not be sent.
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        node = ArmController(interrupted=stop)
-    except ParameterError as error:
-        print(f"arm_controller: {error}", file=sys.stderr)
-        rclpy.shutdown()
-        sys.exit(2)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.2)
-    finally:
-        node.trigger_shutdown()
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.shutdown()
-        # A launch passes on the interruption that the terminal has sent already.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return run_node(
+        "arm_controller",
+        lambda ending: ArmController(interrupted=ending.event),
+        on_end=lambda node: node.trigger_shutdown(),
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

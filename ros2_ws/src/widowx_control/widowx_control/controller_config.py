@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from node_common.parameters import NodeParameter, ParameterError
 
 from widowx_control.arm_control import ArmControlConfig
 from widowx_control.gripper import GripperConfig
@@ -21,115 +22,160 @@ from widowx_control.kinematics import (
 NAMED_POSE_PREFIX: Final = "named_poses."
 
 
-@dataclass(frozen=True)
-class ParameterSpec:
-    """One parameter: its default, its range (numbers only) and what it means."""
-
-    default: Any
-    description: str
-    low: float | None = None
-    high: float | None = None
-
-
 _CONTROL = ArmControlConfig()
 _GRIPPER = GripperConfig()
 
-PARAMETERS: Final[dict[str, ParameterSpec]] = {
-    "base_frame": ParameterSpec("base_link", "Frame of commands and of the published state"),
-    "rate_hz": ParameterSpec(50.0, "Rate of commands/joint_group", 50.0, 200.0),
-    "interpolation_fraction": ParameterSpec(
+PARAMETERS: Final = (
+    NodeParameter("base_frame", "base_link", "Frame of commands and of the published state"),
+    NodeParameter("rate_hz", 50.0, "Rate of commands/joint_group", 50.0, 200.0),
+    NodeParameter(
+        "interpolation_fraction",
         _CONTROL.interpolation_fraction,
         "Part of a command's period within which the target moves to the new pose",
         0.1,
         1.0,
     ),
-    "command_timeout_periods": ParameterSpec(
+    NodeParameter(
+        "command_timeout_periods",
         _CONTROL.command_timeout_periods,
         "The arm holds when no command came for this many periods",
         1.0,
         2.0,
     ),
-    "command_max_age_s": ParameterSpec(
-        0.4, "Oldest observation that a command may come from", 0.02, 2.0
+    NodeParameter(
+        "command_max_age_s", 0.4, "Oldest observation that a command may come from", 0.02, 2.0
     ),
-    "future_tolerance_s": ParameterSpec(0.1, "How far a stamp may be ahead of the clock", 0.0, 0.5),
-    "joint_states_timeout_s": ParameterSpec(
-        0.25, "Fault when no usable joint_states came for this long", 0.03, 2.0
+    NodeParameter("future_tolerance_s", 0.1, "How far a stamp may be ahead of the clock", 0.0, 0.5),
+    NodeParameter(
+        "joint_states_timeout_s",
+        0.25,
+        "Fault when no usable joint_states came for this long",
+        0.03,
+        2.0,
     ),
-    "workspace_low_m": ParameterSpec(
-        list(_CONTROL.workspace_low_m), "Lower corner x y z for ee_gripper_link in base_link"
+    NodeParameter(
+        "workspace_low_m",
+        list(_CONTROL.workspace_low_m),
+        "Lower corner x y z for ee_gripper_link in base_link",
     ),
-    "workspace_high_m": ParameterSpec(
-        list(_CONTROL.workspace_high_m), "Upper corner x y z for ee_gripper_link in base_link"
+    NodeParameter(
+        "workspace_high_m",
+        list(_CONTROL.workspace_high_m),
+        "Upper corner x y z for ee_gripper_link in base_link",
     ),
-    "max_position_error_m": ParameterSpec(
-        _CONTROL.max_position_error_m, "Bound on commanded minus measured position", 0.005, 0.3
+    NodeParameter(
+        "max_position_error_m",
+        _CONTROL.max_position_error_m,
+        "Bound on commanded minus measured position",
+        0.005,
+        0.3,
     ),
-    "max_rotation_error_rad": ParameterSpec(
-        _CONTROL.max_rotation_error_rad, "Bound on commanded minus measured rotation", 0.02, 1.5
+    NodeParameter(
+        "max_rotation_error_rad",
+        _CONTROL.max_rotation_error_rad,
+        "Bound on commanded minus measured rotation",
+        0.02,
+        1.5,
     ),
-    "max_joint_step_rad": ParameterSpec(
-        _CONTROL.max_joint_step_rad, "Furthest that one command moves a joint", 0.05, 1.5
+    NodeParameter(
+        "max_joint_step_rad",
+        _CONTROL.max_joint_step_rad,
+        "Furthest that one command moves a joint",
+        0.05,
+        1.5,
     ),
-    "joint_limit_margin_rad": ParameterSpec(
-        _CONTROL.joint_limit_margin_rad, "Distance kept from the joint limits", 0.0, 0.3
+    NodeParameter(
+        "joint_limit_margin_rad",
+        _CONTROL.joint_limit_margin_rad,
+        "Distance kept from the joint limits",
+        0.0,
+        0.3,
     ),
-    "max_joint_speed_rad_s": ParameterSpec(
+    NodeParameter(
+        "max_joint_speed_rad_s",
         _CONTROL.max_joint_speed_rad_s,
         "Speed limit of the streamed joint positions",
         0.05,
         float(JOINT_VELOCITY_RAD_S.min()),
     ),
-    "max_joint_error_rad": ParameterSpec(
+    NodeParameter(
+        "max_joint_error_rad",
         _CONTROL.max_joint_error_rad,
         "A named-pose motion waits while a joint lags more than this",
         0.05,
         1.5,
     ),
-    "gripper_max_pwm": ParameterSpec(_GRIPPER.max_pwm, "Largest gripper PWM, of 885", 0.0, 885.0),
-    "gripper_holding_pwm": ParameterSpec(
-        _GRIPPER.holding_pwm, "Largest gripper PWM while the fingers are blocked", 0.0, 885.0
+    NodeParameter("gripper_max_pwm", _GRIPPER.max_pwm, "Largest gripper PWM, of 885", 0.0, 885.0),
+    NodeParameter(
+        "gripper_holding_pwm",
+        _GRIPPER.holding_pwm,
+        "Largest gripper PWM while the fingers are blocked",
+        0.0,
+        885.0,
     ),
-    "gripper_inactive_pwm": ParameterSpec(
+    NodeParameter(
+        "gripper_inactive_pwm",
         120.0,
         "PWM that keeps a closed gripper closed after deactivation; 0 lets go",
         0.0,
         350.0,
     ),
-    "move_duration_s": ParameterSpec(
-        1.5, "Duration of a named-pose motion whose goal says 0", 0.2, 20.0
+    NodeParameter(
+        "move_duration_s", 1.5, "Duration of a named-pose motion whose goal says 0", 0.2, 20.0
     ),
-    "arrival_tolerance_rad": ParameterSpec(
-        0.1, "A named pose is reached when every joint is within this", 0.01, 0.5
+    NodeParameter(
+        "arrival_tolerance_rad",
+        0.1,
+        "A named pose is reached when every joint is within this",
+        0.01,
+        0.5,
     ),
-    "arrival_timeout_s": ParameterSpec(
-        2.0, "Time for arriving after the planned end of a named-pose motion", 0.1, 20.0
+    NodeParameter(
+        "arrival_timeout_s",
+        2.0,
+        "Time for arriving after the planned end of a named-pose motion",
+        0.1,
+        20.0,
     ),
-    "profile_velocity": ParameterSpec(
-        0, "Servo register Profile_Velocity while active; 0: follow the stream directly", 0, 32767
+    NodeParameter(
+        "profile_velocity",
+        0,
+        "Servo register Profile_Velocity while active; 0: follow the stream directly",
+        0,
+        32767,
     ),
-    "profile_acceleration": ParameterSpec(
-        0, "Servo register Profile_Acceleration while active", 0, 32767
+    NodeParameter(
+        "profile_acceleration", 0, "Servo register Profile_Acceleration while active", 0, 32767
     ),
-    "sag_compensation": ParameterSpec(
+    NodeParameter(
+        "sag_compensation",
         False,
         "Goals make up for what the servos' P gain gives way under the arm's weight and trails "
         "while they move, within max_servo_load; not for servos with an I gain or for the "
         "simulated arm",
     ),
-    "max_servo_load": ParameterSpec(
+    NodeParameter(
+        "max_servo_load",
         _CONTROL.max_servo_load,
         "With sag_compensation: part of a servo's stall torque that a goal may ask for",
         0.2,
         1.0,
     ),
-    "driver_timeout_s": ParameterSpec(
-        5.0, "Time for the driver's services and its first joint_states", 0.1, 120.0
+    NodeParameter(
+        "driver_timeout_s",
+        5.0,
+        "Time for the driver's services and its first joint_states",
+        0.1,
+        120.0,
     ),
-    "discovery_s": ParameterSpec(
-        1.0, "Time given to DDS discovery before looking for other controllers", 0.0, 30.0
+    NodeParameter(
+        "discovery_s",
+        1.0,
+        "Time given to DDS discovery before looking for other controllers",
+        0.0,
+        30.0,
     ),
-}
+)
 
 
 @dataclass(frozen=True)
@@ -154,17 +200,16 @@ class ControllerConfig:
     discovery_s: float
 
 
-def named_pose_parameters(extra: Iterable[str] = ()) -> dict[str, ParameterSpec]:
+def named_pose_parameters(extra: Iterable[str] = ()) -> tuple[NodeParameter, ...]:
     """Return the parameters `named_poses.<name>`: the robot's own, and those in `extra`."""
     poses: dict[str, Any] = {name: list(joints) for name, joints in NAMED_POSES.items()}
     for name in extra:
         poses.setdefault(name.removeprefix(NAMED_POSE_PREFIX), [0.0] * len(JOINT_NAMES))
-    return {
-        NAMED_POSE_PREFIX + name: ParameterSpec(
-            joints, f"Joint angles rad: {' '.join(JOINT_NAMES)}"
-        )
+    description = f"Joint angles rad: {' '.join(JOINT_NAMES)}"
+    return tuple(
+        NodeParameter(NAMED_POSE_PREFIX + name, joints, description)
         for name, joints in poses.items()
-    }
+    )
 
 
 def config_from_values(values: Mapping[str, Any]) -> ControllerConfig:
@@ -174,12 +219,8 @@ def config_from_values(values: Mapping[str, Any]) -> ControllerConfig:
         values: a value for every name of `PARAMETERS`, and `named_poses.<name>`.
 
     Raises:
-        ValueError: a value is out of range; the message names it.
+        ParameterError: they do not fit together; the message names the parameter.
     """
-    for name, spec in PARAMETERS.items():
-        value = values[name]
-        if spec.low is not None and spec.high is not None and not spec.low <= value <= spec.high:
-            raise ValueError(f"{name} is {value}; it must be within [{spec.low}, {spec.high}]")
     control = ArmControlConfig(
         interpolation_fraction=values["interpolation_fraction"],
         command_timeout_periods=values["command_timeout_periods"],
@@ -212,14 +253,14 @@ def config_from_values(values: Mapping[str, Any]) -> ControllerConfig:
 def _named_pose(name: str, joints: Any) -> tuple[float, ...]:
     q = np.asarray(joints, dtype=np.float64)
     if q.shape != (len(JOINT_NAMES),) or not np.isfinite(q).all():
-        raise ValueError(
-            f"{name} is {list(joints)}; it must be {len(JOINT_NAMES)} finite joint angles"
+        raise ParameterError(
+            f"parameter {name}: found {list(joints)}, expected {len(JOINT_NAMES)} finite angles"
         )
     outside = (q < JOINT_LOWER_RAD) | (q > JOINT_UPPER_RAD)
     if outside.any():
         i = int(np.flatnonzero(outside)[0])
-        raise ValueError(
-            f"{name} has {JOINT_NAMES[i]} = {q[i]} rad; it must be within "
-            f"[{JOINT_LOWER_RAD[i]}, {JOINT_UPPER_RAD[i]}]"
+        raise ParameterError(
+            f"parameter {name}: found {JOINT_NAMES[i]} = {q[i]} rad, expected "
+            f"{JOINT_LOWER_RAD[i]} to {JOINT_UPPER_RAD[i]}"
         )
     return tuple(float(v) for v in q)

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from node_common.ending import END_TIMEOUT_S
+from node_common.running import END_TIMEOUT_S
 
 from base_drivers.kobuki_emulator.control import HELP, ControlError, execute
 from base_drivers.kobuki_emulator.emulated_base import EmulatedKobuki

@@ -1,16 +1,13 @@
 """Node `robot_state_publisher`: joint states and a URDF become `/tf` and `/tf_static`."""
 
 import math
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 
-import rclpy
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TransformStamped
+from node_common.running import run_node
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParametersResult
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
@@ -156,28 +153,8 @@ class RobotStatePublisher(Node):
 
 
 def main() -> int:
-    """Runs the node until it is interrupted.
-
-    Returns:
-        0 after an interruption, 2 when it was given bad parameters.
-    """
-    rclpy.init()
-    try:
-        node = RobotStatePublisher()
-    except (DescriptionError, ParameterException) as error:
-        print(f"robot_state_publisher: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        # A launch passes on the interruption that the terminal has sent already.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    """Run the node until it is interrupted; return the exit status."""
+    return run_node("robot_state_publisher", lambda _: RobotStatePublisher())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ public interface of Interbotix's xs_sdk, so it serves any driver or simulator th
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import threading
 import time
@@ -15,19 +14,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
 from interbotix_xs_msgs.srv import RegisterValues
-from node_common.ending import serve_until_gone
+from node_common.declared_parameters import declare_parameters
+from node_common.parameters import NodeParameter
+from node_common.running import Ending, run_node
 from policy_interfaces.msg import GuardStatus as StatusMessage
 from rclpy.client import Client
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import MessageInfo
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
@@ -35,8 +33,6 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from widowx_control.commanders import Commanders
-from widowx_control.controller_config import ParameterSpec
-from widowx_control.controller_parameters import ParameterError, declare
 from widowx_control.guard.checks import CHECKS, THRESHOLDS, GuardConfig
 from widowx_control.guard.core import (
     ARM,
@@ -88,15 +84,17 @@ class _PendingQuestion:
 class ArmGuard(Node):
     """See the package README for topics, services, parameters and the table of codes."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, process: Ending, **kwargs: Any) -> None:
         """Declare parameters, create the topics, and start the watchdog thread.
+
+        Args:
+            process: told when the watchdog has died: the process must end.
+            kwargs: passed on to the node.
 
         Raises:
             ParameterError: a parameter is unknown or out of range.
         """
-        super().__init__(
-            "arm_guard", automatically_declare_parameters_from_overrides=True, **kwargs
-        )
+        super().__init__("arm_guard", **kwargs)
         config = self._declare()
         self._guard = Guard(config)
         self._lock = threading.Lock()
@@ -109,8 +107,7 @@ class ArmGuard(Node):
         self._reported: tuple[GuardState, str] | None = None
         self._reported_s: dict[tuple[GuardState, str], float] = {}
         self._ending = threading.Event()
-        self.failed = threading.Event()
-        """Set when the watchdog has died: the process must end."""
+        self._process = process
         kept = QoSProfile(
             depth=1,
             reliability=ReliabilityPolicy.RELIABLE,
@@ -137,30 +134,32 @@ class ArmGuard(Node):
         self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._watchdog.start()
 
-    def close(self) -> None:
+    def destroy_node(self) -> None:
         """End the watchdog, and leave a gripper that keeps what it holds but does not heat up."""
-        self._ending.set()
-        self._watchdog.join()
-        with self._lock:
-            self._send(Output(gripper_pwm=self._guard.resting_gripper_pwm))
+        if hasattr(self, "_watchdog"):  # otherwise its constructor has failed
+            self._ending.set()
+            self._watchdog.join()
+            with self._lock:
+                self._send(Output(gripper_pwm=self._guard.resting_gripper_pwm))
+        super().destroy_node()
 
     def _declare(self) -> GuardConfig:
-        specs = {}
+        table = []
         for name, threshold in THRESHOLDS.items():
             several = isinstance(threshold.default, tuple)
-            specs[name] = ParameterSpec(
-                list(threshold.default) if several else threshold.default,
-                f"{threshold.description} [{threshold.unit}]",
-                None if several else threshold.low,
-                None if several else threshold.high,
+            table.append(
+                NodeParameter(
+                    name,
+                    list(threshold.default) if several else threshold.default,
+                    f"{threshold.description} [{threshold.unit}]",
+                    None if several else threshold.low,
+                    None if several else threshold.high,
+                )
             )
-        values = declare(self, specs)
+        values = declare_parameters(self, table, read_only=True)
         for name in ("workspace_low_m", "workspace_high_m"):
             values[name] = tuple(values[name])
-        try:
-            return GuardConfig(**values)
-        except ValueError as error:
-            raise ParameterError(f"parameter {error}") from error
+        return GuardConfig(**values)
 
     # -- commands ----------------------------------------------------------------------------
 
@@ -338,9 +337,8 @@ class ArmGuard(Node):
                     self._send(self._guard.tick(now_s, self._motion_s(now_s)))
                     self._report()
         except Exception as error:
-            if not self._ending.is_set() and rclpy.ok(context=self.context):
-                self.get_logger().fatal(f"the watchdog died: {error!r}; ending")
-                self.failed.set()
+            if not self._ending.is_set() and self.context.ok():
+                self._process.fail(f"the watchdog died: {error!r}")
 
     # -- reports -----------------------------------------------------------------------------
 
@@ -404,35 +402,10 @@ def _currents_ma(message: JointState) -> np.ndarray | None:
     return np.array([message.effort[index[name]] for name in JOINT_NAMES])
 
 
-def main() -> None:
+def main() -> int:
     """Run the node until SIGINT or SIGTERM. The servos keep the last pose that was sent."""
-    # The default handlers shut the context down first, and the last command could not be sent.
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        node = ArmGuard()
-    except ParameterError as error:
-        print(f"arm_guard: {error}", file=sys.stderr)
-        rclpy.shutdown()
-        sys.exit(2)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        while not stop.is_set() and not node.failed.is_set():
-            executor.spin_once(timeout_sec=0.2)
-        if not node.failed.is_set():
-            serve_until_gone(
-                node, ("arm_controller",), lambda: executor.spin_once(timeout_sec=0.05)
-            )
-    finally:
-        node.close()
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.shutdown()
-    sys.exit(1 if node.failed.is_set() else 0)
+    return run_node("arm_guard", ArmGuard, users=("arm_controller",))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,7 +7,6 @@ it uses.
 from __future__ import annotations
 
 import array
-import signal
 import sys
 import threading
 import time
@@ -26,16 +25,13 @@ from interbotix_xs_msgs.srv import (
     RobotInfo,
     TorqueEnable,
 )
-from node_common.ending import serve_until_gone
-from node_common.parameters import accept_whole_numbers
+from node_common.declared_parameters import declare_parameters
+from node_common.parameters import NodeParameter
 from node_common.realtime import prefer_process, settle_process
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import ParameterException
-from rclpy.executors import SingleThreadedExecutor
+from node_common.running import Ending, run_node
 from rclpy.logging import LoggingSeverity
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from widowx_description import urdf_text
@@ -85,6 +81,64 @@ _LOGGING_LEVELS: Final = {
 }
 
 
+PARAMETERS: Final = (
+    NodeParameter(
+        "motor_configs", "", "YAML file of the motors, Interbotix's format; empty: wx250s"
+    ),
+    NodeParameter(
+        "mode_configs", "", "YAML file of the start modes, Interbotix's format; empty: shipped"
+    ),
+    NodeParameter("load_configs", True, "write EEPROM values of motor_configs where they differ"),
+    NodeParameter(
+        "robot_description", "", "URDF that gives joint limits; empty: widowx_description"
+    ),
+    NodeParameter(
+        "xs_driver_logging_level", "INFO", "of the driver's log", choices=tuple(_LOGGING_LEVELS)
+    ),
+    NodeParameter("port", "", "serial port; empty: as in the YAML files"),
+    NodeParameter(
+        "bus_watchdog_ms",
+        160,
+        "servos stop when they hear nothing for this long; 0 switches it off",
+        0,
+        2540,
+        step=20,
+    ),
+    NodeParameter(
+        "reply_margin_ms", 5.0, "how late an answer may be beyond its time on the wire", 1.0, 100.0
+    ),
+    NodeParameter(
+        "open_loop_timeout_s",
+        1.0,
+        "velocity, current and PWM goals of joints fall to 0 when not repeated; 0: never",
+        0.0,
+        60.0,
+    ),
+    NodeParameter(
+        "realtime_priority",
+        20,
+        "of the bus thread, where the system allows it; 0: ordinary scheduling",
+        0,
+        99,
+    ),
+    NodeParameter(
+        "cycle_rate_hz",
+        125.0,
+        "of writing and reading; joint_states has its own rate, which also is the least here",
+        20.0,
+        250.0,
+    ),
+    NodeParameter("preempt_trajectories", False, "a new trajectory replaces the one that runs"),
+    NodeParameter(
+        "load_effort_scale_ma",
+        1.4,
+        "effort per unit (0.1 %) of Present_Load, for servos without a current sensor",
+        0.0,
+        100.0,
+    ),
+)
+
+
 class XsDriverNode(Node):
     """See docs/xs_driver.md of the package for topics, services, parameters and behaviour."""
 
@@ -98,13 +152,8 @@ class XsDriverNode(Node):
             ConfigurationError: a file or a parameter is wrong.
         """
         super().__init__("xs_driver", **kwargs)
-        self._declare()
-        level = self._text("xs_driver_logging_level")
-        if level not in _LOGGING_LEVELS:
-            raise ConfigurationError(
-                f"xs_driver_logging_level is '{level}'; expected one of {list(_LOGGING_LEVELS)}"
-            )
-        self.get_logger().set_level(_LOGGING_LEVELS[level])
+        declare_parameters(self, PARAMETERS, read_only=True)
+        self.get_logger().set_level(_LOGGING_LEVELS[self._text("xs_driver_logging_level")])
         self._configuration: ArmConfiguration = load_configuration(
             Path(self._text("motor_configs") or default_motors()),
             Path(self._text("mode_configs") or default_modes()),
@@ -135,6 +184,7 @@ class XsDriverNode(Node):
         self.driver = XsDriver(self._configuration, settings, self._publish, self._report)
         topic = self._configuration.joint_states_topic
         self._joint_states = self.create_publisher(JointState, topic, _QOS)
+        self._commands = CommandNode(self.driver, self.realtime_priority)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._create_services()
         # A thread of its own: a service can keep the executor for seconds.
@@ -147,66 +197,20 @@ class XsDriverNode(Node):
         """Start looking for the arm."""
         self._diagnosing.start()
         self.driver.start()
+        self._commands.start()
 
-    def close(self) -> None:
+    def destroy_node(self) -> None:
         """Hold the arm, leave the bus and end."""
-        self.driver.stop()
-        self._closing.set()
-        self._changed.set()
-        self._diagnosing.join()
+        if hasattr(self, "_commands"):  # otherwise its constructor has failed
+            self.driver.stop()
+            self._closing.set()
+            self._changed.set()
+            if self._diagnosing.is_alive():
+                self._diagnosing.join()
+            self._commands.close()
+        super().destroy_node()
 
     # --- parameters ----------------------------------------------------------------------------
-
-    def _declare(self) -> None:
-        def add(name: str, default: Any, text: str, **limits: Any) -> None:
-            accept_whole_numbers(self, {name: default})
-            self.declare_parameter(
-                name, default, ParameterDescriptor(description=text, read_only=True, **limits)
-            )
-
-        add("motor_configs", "", "YAML file of the motors, Interbotix's format; empty: wx250s")
-        add("mode_configs", "", "YAML file of the start modes, Interbotix's format; empty: shipped")
-        add("load_configs", True, "write EEPROM values of motor_configs where they differ")
-        add("robot_description", "", "URDF that gives joint limits; empty: widowx_description")
-        add("xs_driver_logging_level", "INFO", "DEBUG, INFO, WARN, ERROR or FATAL")
-        add("port", "", "serial port; empty: as in the YAML files")
-        add(
-            "bus_watchdog_ms",
-            160,
-            "servos stop when they hear nothing for this long; 0 switches it off",
-            integer_range=[IntegerRange(from_value=0, to_value=2540, step=20)],
-        )
-        add(
-            "reply_margin_ms",
-            5.0,
-            "how late an answer may be beyond its time on the wire",
-            floating_point_range=[FloatingPointRange(from_value=1.0, to_value=100.0)],
-        )
-        add(
-            "open_loop_timeout_s",
-            1.0,
-            "velocity, current and PWM goals of joints fall to 0 when not repeated; 0: never",
-            floating_point_range=[FloatingPointRange(from_value=0.0, to_value=60.0)],
-        )
-        add(
-            "realtime_priority",
-            20,
-            "of the bus thread, where the system allows it; 0: ordinary scheduling",
-            integer_range=[IntegerRange(from_value=0, to_value=99, step=1)],
-        )
-        add(
-            "cycle_rate_hz",
-            125.0,
-            "of writing and reading; joint_states has its own rate, which also is the least here",
-            floating_point_range=[FloatingPointRange(from_value=20.0, to_value=250.0)],
-        )
-        add("preempt_trajectories", False, "a new trajectory replaces the one that runs")
-        add(
-            "load_effort_scale_ma",
-            1.4,
-            "effort per unit (0.1 %) of Present_Load, for servos without a current sensor",
-            floating_point_range=[FloatingPointRange(from_value=0.0, to_value=100.0)],
-        )
 
     def _text(self, name: str) -> str:
         return str(self.get_parameter(name).value)
@@ -384,41 +388,17 @@ class XsDriverNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is shut down. Returns the exit status."""
-    # The default handlers shut the context down first, and the bus thread could not publish.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        node = XsDriverNode(stop)
-    except (ConfigurationError, ParameterException) as error:
-        print(f"xs_driver: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    commands = CommandNode(node.driver, node.realtime_priority)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
+    return run_node("xs_driver", _start, arguments=args, users=("arm_controller", "arm_guard"))
+
+
+def _start(ending: Ending) -> XsDriverNode:
+    node = XsDriverNode(ending.event)
     settle_process()
     if node.realtime_priority:
         # Every thread waits: the executor for services, the middleware for packets.
         prefer_process(max(1, node.realtime_priority // 2))
     node.start()
-    commands.start()
-    try:
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.1)
-        serve_until_gone(
-            node, ("arm_controller", "arm_guard"), lambda: executor.spin_once(timeout_sec=0.05)
-        )
-    finally:
-        node.close()
-        commands.close()
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
-        # A launch passes on the interruption that the terminal has sent already.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return 0
+    return node
 
 
 if __name__ == "__main__":
