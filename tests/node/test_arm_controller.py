@@ -19,6 +19,7 @@ from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
 from interbotix_xs_msgs.srv import RegisterValues, RobotInfo
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from node_common.parameters import ParameterError
 from policy_interfaces.action import MoveToNamedPose
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState
 from rclpy.action import ActionClient
@@ -32,7 +33,6 @@ from sensor_msgs.msg import JointState
 from spun_nodes import SpunNodes
 from widowx_control.arm_controller_node import ArmController
 from widowx_control.bridge_spaces import ACTION_NAMES, pose_from_state
-from widowx_control.controller_parameters import ParameterError
 from widowx_control.gripper import finger_distance_m
 from widowx_control.kinematics import (
     JOINT_LOWER_RAD,
@@ -600,7 +600,7 @@ def test_no_driver(graph):
         ({"workspace_low_m": [0.1, 0.0]}, "workspace_low_m"),
         ({"named_poses.up": [0.0, 0.0]}, "named_poses.up"),
         ({"named_poses.up": [0.0, 9.0, 0.0, 0.0, 0.0, 0.0]}, "shoulder"),
-        ({"max_joint_sped_rad_s": 1.0}, "unknown parameter max_joint_sped_rad_s"),
+        ({"max_joint_sped_rad_s": 1.0}, 'unknown parameter "max_joint_sped_rad_s"'),
         ({"rate_hz": "fast"}, "rate_hz"),
         ({"base_frame": 3}, "base_frame"),
     ],

@@ -676,8 +676,8 @@ def test_simulated_time_that_stops_does_not_stop_the_watchdog(bench):
 @pytest.mark.parametrize(
     ("parameter", "told"),
     [
-        ("max_temperature_c:=200.0", "80.0"),
-        ("max_temprature_c:=60.0", "unknown parameter max_temprature_c"),
+        ("max_temperature_c:=200.0", "to 80"),
+        ("max_temprature_c:=60.0", 'unknown parameter "max_temprature_c"'),
         ("workspace_low_m:=[0.9, 0.0, 0.0]", "workspace_low_m"),
     ],
 )

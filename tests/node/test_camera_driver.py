@@ -367,7 +367,7 @@ def test_bad_parameters_refuse_configuration_and_the_node_lives_on(client, param
     ("parameters", "message"),
     [
         ({"jpeg_quality": 101}, "jpeg_quality"),
-        ({"sorce": "/dev/video0"}, "unknown parameters: sorce"),
+        ({"sorce": "/dev/video0"}, 'unknown parameter "sorce", did you mean "source"'),
     ],
 )
 def test_parameters_out_of_range_or_unknown_end_the_process(client, parameters, message):
@@ -382,7 +382,7 @@ def test_parameters_that_shape_the_stream_cannot_change_while_it_runs(client, vi
     client.bring_up(source=video)
     result = client.set("image_width", 32)
     assert not result.successful
-    assert "cleanup" in result.reason
+    assert "clean up first" in result.reason
     result = client.set("gain", 5)
     assert not result.successful, "a video file has no gain"
     wait_until(lambda: client.latest_condition()[0] == OK)

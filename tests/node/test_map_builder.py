@@ -193,5 +193,5 @@ def test_it_does_not_start_on_a_map_that_is_there_or_on_none(make_rig, tmp_path,
         parameters["map"] = tmp_path / "office"
     rig = make_rig(**parameters)
     output, _ = rig.process.communicate(timeout=60.0)
-    assert rig.process.returncode == 1
+    assert rig.process.returncode == 2
     assert ("overwrite" if there else "parameter map") in output

@@ -203,6 +203,6 @@ def test_a_simulated_clock_and_stamped_commands(start):
 def test_wrong_parameters_end_the_node_with_a_reason(start, parameters, reason):
     sim = start(**parameters)
     output, _ = sim.process.communicate(timeout=START_S)
-    assert sim.process.returncode == 1
+    assert sim.process.returncode == 2
     assert reason in output
     assert "Traceback" not in output

@@ -296,7 +296,7 @@ def test_a_second_driver_in_the_namespace_refuses_to_start(client, module_domain
     client.until(lambda: time.monotonic() > first_s + RIVAL_WATCH_S, "the clock stands still")
     rival = launch(module_domain)
     _, errors = rival.communicate(timeout=TIMEOUT_S)
-    assert rival.returncode == 1
+    assert rival.returncode == 2
     # The other's name may not have been discovered yet when its publisher has.
     assert f"{NAMESPACE}/joint_states is already published by" in errors
 
@@ -308,8 +308,8 @@ def test_a_second_driver_in_the_namespace_refuses_to_start(client, module_domain
         ("rtf:=0.0", "rtf"),
         ("rtf:=fast", "rtf"),
         ("seed:=-1", "seed"),
-        ("camera_rate:=30.0", "unknown parameter camera_rate"),
-        ("viewer:=vr", "expected 'none' or 'window'"),
+        ("camera_rate:=30.0", 'unknown parameter "camera_rate", did you mean "camera_rate_hz"'),
+        ("viewer:=vr", "expected one of ['none', 'window']"),
         ("servo_bus:=/no/such/folder/tty", "there is no folder /no/such/folder"),
         ("servo_bus:=/etc/passwd", "exists and is not a link"),
         ("servo_bus_control:=/no/bus", "no bus to control"),
@@ -318,7 +318,7 @@ def test_a_second_driver_in_the_namespace_refuses_to_start(client, module_domain
 def test_wrong_parameters_end_it_with_a_message(free_domain, parameter, found):
     process = launch(free_domain, parameter)
     _, errors = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert found in errors
     assert "Traceback" not in errors
 

@@ -24,7 +24,7 @@ class NodeParameter:
         low, high: inclusive range of a number; None: any.
         choices: allowed strings; empty: any.
         structural: can change only while the node is unconfigured.
-        step: a whole number is `low` plus a multiple of it; 0: any.
+        step: a whole number must be a multiple of it; 0: any.
     """
 
     name: str
@@ -48,6 +48,8 @@ class NodeParameter:
         if isinstance(self.default, list):
             return "a list of numbers"
         kind = "a whole number" if isinstance(self.default, int) else "a number"
+        if self.step:
+            kind = f"a multiple of {self.step}"
         if self.low is None or self.high is None:
             return kind
         return f"{kind} from {self.low:g} to {self.high:g}"
