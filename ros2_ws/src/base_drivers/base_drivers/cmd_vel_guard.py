@@ -8,9 +8,9 @@ import time
 from typing import Any, Final
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist, TwistStamped
 from node_common.declared_parameters import check_change, declare_parameters, parameter_values
+from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
 from node_common.realtime import prefer_process
 from node_common.running import run_node
 from node_common.topic_watch import TopicWatch
@@ -62,11 +62,11 @@ _AGAIN_S: Final = 0.5
 _CALM_S: Final = 0.5
 """Slowing is reported until this long after its last time: ramps would flood the topic."""
 _LEVELS: Final = {
-    State.WAITING: DiagnosticStatus.OK,
-    State.PASSING: DiagnosticStatus.OK,
-    State.SLOWING: DiagnosticStatus.OK,
-    State.HOLDING: DiagnosticStatus.WARN,
-    State.STOPPED: DiagnosticStatus.ERROR,
+    State.WAITING: OK,
+    State.PASSING: OK,
+    State.SLOWING: OK,
+    State.HOLDING: WARN,
+    State.STOPPED: ERROR,
 }
 
 
@@ -100,7 +100,7 @@ class CmdVelGuard(LifecycleNode):
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
         self._status = self.create_publisher(GuardStatus, "~/status", _LATCHED)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Diagnostics(self, "commands")
         self._emergency = self.create_subscription(
             Bool, "~/emergency_stop", self._on_emergency_stop, 10
         )
@@ -419,11 +419,11 @@ class CmdVelGuard(LifecycleNode):
         shown = self._shown
         level, message = _LEVELS[shown.state], shown.finding.message or shown.state.name.lower()
         rivals = self.count_publishers("cmd_vel") - 1 if self._output is not None else 0
-        if rivals > 0 and level == DiagnosticStatus.OK:
-            level = DiagnosticStatus.WARN
+        if rivals > 0 and level == OK:
+            level = WARN
             message = f"{rivals} other publishers of {self.resolve_topic_name('cmd_vel')}"
-        if self._problems and level == DiagnosticStatus.OK:
-            level = DiagnosticStatus.WARN
+        if self._problems and level == OK:
+            level = WARN
         message = "; ".join([message, *(text for text in self._problems if text != message)])
         values = {
             "state": shown.state.name.lower(),
@@ -432,15 +432,7 @@ class CmdVelGuard(LifecycleNode):
             "other_publishers": max(rivals, 0),
             **self._guard.counts,
         }
-        status = DiagnosticStatus(
-            level=level,
-            name=f"{self.get_name()}: commands",
-            message=message,
-            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-        )
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        self._diagnostics.publish(level, message, values)
 
 
 class _FrameError(ValueError):

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Quaternion
 from nav_msgs.msg import Odometry
 from node_common.declared_parameters import check_change, declare_parameters, parameter_values
+from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
 from node_common.parameters import NodeParameter
 from node_common.polled_subscription import PolledSubscription
 from node_common.realtime import prefer_process
@@ -107,7 +107,7 @@ class Go2Node(LifecycleNode):
         self._polled: dict[str, PolledSubscription] = {}
         self._timer: Any = None
         self.add_on_set_parameters_callback(self._check_parameters)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Diagnostics(self, "base")
         # They wait for the robot; in the group of the others they would hold up the watchdog.
         waiting = ReentrantCallbackGroup()
         self.create_service(Trigger, "~/stand_up", self._stand_up, callback_group=waiting)
@@ -319,19 +319,19 @@ class Go2Node(LifecycleNode):
         if low_state is not None and self._active:
             self._publish_battery(low_state)
         core, state = self._core, self._state
-        level, text = DiagnosticStatus.OK, "inactive"
+        level, text = OK, "inactive"
         values: dict[str, object] = {}
         if self._active and core is not None:
             not_ready = core.not_ready(time.monotonic())
-            level = DiagnosticStatus.OK if not_ready is None else DiagnosticStatus.WARN
+            level = OK if not_ready is None else WARN
             text = "driving" if not_ready is None else not_ready[1]
             if not_ready is not None and not_ready[0] in ("state_silent", "keeper_silent"):
-                level = DiagnosticStatus.ERROR
+                level = ERROR
             if state is not None and state.error_code and not_ready is None:
-                level, text = DiagnosticStatus.WARN, f"the robot tells error {state.error_code}"
+                level, text = WARN, f"the robot tells error {state.error_code}"
             problems = self._commands.problems() if self._commands is not None else []
             if problems:
-                level, text = max(level, DiagnosticStatus.WARN), "; ".join([text, *problems])
+                level, text = max(level, WARN), "; ".join([text, *problems])
             values = {
                 "mode": mode_name(state.mode) if state is not None else "",
                 "error_code": state.error_code if state is not None else "",
@@ -340,18 +340,7 @@ class Go2Node(LifecycleNode):
                 "failed_requests": self._failed_requests,
                 **core.refused,
             }
-        array = DiagnosticArray(
-            status=[
-                DiagnosticStatus(
-                    level=level,
-                    name=f"{self.get_name()}: base",
-                    message=text,
-                    values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-                )
-            ]
-        )
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        self._diagnostics.publish(level, text, values)
 
     def _publish_battery(self, low_state: LowState) -> None:
         battery = low_state.bms_state

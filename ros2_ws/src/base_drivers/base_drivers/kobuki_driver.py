@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry
 from node_common.declared_parameters import check_change, declare_parameters, parameter_values
+from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
 from node_common.parameters import NodeParameter
 from node_common.realtime import prefer_process
 from node_common.running import run_node
@@ -60,11 +60,11 @@ _NO_LIMIT: Final = 1e9
 # Position and heading drift without bound: these say only that short ways are good.
 _VARIANCES: Final = (1e-3, 1e-3, 1e-4, 1e-4)
 _LEVELS: Final = {
-    LinkState.ABSENT: DiagnosticStatus.ERROR,
-    LinkState.SILENT: DiagnosticStatus.ERROR,
-    LinkState.GREETING: DiagnosticStatus.WARN,
-    LinkState.INCOMPATIBLE: DiagnosticStatus.ERROR,
-    LinkState.DRIVING: DiagnosticStatus.OK,
+    LinkState.ABSENT: ERROR,
+    LinkState.SILENT: ERROR,
+    LinkState.GREETING: WARN,
+    LinkState.INCOMPATIBLE: ERROR,
+    LinkState.DRIVING: OK,
 }
 _CHARGING: Final = {
     "discharging": BatteryState.POWER_SUPPLY_STATUS_DISCHARGING,
@@ -98,7 +98,7 @@ class KobukiNode(LifecycleNode):
         self._commands: DriverCommands | None = None
         self._problems: list[str] = []
         self.add_on_set_parameters_callback(self._check_parameters)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Diagnostics(self, "base")
         self.create_service(Trigger, "~/reset_odometry", self._reset_odometry)
         self.create_timer(
             _PERIOD_S, self._publish_slow, clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -275,9 +275,9 @@ class KobukiNode(LifecycleNode):
 
     def _publish_diagnostics(self, status: KobukiStatus) -> None:
         active = self._driver is not None
-        level, text = _judge(status) if active else (DiagnosticStatus.OK, "inactive")
+        level, text = _judge(status) if active else (OK, "inactive")
         if self._problems:
-            level = max(level, DiagnosticStatus.WARN)
+            level = max(level, WARN)
             text = "; ".join([text, *self._problems])
         values = {
             "state": status.state.value,
@@ -301,19 +301,7 @@ class KobukiNode(LifecycleNode):
         for name in ("cliff_adc", "motor_current_a", "docking_ir"):
             if (value := getattr(latest, name)) is not None:
                 values[name] = " ".join(f"{entry:g}" for entry in value)
-        array = DiagnosticArray(
-            status=[
-                DiagnosticStatus(
-                    level=level,
-                    name=f"{self.get_name()}: base",
-                    message=text,
-                    hardware_id=status.unique_id,
-                    values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-                )
-            ]
-        )
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        self._diagnostics.publish(level, text, values, hardware_id=status.unique_id)
 
 
 def _judge(status: KobukiStatus) -> tuple[bytes, str]:
@@ -322,14 +310,14 @@ def _judge(status: KobukiStatus) -> tuple[bytes, str]:
         return _LEVELS[status.state], status.reason
     basic = status.latest.basic
     if basic is not None and (basic.overcurrent_left or basic.overcurrent_right):
-        return DiagnosticStatus.ERROR, "motor current above 3 A: a wheel is blocked"
+        return ERROR, "motor current above 3 A: a wheel is blocked"
     if basic is not None and basic.battery_v <= DANGEROUS_V:
-        return DiagnosticStatus.ERROR, f"battery {basic.battery_v:.1f} V: charge it now"
+        return ERROR, f"battery {basic.battery_v:.1f} V: charge it now"
     if not status.kept:
-        return DiagnosticStatus.WARN, "the process that stops the base after a crash has ended"
+        return WARN, "the process that stops the base after a crash has ended"
     if basic is not None and basic.battery_v <= LOW_V:
-        return DiagnosticStatus.WARN, f"battery {basic.battery_v:.1f} V is low"
-    return DiagnosticStatus.OK, "driving"
+        return WARN, f"battery {basic.battery_v:.1f} V is low"
+    return OK, "driving"
 
 
 def main() -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
 from node_common.declared_parameters import check_change, declare_parameters, parameter_values
+from node_common.diagnostics import Diagnostics
 from node_common.running import run_node
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -36,7 +36,6 @@ from camera_drivers.camera_messages import (
     calibration_from_message,
     camera_info_message,
     compressed_message,
-    diagnostic_status,
     image_message,
 )
 from camera_drivers.camera_parameters import PARAMETERS, config_from
@@ -80,7 +79,7 @@ class CameraDriver(LifecycleNode):
         declare_parameters(self, PARAMETERS)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Diagnostics(self, "camera")
         self.create_timer(
             DIAGNOSTICS_PERIOD_S,
             self._publish_diagnostics,
@@ -360,11 +359,15 @@ class CameraDriver(LifecycleNode):
         )
 
     def _publish_diagnostics(self) -> None:
-        label = self._config.url.label if self._config is not None else ""
-        name = f"{self.get_name()}: {self._camera_name or self.get_parameter('camera_name').value}"
-        message = DiagnosticArray(status=[diagnostic_status(self._condition(), name, label)])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        condition = self._condition()
+        name = self._camera_name or str(self.get_parameter("camera_name").value)
+        self._diagnostics.part = name
+        self._diagnostics.publish(
+            bytes([condition.level]),
+            condition.message,
+            condition.values,
+            hardware_id=self._config.url.label if self._config is not None else "",
+        )
 
 
 def main() -> int:

@@ -5,12 +5,10 @@ from array import array
 import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from camera_drivers.calibration_file import Calibration, distortion_model
-from camera_drivers.camera_diagnostics import Condition
 
 
 def _bytes(values: NDArray[np.uint8]) -> array:
@@ -78,15 +76,4 @@ def calibration_from_message(message: CameraInfo, camera_name: str) -> Calibrati
         camera_matrix=np.array(message.k).reshape(3, 3),
         rectification=np.array(message.r).reshape(3, 3),
         projection=np.array(message.p).reshape(3, 4),
-    )
-
-
-def diagnostic_status(condition: Condition, name: str, hardware_id: str) -> DiagnosticStatus:
-    """A condition in the standard form."""
-    return DiagnosticStatus(
-        level=bytes([condition.level]),
-        name=name,
-        message=condition.message,
-        hardware_id=hardware_id,
-        values=[KeyValue(key=key, value=value) for key, value in condition.values.items()],
     )

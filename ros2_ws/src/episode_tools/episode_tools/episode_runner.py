@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
 from node_common.cpu_load import CpuLoad
 from node_common.declared_parameters import declare_parameters
+from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
 from node_common.parameters import NodeParameter, ParameterError
 from policy_interfaces.action import MoveToNamedPose, RunEpisode
 from policy_interfaces.msg import PolicyStatus, TaskStatus
@@ -184,7 +185,7 @@ class EpisodeRunner(Node):
         )
         self._episode_client: ActionClient = ActionClient(self, RunEpisode, f"{policy}/run_episode")
         self._set_task_client: Client = self.create_client(SetTask, f"{policy}/set_task")
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Diagnostics(self, "episodes", name="episode_runner")
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         self.create_subscription(PolicyStatus, f"{policy}/status", self._on_policy_status, 10)
         self._health = AttemptHealth(real_time=not self.get_parameter("use_sim_time").value)
@@ -700,20 +701,12 @@ class EpisodeRunner(Node):
             "spoiled_attempts": len(self._report.spoiled),
             "cpu_percent": f"{self._load.cpu_percent:.0f}",
         }
-        level, text = DiagnosticStatus.OK, "running"
+        level, text = OK, "running"
         if self._report.error:
-            level, text = DiagnosticStatus.ERROR, self._report.error
+            level, text = ERROR, self._report.error
         elif self._load.busy:
-            level, text = DiagnosticStatus.WARN, f"running{self._load.note}"
-        status = DiagnosticStatus(
-            level=level,
-            name="episode_runner: episodes",
-            message=text,
-            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-        )
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+            level, text = WARN, f"running{self._load.note}"
+        self._diagnostics.publish(level, text, values)
 
 
 def main(args: list[str] | None = None) -> int:

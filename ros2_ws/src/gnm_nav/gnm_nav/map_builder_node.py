@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry
 from node_common.declared_parameters import declare_parameters
+from node_common.diagnostics import OK, WARN, Diagnostics
 from node_common.image_conversion import ImageConverter, ImageError
 from node_common.image_transport import IMAGE_TRANSPORT, image_source
 from node_common.parameters import NodeParameter
@@ -129,7 +129,7 @@ class MapBuilderNode(Node):
         self._topics.add(odometry, one_sender=True)
         self.create_subscription(String, "~/name_node", self._on_name, 10)
         self.create_service(Trigger, "~/save", self._on_save)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Diagnostics(self, "drive")
         # Steady: a node whose simulated clock stands must still say so.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
@@ -217,24 +217,19 @@ class MapBuilderNode(Node):
         if self._last_image_at_s is not None:
             silent_s = time.monotonic() - self._last_image_at_s
         counts = self._builder.counts
-        status = DiagnosticStatus(name="map_builder: drive", hardware_id="")
         unheard = self._topics.problems()
+        level = WARN
         if silent_s is None or silent_s > 1.0:
-            status.level = DiagnosticStatus.WARN
             silence = "no images" if silent_s is None else f"no image for {silent_s:.0f} s"
-            status.message = "; ".join([silence, *unheard])
+            text = "; ".join([silence, *unheard])
         elif unheard:
-            status.level = DiagnosticStatus.WARN
-            status.message = "; ".join(unheard)
+            text = "; ".join(unheard)
         elif counts.without_newer_stamp - self._told[1] > counts.taken - self._told[0]:
-            status.level = DiagnosticStatus.WARN
-            status.message = counts.stamp_fault()
+            text = counts.stamp_fault()
         elif self._fault:
-            status.level = DiagnosticStatus.WARN
-            status.message = self._fault
+            text = self._fault
         else:
-            status.level = DiagnosticStatus.OK
-            status.message = "building"
+            level, text = OK, "building"
         self._fault = ""
         self._told = (counts.taken, counts.without_newer_stamp)
         values = {
@@ -247,10 +242,7 @@ class MapBuilderNode(Node):
             "odometry jumps": len(counts.jumps),
             "unsaved": self._unsaved,
         }
-        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        self._diagnostics.publish(level, text, values)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -15,9 +15,9 @@ from typing import Any
 import cv2
 from base_drivers.robot_config import RobotConfig, RobotConfigError, load_robot, robot_names
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry, Path
 from node_common.declared_parameters import check_change, declare_parameters
+from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
 from node_common.image_conversion import ImageConverter, ImageError
 from node_common.image_transport import IMAGE_TRANSPORT, image_source
 from node_common.pacing import RecentValues, TickClock
@@ -261,7 +261,7 @@ class NavigatorNode(LifecycleNode):
         self._route = self.create_publisher(Path, "~/route", _LATCHED)
         self._markers = self.create_publisher(MarkerArray, "~/markers", 1)
         self._annotated = self.create_publisher(Image, "~/annotated_image", 1)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Diagnostics(self, "navigation")
         self.create_service(LoadMap, "~/load_map", self._on_load_map)
         self._visualnav: tuple[Any, Any] | None = None
         self._reached = False
@@ -735,7 +735,7 @@ class NavigatorNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         report, runner, model = self._report, self._runner, self._model
-        level, message = DiagnosticStatus.OK, "unconfigured"
+        level, message = OK, "unconfigured"
         values: dict[str, object] = {}
         if runner is not None and model is not None:
             message = "inactive"
@@ -763,26 +763,17 @@ class NavigatorNode(LifecycleNode):
                     "confidence": round(report.decision.confidence, 3),
                 }
                 if report.fault is not None:
-                    level = DiagnosticStatus.WARN
+                    level = WARN
                     values["camera"] = report.fault.problem.value
                 if report.failure:
-                    level = DiagnosticStatus.ERROR
+                    level = ERROR
             if self._problems:
-                level = max(level, DiagnosticStatus.WARN)
+                level = max(level, WARN)
                 message = "; ".join([message, *self._problems])
             values |= {f"odometry_refused_{c}": n for c, n in self._odometry.refused.items()}
         if self._fault:
-            level, message = DiagnosticStatus.ERROR, self._fault
-        diagnostic = DiagnosticStatus(
-            level=level,
-            name=f"{self.get_fully_qualified_name()[1:]}: navigation",
-            message=message,
-            hardware_id=self._parameter("robot"),
-            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-        )
-        array = DiagnosticArray(status=[diagnostic])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+            level, message = ERROR, self._fault
+        self._diagnostics.publish(level, message, values, hardware_id=self._parameter("robot"))
 
 
 def _here() -> FilePath:

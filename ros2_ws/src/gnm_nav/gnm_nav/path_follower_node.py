@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from base_drivers.robot_config import CONTROLLERS, RobotConfigError, load_robot, robot_names
 from base_drivers.velocity import REST, STREAM_TIMEOUT_S, Velocity
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry, Path
 from node_common.declared_parameters import check_change, declare_parameters
+from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
 from node_common.pacing import stalled_clock_message
 from node_common.parameters import NodeParameter
 from node_common.running import run_node
@@ -139,7 +139,7 @@ class PathFollowerNode(LifecycleNode):
         self._last_update_s: float | None = None
         self._clock_seen = (-math.inf, 0.0)
         self._clock_stands = False
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Diagnostics(self, "path follower")
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._watch_inputs, clock=steady)
 
@@ -387,7 +387,7 @@ class PathFollowerNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         follower, output = self._follower, self._output
-        level, message = DiagnosticStatus.OK, "unconfigured"
+        level, message = OK, "unconfigured"
         values: dict[str, object] = {}
         if follower is not None:
             message = "inactive"
@@ -400,25 +400,16 @@ class PathFollowerNode(LifecycleNode):
                 if output is not None and output.state is FollowerState.STOPPING:
                     message = f"stopping: {output.reason}"
                     if "asked" not in output.reason:
-                        level = DiagnosticStatus.WARN
+                        level = WARN
                 if self._problems:
-                    level = max(level, DiagnosticStatus.WARN)
+                    level = max(level, WARN)
                     message = "; ".join([message, *(p for p in self._problems if p not in message)])
                 values["odometry_used"] = bool(output and output.compensated)
                 values |= {f"odometry_refused_{c}": n for c, n in self._odometry.refused.items()}
             values |= {f"paths_refused_{code}": n for code, n in sorted(self._refused.items())}
         if self._fault:
-            level, message = DiagnosticStatus.ERROR, self._fault
-        diagnostic = DiagnosticStatus(
-            level=level,
-            name=f"{self.get_fully_qualified_name()[1:]}: path follower",
-            message=message,
-            hardware_id=self._parameter("robot"),
-            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-        )
-        report = DiagnosticArray(status=[diagnostic])
-        report.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(report)
+            level, message = ERROR, self._fault
+        self._diagnostics.publish(level, message, values, hardware_id=self._parameter("robot"))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,9 +17,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from node_common.cpu_load import CpuLoad
 from node_common.declared_parameters import check_change, declare_parameters
+from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
 from node_common.image_conversion import ImageConverter, ImageError
 from node_common.image_transport import IMAGE_TRANSPORT, image_source
 from node_common.pacing import Percentiles, RecentValues, SteadyTickClock, TickClock
@@ -197,7 +197,7 @@ class PolicyNode(LifecycleNode):
             EndEffectorDelta, "end_effector_delta", _COMMAND_QOS
         )
         self._status_publisher = self.create_publisher(PolicyStatus, "~/status", _LATCHED_QOS)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Diagnostics(self, "policy")
         self.create_service(SetTask, "~/set_task", self._on_set_task)
         self._action_server = ThreadedActionServer(
             self,
@@ -691,29 +691,26 @@ class PolicyNode(LifecycleNode):
         }
         refusal = loaded.buffer.refusal() if loaded and self._active else ""
         self._cpu_load.sample()
-        level, text = DiagnosticStatus.OK, str(values["state"])
+        level, text = OK, str(values["state"])
         if self._fault:
-            level, text = DiagnosticStatus.ERROR, self._fault
+            level, text = ERROR, self._fault
         elif refusal:
-            level, text = DiagnosticStatus.WARN, refusal
+            level, text = WARN, refusal
         elif loaded is not None and missed > self._missed_reported:
-            level = DiagnosticStatus.WARN
+            level = WARN
             rate = f": {status.rate_hz:.2f} Hz, expected {loaded.rate_hz:g}" if episode else ""
             text += (
                 f"; {missed - self._missed_reported} ticks were late or had no fresh observation"
                 f"{rate}{self._cpu_load.note}"
             )
         self._missed_reported = missed
-        diagnostic = DiagnosticStatus(
-            level=level,
-            name=f"{self.get_fully_qualified_name()[1:]}: policy",
-            message=text,
+        self._diagnostics.publish(
+            level,
+            text,
+            values,
             hardware_id=self._parameter("robot"),
-            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+            stamp=status.header.stamp,
         )
-        report = DiagnosticArray(status=[diagnostic])
-        report.header.stamp = status.header.stamp
-        self._diagnostics.publish(report)
 
 
 def _ask_for_priority(priority: int) -> None:

@@ -20,7 +20,6 @@ from typing import Any
 import mujoco
 import numpy as np
 from builtin_interfaces.msg import Time as TimeMessage
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand, JointTrajectoryCommand
 from interbotix_xs_msgs.srv import (
     MotorGains,
@@ -32,6 +31,7 @@ from interbotix_xs_msgs.srv import (
 )
 from node_common.cpu_load import CpuLoad
 from node_common.declared_parameters import declare_parameters
+from node_common.diagnostics import OK, WARN, Diagnostics
 from node_common.parameters import NodeParameter
 from node_common.running import Ending, StartError, run_node
 from numpy.typing import NDArray
@@ -132,7 +132,9 @@ class RobotSim(Node):
         self._clock_messages = (
             self.create_publisher(Clock, "/clock", reliable) if self._simulated_clock else None
         )
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Diagnostics(
+            self, "simulation", name="robot_sim", hardware_id="simulation"
+        )
         self._load = CpuLoad()
         self._real_time_factor = parameters["rtf"]
         self._last_state = CycleState(0.0, time.time_ns(), None)
@@ -424,9 +426,9 @@ class RobotSim(Node):
         elapsed_s = time.monotonic() - before_s
         self._watched = (time.monotonic(), state.time_s, late_s)
         factor = (state.time_s - time_before_s) / elapsed_s
-        level, message = DiagnosticStatus.OK, f"{factor:.2f} x real time"
+        level, message = OK, f"{factor:.2f} x real time"
         if late_s > late_before_s:
-            level = DiagnosticStatus.WARN
+            level = WARN
             message = (
                 f"the simulation runs at {factor:.2f} x real time, expected "
                 f"{self._real_time_factor:g}: joint states come at {factor / CYCLE_S:.0f} Hz, "
@@ -440,16 +442,8 @@ class RobotSim(Node):
             "images_skipped": self.loop.frames_skipped,
             "cpu_percent": f"{self._load.cpu_percent:.0f}",
         }
-        status = DiagnosticStatus(
-            level=level,
-            name="robot_sim: simulation",
-            message=message,
-            hardware_id="simulation",
-            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-        )
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self._stamp(state.time_s, time.time_ns())
-        self._diagnostics.publish(array)
+        stamp = self._stamp(state.time_s, time.time_ns())
+        self._diagnostics.publish(level, message, values, stamp=stamp)
 
     def _publish_image(self, time_s: float, wall_ns: int, pixels: NDArray[np.uint8]) -> None:
         stamp = self._stamp(time_s, wall_ns)

@@ -16,12 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Pose
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
 from interbotix_xs_msgs.srv import RegisterValues
 from node_common.cpu_load import CpuLoad
 from node_common.declared_parameters import declare_parameters, given_parameters
+from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
 from node_common.running import run_node
 from policy_interfaces.action import MoveToNamedPose
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState
@@ -161,7 +161,7 @@ class ArmController(LifecycleNode):
         self._client: XsClient | None = None
         self._interrupted = interrupted or threading.Event()
         self._steady = self._control_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Diagnostics(self, "control", hardware_id="wx250s")
         # On the steady clock: a simulator that dies takes the clock of use_sim_time with it.
         self._watch_timer = self.create_timer(_WATCH_PERIOD_S, self._watch, clock=self._steady)
 
@@ -740,12 +740,9 @@ class ArmController(LifecycleNode):
 
     def publish_diagnostics(self) -> None:
         """Publish the health and the counters."""
-        status = DiagnosticStatus(
-            name=f"{self.get_fully_qualified_name().lstrip('/')}: control", hardware_id="wx250s"
-        )
         self._reported = self._health()
         self._reported_at_s = time.monotonic()
-        status.level, status.message = self._reported
+        level, text = self._reported
         values: dict[str, Any] = {
             "mode": self._control.mode.value if self._active and self._control else "off",
             "reason": self._control.reason if self._control else "",
@@ -762,24 +759,21 @@ class ArmController(LifecycleNode):
         if self._control is not None:
             limits = self._control.counters
             values |= {k: v for k, v in limits.items() if k not in _COMMAND_CODES}
-        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        self._diagnostics.publish(level, text, values)
 
     def _health(self) -> tuple[bytes, str]:
         if self._control is None:
-            return DiagnosticStatus.WARN, self._last_refusal or "not configured"
+            return WARN, self._last_refusal or "not configured"
         if not self._active:
-            return DiagnosticStatus.OK, self._last_refusal or "inactive"
+            return OK, self._last_refusal or "inactive"
         if self._fault:
-            return DiagnosticStatus.ERROR, self._fault
+            return ERROR, self._fault
         if self._rival_nodes:
-            return DiagnosticStatus.ERROR, self._rivalry()
+            return ERROR, self._rivalry()
         if time.monotonic() - self._refused_at_s < silence_s(self._step_s):
-            return DiagnosticStatus.WARN, self._last_refusal
+            return WARN, self._last_refusal
         reason = self._control.reason
-        return DiagnosticStatus.OK, self._control.mode.value + (f": {reason}" if reason else "")
+        return OK, self._control.mode.value + (f": {reason}" if reason else "")
 
 
 def _gid(info: MessageInfo) -> bytes:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
 from interbotix_xs_msgs.srv import RegisterValues
 from node_common.declared_parameters import declare_parameters
+from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
 from node_common.parameters import NodeParameter
 from node_common.running import Ending, run_node
 from policy_interfaces.msg import GuardStatus as StatusMessage
@@ -66,11 +66,11 @@ _STATES: Final = {
     GuardState.STOPPED: StatusMessage.STATE_STOPPED,
 }
 _LEVELS: Final = {
-    GuardState.WAITING: DiagnosticStatus.WARN,
-    GuardState.PASSING: DiagnosticStatus.OK,
-    GuardState.SLOWING: DiagnosticStatus.WARN,
-    GuardState.HOLDING: DiagnosticStatus.WARN,
-    GuardState.STOPPED: DiagnosticStatus.ERROR,
+    GuardState.WAITING: WARN,
+    GuardState.PASSING: OK,
+    GuardState.SLOWING: WARN,
+    GuardState.HOLDING: WARN,
+    GuardState.STOPPED: ERROR,
 }
 
 
@@ -116,7 +116,7 @@ class ArmGuard(Node):
         self._group = self.create_publisher(JointGroupCommand, "commands/joint_group", 10)
         self._single = self.create_publisher(JointSingleCommand, "commands/joint_single", 10)
         self._status = self.create_publisher(StatusMessage, "~/status", kept)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Diagnostics(self, "guard", hardware_id="wx250s")
         self._registers: Client = self.create_client(RegisterValues, "get_motor_registers")
         self.create_subscription(JointState, "joint_states", self._on_joint_states, 1)
         self.create_subscription(Bool, "emergency_stop", self._on_emergency_stop, 10)
@@ -371,12 +371,7 @@ class ArmGuard(Node):
 
     def _publish_diagnostics(self, status: GuardStatus) -> None:
         finding = status.finding
-        entry = DiagnosticStatus(
-            name=f"{self.get_fully_qualified_name().lstrip('/')}: guard",
-            hardware_id="wx250s",
-            level=_LEVELS[status.state],
-            message=f"{status.state}: {finding.message}" if finding else str(status.state),
-        )
+        text = f"{status.state}: {finding.message}" if finding else str(status.state)
         values: dict[str, Any] = {
             "state": status.state.value,
             "code": finding.code.value if finding else "",
@@ -389,10 +384,7 @@ class ArmGuard(Node):
             "worst_ms": f"{self._worst_ms:.2f}",
             **{f"count_{code}": self._guard.counters[code] for code in CHECKS},
         }
-        entry.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-        array = DiagnosticArray(status=[entry])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        self._diagnostics.publish(_LEVELS[status.state], text, values)
 
 
 def _currents_ma(message: JointState) -> np.ndarray | None:

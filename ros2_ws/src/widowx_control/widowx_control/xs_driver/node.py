@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from interbotix_xs_msgs.srv import (
     MotorGains,
     OperatingModes,
@@ -26,6 +26,7 @@ from interbotix_xs_msgs.srv import (
     TorqueEnable,
 )
 from node_common.declared_parameters import declare_parameters
+from node_common.diagnostics import key_values
 from node_common.parameters import NodeParameter
 from node_common.realtime import prefer_process, settle_process
 from node_common.running import Ending, run_node
@@ -277,7 +278,7 @@ class XsDriverNode(Node):
                     name=f"{prefix}/{entry.name}".lstrip("/"),
                     message=entry.message,
                     hardware_id=self._configuration.port,
-                    values=[KeyValue(key=k, value=v) for k, v in entry.values.items()],
+                    values=key_values(entry.values),
                 )
             )
         if rclpy.ok(context=self.context):
