@@ -9,17 +9,11 @@ from typing import Any, Final
 
 import numpy as np
 from geometry_msgs.msg import Twist, TwistStamped
-from node_common.declared_parameters import check_change, declare_parameters, parameter_values
-from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
+from node_common.diagnostics import ERROR, OK, WARN
+from node_common.managed_node import ManagedNode
 from node_common.realtime import prefer_process
 from node_common.running import run_node
-from node_common.topic_watch import TopicWatch
 from policy_interfaces.msg import BaseContacts, GuardStatus
-from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState
-from rclpy.lifecycle import TransitionCallbackReturn as Transition
-from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Bool
@@ -70,63 +64,43 @@ _LEVELS: Final = {
 }
 
 
-class CmdVelGuard(LifecycleNode):
-    """See the package's README for topics, checks and parameters."""
+class CmdVelGuard(ManagedNode):
+    """See the package's README for topics, checks and parameters.
 
-    # rclpy destroys a node whose constructor has failed, too.
-    _active = False
+    The emergency stop works in every state.
+    """
 
     def __init__(self, **node_arguments: Any) -> None:
-        """Declare parameters; the emergency stop works from now on, in every state.
-
-        Raises:
-            ValueError: a parameter is unknown, mistyped or out of range.
-        """
-        super().__init__("cmd_vel_guard", **node_arguments)
-        declare_parameters(self, PARAMETERS)
-        self._guard = CommandGuard(config_from(self._values()))
-        self._configured = False
-        self._entities: list[Any] = []
-        self._timer: Any = None
+        super().__init__("cmd_vel_guard", PARAMETERS, part="commands", **node_arguments)
+        self._guard = CommandGuard(config_from(self.values()))
         self._output: Any = None
         self._shown = Decision(State.WAITING, Finding(message="not active"), None)
         self._shown_s = -math.inf
+        self._shown_problems: list[str] = []
         self._slowing_until_s = -math.inf
         self._commands = 0
-        self._watch = TopicWatch(self)
-        self._problems: list[str] = []
         self._transforms = StaticTransforms()
         self._scan_frames: dict[str, str] = {}
-        self.add_on_set_parameters_callback(self._check_parameters)
-        self.add_post_set_parameters_callback(self._apply_parameters)
         self._status = self.create_publisher(GuardStatus, "~/status", _LATCHED)
-        self._diagnostics = Diagnostics(self, "commands")
         self._emergency = self.create_subscription(
             Bool, "~/emergency_stop", self._on_emergency_stop, 10
         )
         self.create_service(Trigger, "~/emergency_stop", self._on_stop_request)
         self.create_service(Trigger, "~/rearm", self._on_rearm)
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._watch_inputs, clock=self._steady)
 
     # --- lifecycle --------------------------------------------------------------------------------
 
-    def on_configure(self, state: LifecycleState) -> Transition:
+    def configure(self, values: dict[str, Any]) -> None:
         """Check the parameters and create the topics."""
-        values = self._values()
-        try:
-            self._guard.config = config_from(values)
-        except ValueError as error:
-            self.get_logger().error(f"cannot configure: {error}")
-            return Transition.FAILURE
+        self._guard.config = config_from(values)
         self._mount = mount_from(values)
         self._stamped = values["stamped_output"]
         self._frame = values["base_frame"]
-        self._output = self.create_lifecycle_publisher(
-            TwistStamped if self._stamped else Twist, "cmd_vel", 1
+        self._output = self.hold(
+            self.create_lifecycle_publisher(TwistStamped if self._stamped else Twist, "cmd_vel", 1)
         )
-        watch = self._watch
-        self._entities = [
+        watch = self.watch
+        self.hold(
             subscribe_commands(
                 self,
                 "cmd_vel_nav",
@@ -134,98 +108,46 @@ class CmdVelGuard(LifecycleNode):
                 self._on_command,
                 watch,
                 "stamped_input",
-            ),
-            # A message takes the place of the one before: two scanners would hide each other.
-            *(
-                watch.add(
-                    self.create_subscription(kind, topic, on_message, _NEWEST), one_sender=True
-                )
-                for kind, topic, on_message in (
-                    (BaseContacts, "contacts", self._on_contacts),
-                    (LaserScan, "scan", self._on_scan),
-                )
-            ),
-            self.create_subscription(TFMessage, "/tf_static", self._on_transforms, _ALL_STATIC),
-        ]
+            )
+        )
+        # A message takes the place of the one before: two scanners would hide each other.
+        for kind, topic, on_message in (
+            (BaseContacts, "contacts", self._on_contacts),
+            (LaserScan, "scan", self._on_scan),
+        ):
+            subscription = self.create_subscription(kind, topic, on_message, _NEWEST)
+            self.hold(watch.add(subscription, one_sender=True))
+        self.hold(
+            self.create_subscription(TFMessage, "/tf_static", self._on_transforms, _ALL_STATIC)
+        )
         watch.add(self._emergency)
         watch.add_output(self._output)
-        self._configured = True
-        return super().on_configure(state)
 
-    def on_activate(self, state: LifecycleState) -> Transition:
+    def activate(self) -> None:
         """Start to pass commands; those from before are forgotten."""
         self._guard.reset()
         self._slowing_until_s = -math.inf
-        result = super().on_activate(state)
-        self._active = True
         period_s = 1.0 / float(self.get_parameter("rate_hz").value)
-        self._timer = self.create_timer(period_s, self._step, clock=self._steady)
+        self.hold(self.create_timer(period_s, self._step, clock=self.steady_clock))
         self._step()
-        return result
 
-    def on_deactivate(self, state: LifecycleState) -> Transition:
-        """Send rest once more, then nothing."""
-        self._rest()
-        return super().on_deactivate(state)
-
-    def on_cleanup(self, state: LifecycleState) -> Transition:
-        """Give the topics back; what is latched stays."""
-        self._release()
-        return Transition.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> Transition:
-        """Rest, then give everything back."""
-        self._rest()
-        self._release()
-        return Transition.SUCCESS
-
-    def on_error(self, state: LifecycleState) -> Transition:
-        """Rest, then give everything back."""
-        self._rest()
-        self._release()
-        return Transition.SUCCESS
-
-    def destroy_node(self) -> None:
-        """Bring the base to rest before the process ends."""
-        self._rest()
-        super().destroy_node()
-
-    def _rest(self) -> None:
-        if not self._active:
-            return
-        self._active = False
-        self.destroy_timer(self._timer)
+    def rest(self, reason: str) -> None:
+        """Send rest once more, then nothing; what is latched stays."""
         self._send(REST)
         self._show(Decision(State.WAITING, Finding(message="not active"), None))
 
-    def _release(self) -> None:
-        for subscription in self._entities:
-            self.destroy_subscription(subscription)
-        self._entities = []
-        self._watch.clear()
-        self._problems = []
+    def release(self) -> None:
+        """Watch nothing."""
+        self.watch.forget(self._emergency)
         self._scan_frames = {}
-        if self._output is not None:
-            self.destroy_lifecycle_publisher(self._output)
         self._output = None
-        self._configured = False
 
-    # --- parameters -------------------------------------------------------------------------------
+    def check_values(self, values: dict[str, Any]) -> None:
+        """Refuse what does not fit together."""
+        config_from(values)
 
-    def _values(self) -> dict[str, Any]:
-        return parameter_values(self, PARAMETERS)
-
-    def _check_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
-        result = check_change(PARAMETERS, changes, configured=self._configured)
-        if result.successful:
-            try:
-                config_from(self._values() | {change.name: change.value for change in changes})
-            except ValueError as error:
-                return SetParametersResult(successful=False, reason=str(error))
-        return result
-
-    def _apply_parameters(self, changes: list[Parameter[Any]]) -> None:
-        values = self._values()
+    def values_changed(self, values: dict[str, Any]) -> None:
+        """Take the new limits."""
         self._guard.config = config_from(values)
         self._mount = mount_from(values)
 
@@ -235,7 +157,7 @@ class CmdVelGuard(LifecycleNode):
         return float(self.get_clock().now().nanoseconds) * 1e-9
 
     def _on_command(self, command: Command) -> None:
-        if not self._active:
+        if not self.active:
             return
         self._commands += 1
         self._guard.on_command(command, time.monotonic(), self._node_s())
@@ -353,7 +275,7 @@ class CmdVelGuard(LifecycleNode):
     # --- output -----------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        if not self._active:
+        if not self.active:
             return
         now_s = time.monotonic()
         decision = self._guard.decide(now_s, self._node_s())
@@ -404,12 +326,16 @@ class CmdVelGuard(LifecycleNode):
         """The message of a decision; where no command came, with what is seen of its senders."""
         message = decision.finding.message
         if decision.state is State.WAITING or decision.finding.code == COMMAND_SILENT:
-            return "; ".join([message, *self._problems])
+            return "; ".join([message, *self.problems])
         return message
 
-    def _watch_inputs(self) -> None:
-        problems = self._watch.problems() + self._scan_problems() if self._active else []
-        changed, self._problems = problems != self._problems, problems
+    def find_problems(self) -> list[str]:
+        """Inputs and outputs, and where scans come from."""
+        return self.watch.problems() + self._scan_problems() if self.active else []
+
+    def report(self) -> None:
+        """Publish the diagnostics, and the status when the problems have changed."""
+        changed, self._shown_problems = self.problems != self._shown_problems, self.problems
         if changed:
             self._publish_status()
         else:
@@ -422,9 +348,6 @@ class CmdVelGuard(LifecycleNode):
         if rivals > 0 and level == OK:
             level = WARN
             message = f"{rivals} other publishers of {self.resolve_topic_name('cmd_vel')}"
-        if self._problems and level == OK:
-            level = WARN
-        message = "; ".join([message, *(text for text in self._problems if text != message)])
         values = {
             "state": shown.state.name.lower(),
             "code": shown.finding.code,
@@ -432,7 +355,7 @@ class CmdVelGuard(LifecycleNode):
             "other_publishers": max(rivals, 0),
             **self._guard.counts,
         }
-        self._diagnostics.publish(level, message, values)
+        self.publish_health(level, message, values)
 
 
 class _FrameError(ValueError):

@@ -10,18 +10,13 @@ from typing import Any, Final
 
 from geometry_msgs.msg import Quaternion
 from nav_msgs.msg import Odometry
-from node_common.declared_parameters import check_change, declare_parameters, parameter_values
-from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
+from node_common.diagnostics import ERROR, OK, WARN
+from node_common.managed_node import ManagedNode
 from node_common.parameters import NodeParameter
 from node_common.polled_subscription import PolledSubscription
 from node_common.realtime import prefer_process
 from node_common.running import run_node
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState
-from rclpy.lifecycle import TransitionCallbackReturn as Transition
-from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 from sensor_msgs.msg import BatteryState
@@ -79,21 +74,11 @@ _REMEMBERED_REQUESTS: Final = 64
 _RELIABLE: Final = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
-class Go2Node(LifecycleNode):
-    """See the package's README for topics, services and parameters."""
-
-    # rclpy destroys a node whose constructor has failed, too.
-    _active = False
+class Go2Node(ManagedNode):
+    """See the package's README for topics and parameters."""
 
     def __init__(self, **node_arguments: Any) -> None:
-        """Declare parameters.
-
-        Raises:
-            ValueError: a parameter is unknown, mistyped or out of range.
-        """
-        super().__init__("go2_driver", **node_arguments)
-        declare_parameters(self, PARAMETERS)
-        self._configured = False
+        super().__init__("go2_driver", PARAMETERS, part="base", **node_arguments)
         self._values: Mapping[str, Any] = {}
         self._core: Go2Core | None = None
         self._state: SportState | None = None
@@ -102,24 +87,17 @@ class Go2Node(LifecycleNode):
         self._sent: deque[int] = deque(maxlen=_REMEMBERED_REQUESTS)
         self._waiting: Future | None = None
         self._topics: dict[str, Any] = {}
-        self._subscriptions_held: list[Any] = []
         self._commands: DriverCommands | None = None
         self._polled: dict[str, PolledSubscription] = {}
-        self._timer: Any = None
-        self.add_on_set_parameters_callback(self._check_parameters)
-        self._diagnostics = Diagnostics(self, "base")
         # They wait for the robot; in the group of the others they would hold up the watchdog.
         waiting = ReentrantCallbackGroup()
         self.create_service(Trigger, "~/stand_up", self._stand_up, callback_group=waiting)
         self.create_service(Trigger, "~/lie_down", self._lie_down, callback_group=waiting)
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_slow, clock=self._steady)
 
     # --- lifecycle --------------------------------------------------------------------------------
 
-    def on_configure(self, state: LifecycleState) -> Transition:
+    def configure(self, values: dict[str, Any]) -> None:
         """Create the topics."""
-        values = parameter_values(self, PARAMETERS)
         self._values = values
         self._topics = {
             "requests": self.create_lifecycle_publisher(Request, "/api/sport/request", _RELIABLE),
@@ -128,19 +106,21 @@ class Go2Node(LifecycleNode):
         }
         if values["publish_tf"]:
             self._topics["tf"] = self.create_lifecycle_publisher(TFMessage, "/tf", 100)
-        self._subscriptions_held = [
-            self.create_subscription(Response, "/api/sport/response", self._on_response, 10),
-            self.create_subscription(RequestIdentity, HEARD_TOPIC, self._on_heard, 1),
-        ]
         self._commands = DriverCommands(self, self._on_command, self._refuse)
         self._polled = {
             "state": PolledSubscription(self, SportModeState, values["state_topic"]),
             "low_state": PolledSubscription(self, LowState, values["low_state_topic"]),
         }
-        self._configured = True
-        return super().on_configure(state)
+        for entity in (
+            *self._topics.values(),
+            self.create_subscription(Response, "/api/sport/response", self._on_response, 10),
+            self.create_subscription(RequestIdentity, HEARD_TOPIC, self._on_heard, 1),
+            self._commands,
+            *self._polled.values(),
+        ):
+            self.hold(entity)
 
-    def on_activate(self, state: LifecycleState) -> Transition:
+    def activate(self) -> None:
         """Begin to pass commands. The robot is not moved."""
         values = self._values
         self._core = Go2Core(
@@ -151,67 +131,23 @@ class Go2Node(LifecycleNode):
         )
         self._sent.clear()
         self._state = None
-        result = super().on_activate(state)
-        self._active = True
-        self._timer = self.create_timer(1.0 / values["rate_hz"], self._step, clock=self._steady)
-        return result
+        self.hold(self.create_timer(1.0 / values["rate_hz"], self._step, clock=self.steady_clock))
 
-    def on_deactivate(self, state: LifecycleState) -> Transition:
+    def rest(self, reason: str) -> None:
         """Stop the robot; it keeps standing."""
-        self._rest()
-        return super().on_deactivate(state)
-
-    def on_cleanup(self, state: LifecycleState) -> Transition:
-        """Give the topics back."""
-        self._release()
-        return Transition.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> Transition:
-        """Stop the robot and give the topics back."""
-        self._release()
-        return Transition.SUCCESS
-
-    def on_error(self, state: LifecycleState) -> Transition:
-        """Stop the robot and give the topics back."""
-        self._release()
-        return Transition.SUCCESS
-
-    def destroy_node(self) -> None:
-        """Stop the robot before the process ends."""
-        self._rest()
-        super().destroy_node()
-
-    def _rest(self) -> None:
-        if not self._active:
-            return
-        self._active = False
-        self.destroy_timer(self._timer)
         assert self._core is not None
         for request in self._core.halt():
             self._topics["requests"].publish(request_message(request))
         self._answer(Outcome(False, "the driver was deactivated"))
 
-    def _release(self) -> None:
-        self._rest()
-        for publisher in self._topics.values():
-            self.destroy_lifecycle_publisher(publisher)
-        for subscription in self._subscriptions_held:
-            self.destroy_subscription(subscription)
-        for polled in self._polled.values():
-            polled.destroy()
-        if self._commands is not None:
-            self._commands.destroy()
-        self._commands = None
-        self._topics, self._subscriptions_held, self._polled = {}, [], {}
-        self._configured = False
-
-    def _check_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
-        return check_change(PARAMETERS, changes, configured=self._configured)
+    def find_problems(self) -> list[str]:
+        """Why commands do not arrive."""
+        return self._commands.problems() if self.active and self._commands is not None else []
 
     # --- commands ---------------------------------------------------------------------------------
 
     def _on_command(self, command: Command) -> None:
-        if not self._active or self._core is None:
+        if not self.active or self._core is None:
             return
         velocity = command.velocity
         if command.is_finite:
@@ -230,7 +166,7 @@ class Go2Node(LifecycleNode):
             self._core.refuse(code)
 
     def _step(self) -> None:
-        if not self._active or self._core is None:
+        if not self.active or self._core is None:
             return
         now_s = time.monotonic()
         message = self._polled["state"].take()
@@ -278,7 +214,7 @@ class Go2Node(LifecycleNode):
     async def _change_posture(
         self, posture: Posture, response: Trigger.Response
     ) -> Trigger.Response:
-        if not self._active or self._core is None:
+        if not self.active or self._core is None:
             response.success, response.message = False, "the node is not active; activate it first"
             return response
         problem = self._core.change_posture(posture, time.monotonic())
@@ -314,14 +250,15 @@ class Go2Node(LifecycleNode):
         if "tf" in self._topics:
             self._topics["tf"].publish(transform_message(odometry))
 
-    def _publish_slow(self) -> None:
-        low_state = self._polled["low_state"].take() if "low_state" in self._polled else None
-        if low_state is not None and self._active:
+    def report(self) -> None:
+        """Publish diagnostics and battery."""
+        low_state = self._polled["low_state"].take() if self.active else None
+        if low_state is not None:
             self._publish_battery(low_state)
         core, state = self._core, self._state
         level, text = OK, "inactive"
         values: dict[str, object] = {}
-        if self._active and core is not None:
+        if self.active and core is not None:
             not_ready = core.not_ready(time.monotonic())
             level = OK if not_ready is None else WARN
             text = "driving" if not_ready is None else not_ready[1]
@@ -329,9 +266,6 @@ class Go2Node(LifecycleNode):
                 level = ERROR
             if state is not None and state.error_code and not_ready is None:
                 level, text = WARN, f"the robot tells error {state.error_code}"
-            problems = self._commands.problems() if self._commands is not None else []
-            if problems:
-                level, text = max(level, WARN), "; ".join([text, *problems])
             values = {
                 "mode": mode_name(state.mode) if state is not None else "",
                 "error_code": state.error_code if state is not None else "",
@@ -340,7 +274,7 @@ class Go2Node(LifecycleNode):
                 "failed_requests": self._failed_requests,
                 **core.refused,
             }
-        self._diagnostics.publish(level, text, values)
+        self.publish_health(level, text, values)
 
     def _publish_battery(self, low_state: LowState) -> None:
         battery = low_state.bms_state

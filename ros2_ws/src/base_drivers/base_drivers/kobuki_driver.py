@@ -8,17 +8,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nav_msgs.msg import Odometry
-from node_common.declared_parameters import check_change, declare_parameters, parameter_values
-from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
+from node_common.diagnostics import ERROR, OK, WARN
+from node_common.managed_node import ManagedNode
 from node_common.parameters import NodeParameter
 from node_common.realtime import prefer_process
 from node_common.running import run_node
 from policy_interfaces.msg import BaseContacts
-from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState
-from rclpy.lifecycle import TransitionCallbackReturn as Transition
-from rclpy.parameter import Parameter
 from sensor_msgs.msg import BatteryState
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
@@ -75,57 +70,40 @@ _CHARGING: Final = {
 }
 
 
-class KobukiNode(LifecycleNode):
+class KobukiNode(ManagedNode):
     """See the package's README for topics and parameters. The port is held while active."""
 
-    # rclpy destroys a node whose constructor has failed, too.
-    _driver: KobukiDriver | None = None
-
     def __init__(self, **node_arguments: Any) -> None:
-        """Declare parameters.
-
-        Raises:
-            ValueError: a parameter is unknown, mistyped or out of range.
-        """
-        super().__init__("kobuki_driver", **node_arguments)
-        declare_parameters(self, PARAMETERS)
-        self._configured = False
+        super().__init__("kobuki_driver", PARAMETERS, part="base", **node_arguments)
+        self._driver: KobukiDriver | None = None
         self._values: Mapping[str, Any] = {}
         self._refused: dict[str, int] = {}
         self._contacts = Contacts()
         self._contacts_s = 0.0
         self._topics: dict[str, Any] = {}
         self._commands: DriverCommands | None = None
-        self._problems: list[str] = []
-        self.add_on_set_parameters_callback(self._check_parameters)
-        self._diagnostics = Diagnostics(self, "base")
         self.create_service(Trigger, "~/reset_odometry", self._reset_odometry)
-        self.create_timer(
-            _PERIOD_S, self._publish_slow, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
 
     # --- lifecycle --------------------------------------------------------------------------------
 
-    def on_configure(self, state: LifecycleState) -> Transition:
+    def configure(self, values: dict[str, Any]) -> None:
         """Create the topics."""
-        self._values = parameter_values(self, PARAMETERS)
-        if not self._values["port"]:
-            self.get_logger().error("cannot configure: port is empty; expected a serial port")
-            return Transition.FAILURE
+        if not values["port"]:
+            raise ValueError("port is empty; expected a serial port")
+        self._values = values
         self._topics = {
             "odom": self.create_lifecycle_publisher(Odometry, "odom", 10),
             "contacts": self.create_lifecycle_publisher(BaseContacts, "contacts", 10),
             "battery": self.create_lifecycle_publisher(BatteryState, "battery_state", 10),
         }
-        if self._values["publish_tf"]:
+        if values["publish_tf"]:
             self._topics["tf"] = self.create_lifecycle_publisher(TFMessage, "/tf", 100)
-        self._commands = DriverCommands(self, self._on_command, self._refuse)
-        self._configured = True
-        return super().on_configure(state)
+        for publisher in self._topics.values():
+            self.hold(publisher)
+        self._commands = self.hold(DriverCommands(self, self._on_command, self._refuse))
 
-    def on_activate(self, state: LifecycleState) -> Transition:
+    def activate(self) -> None:
         """Start to look for the base; one that is not there yet is connected when it comes."""
-        result = super().on_activate(state)
         self._driver = KobukiDriver(
             self._values["port"],
             self._values["command_timeout_s"],
@@ -135,50 +113,16 @@ class KobukiNode(LifecycleNode):
             self._on_change,
         )
         self._driver.start()
-        return result
 
-    def on_deactivate(self, state: LifecycleState) -> Transition:
+    def rest(self, reason: str) -> None:
         """Bring the base to rest and let go of the port."""
-        self._disconnect()
-        return super().on_deactivate(state)
-
-    def on_cleanup(self, state: LifecycleState) -> Transition:
-        """Give the topics back."""
-        self._release()
-        return Transition.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> Transition:
-        """Bring the base to rest and give everything back."""
-        self._release()
-        return Transition.SUCCESS
-
-    def on_error(self, state: LifecycleState) -> Transition:
-        """Bring the base to rest and give everything back."""
-        self._release()
-        return Transition.SUCCESS
-
-    def destroy_node(self) -> None:
-        """Bring the base to rest before the process ends."""
-        self._disconnect()
-        super().destroy_node()
-
-    def _disconnect(self) -> None:
         driver, self._driver = self._driver, None
         if driver is not None and not driver.stop():
             self.get_logger().error(f"{self._values['port']} does not let go")
 
-    def _release(self) -> None:
-        self._disconnect()
-        for publisher in self._topics.values():
-            self.destroy_lifecycle_publisher(publisher)
-        self._topics = {}
-        if self._commands is not None:
-            self._commands.destroy()
-        self._commands = None
-        self._configured = False
-
-    def _check_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
-        return check_change(PARAMETERS, changes, configured=self._configured)
+    def find_problems(self) -> list[str]:
+        """Why commands do not arrive."""
+        return self._commands.problems() if self.active and self._commands is not None else []
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -247,10 +191,9 @@ class KobukiNode(LifecycleNode):
 
     # --- slow topics ------------------------------------------------------------------------------
 
-    def _publish_slow(self) -> None:
+    def report(self) -> None:
+        """Publish diagnostics and battery."""
         status = self._driver.status() if self._driver is not None else KobukiStatus()
-        commands = self._commands if self._driver is not None else None
-        self._problems = commands.problems() if commands is not None else []
         self._publish_diagnostics(status)
         basic = status.latest.basic
         if basic is None or status.state in (LinkState.ABSENT, LinkState.SILENT):
@@ -276,9 +219,6 @@ class KobukiNode(LifecycleNode):
     def _publish_diagnostics(self, status: KobukiStatus) -> None:
         active = self._driver is not None
         level, text = _judge(status) if active else (OK, "inactive")
-        if self._problems:
-            level = max(level, WARN)
-            text = "; ".join([text, *self._problems])
         values = {
             "state": status.state.value,
             "port": self._values.get("port", ""),
@@ -301,7 +241,7 @@ class KobukiNode(LifecycleNode):
         for name in ("cliff_adc", "motor_current_a", "docking_ir"):
             if (value := getattr(latest, name)) is not None:
                 values[name] = " ".join(f"{entry:g}" for entry in value)
-        self._diagnostics.publish(level, text, values, hardware_id=status.unique_id)
+        self.publish_health(level, text, values, hardware_id=status.unique_id)
 
 
 def _judge(status: KobukiStatus) -> tuple[bytes, str]:

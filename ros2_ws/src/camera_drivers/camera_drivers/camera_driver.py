@@ -3,19 +3,14 @@
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 from builtin_interfaces.msg import Time
-from node_common.declared_parameters import check_change, declare_parameters, parameter_values
-from node_common.diagnostics import Diagnostics
+from node_common.managed_node import ManagedNode
 from node_common.running import run_node
-from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState
-from rclpy.lifecycle import TransitionCallbackReturn as Transition
-from rclpy.parameter import Parameter
+from rclpy.lifecycle import LifecyclePublisher
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.time import Time as ClockTime
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -30,7 +25,7 @@ from camera_drivers.calibration_file import (
     resolve_url,
     save_calibration,
 )
-from camera_drivers.camera_config import CameraConfig, ConfigError
+from camera_drivers.camera_config import CameraConfig
 from camera_drivers.camera_diagnostics import Condition, Level, judge
 from camera_drivers.camera_messages import (
     calibration_from_message,
@@ -51,16 +46,11 @@ DIAGNOSTICS_PERIOD_S = 1.0
 STOP_MARGIN_S = 1.0
 
 
-class CameraDriver(LifecycleNode):
+class CameraDriver(ManagedNode):
     """A camera under lifecycle control; the device is held only while the node is active."""
 
-    def __init__(self) -> None:
-        """Declares parameters and services.
-
-        Raises:
-            ParameterError: a parameter is unknown, of a wrong type or out of range.
-        """
-        super().__init__("camera_driver")
+    def __init__(self, **node_arguments: Any) -> None:
+        super().__init__("camera_driver", PARAMETERS, part="camera", **node_arguments)
         self._config: CameraConfig | None = None
         self._camera_name = ""
         self._frame_id = ""
@@ -76,28 +66,14 @@ class CameraDriver(LifecycleNode):
         self._image: LifecyclePublisher | None = None
         self._compressed: LifecyclePublisher | None = None
         self._camera_info: LifecyclePublisher | None = None
-        declare_parameters(self, PARAMETERS)
-        self.add_on_set_parameters_callback(self._check_parameters)
-        self.add_post_set_parameters_callback(self._apply_parameters)
-        self._diagnostics = Diagnostics(self, "camera")
-        self.create_timer(
-            DIAGNOSTICS_PERIOD_S,
-            self._publish_diagnostics,
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
         self.create_service(SetCameraInfo, "set_camera_info", self._set_camera_info)
 
     # --- lifecycle --------------------------------------------------------------------------------
 
-    def on_configure(self, state: LifecycleState) -> Transition:
-        """Checks the parameters, loads the calibration and creates the publishers."""
-        values = parameter_values(self, PARAMETERS)
-        try:
-            config = config_from(values)
-            self._load_calibration(values["camera_info_url"], values["camera_name"])
-        except (ConfigError, CalibrationError) as error:
-            self.get_logger().error(f"cannot configure: {error}")
-            return Transition.FAILURE
+    def configure(self, values: dict[str, Any]) -> None:
+        """Check the parameters, load the calibration and create the publishers."""
+        config = config_from(values)
+        self._load_calibration(values["camera_info_url"], values["camera_name"])
         self._config = config
         self._camera_name = values["camera_name"]
         self._frame_id = values["frame_id"]
@@ -108,17 +84,18 @@ class CameraDriver(LifecycleNode):
             if values["reliable"]
             else ReliabilityPolicy.BEST_EFFORT,
         )
-        self._image = self.create_lifecycle_publisher(Image, "image_raw", qos)
-        self._compressed = self.create_lifecycle_publisher(
-            CompressedImage, "image_raw/compressed", qos
+        self._image = self.hold(self.create_lifecycle_publisher(Image, "image_raw", qos))
+        self._compressed = self.hold(
+            self.create_lifecycle_publisher(CompressedImage, "image_raw/compressed", qos)
         )
-        self._camera_info = self.create_lifecycle_publisher(CameraInfo, "camera_info", qos)
-        return super().on_configure(state)
+        self._camera_info = self.hold(
+            self.create_lifecycle_publisher(CameraInfo, "camera_info", qos)
+        )
 
-    def on_activate(self, state: LifecycleState) -> Transition:
-        """Starts to capture; a camera that is not there yet is connected when it comes."""
+    def activate(self) -> None:
+        """Start to capture; a camera that is not there yet is connected when it comes."""
         # Run-time parameters may have changed since configure.
-        config = self._config = config_from(parameter_values(self, PARAMETERS))
+        config = self._config = config_from(self.values())
         self._stop = threading.Event()
         self._last_reason = ""
         self._stamps = ImageStamps()
@@ -136,38 +113,11 @@ class CameraDriver(LifecycleNode):
         self._publishing = threading.Thread(
             target=self._publish_frames, args=(loop,), name="camera publishing", daemon=True
         )
-        result = super().on_activate(state)
         loop.start()
         self._publishing.start()
-        return result
 
-    def on_deactivate(self, state: LifecycleState) -> Transition:
-        """Stops capturing and releases the device."""
-        result = super().on_deactivate(state)
-        self._stop_capture()
-        return result
-
-    def on_cleanup(self, state: LifecycleState) -> Transition:
-        """Forgets the configuration."""
-        self._release()
-        return Transition.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> Transition:
-        """Releases everything."""
-        self._release()
-        return Transition.SUCCESS
-
-    def on_error(self, state: LifecycleState) -> Transition:
-        """Releases everything, so that the node can be configured again."""
-        self._release()
-        return Transition.SUCCESS
-
-    def destroy_node(self) -> None:
-        """Stops the threads before the publishers go."""
-        self._stop_capture()
-        super().destroy_node()
-
-    def _stop_capture(self) -> None:
+    def rest(self, reason: str) -> None:
+        """Stop capturing and let go of the device."""
         if self._loop is None or self._config is None:
             return
         limit_s = max(self._config.open_timeout_s, self._config.read_timeout_s) + STOP_MARGIN_S
@@ -181,33 +131,25 @@ class CameraDriver(LifecycleNode):
             )
         self._loop = None
 
-    def _release(self) -> None:
-        self._stop_capture()
-        for publisher in (self._image, self._compressed, self._camera_info):
-            if publisher is not None:
-                self.destroy_lifecycle_publisher(publisher)
+    def release(self) -> None:
+        """Forget the configuration."""
         self._image = self._compressed = self._camera_info = None
         self._config = None
         self._calibration = None
 
     # --- parameters -------------------------------------------------------------------------------
 
-    def _check_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
-        result = check_change(PARAMETERS, parameters, configured=self._config is not None)
-        if not result.successful or self._config is None:
-            return result
-        values = parameter_values(self, PARAMETERS) | {p.name: p.value for p in parameters}
-        try:
+    def check_values(self, values: dict[str, Any]) -> None:
+        """Refuse what does not fit together."""
+        if self.configured:
             config_from(values)
-        except ConfigError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        return result
 
-    def _apply_parameters(self, parameters: Sequence[Parameter]) -> None:
+    def values_changed(self, values: dict[str, Any]) -> None:
+        """Set the camera's controls."""
         if self._config is None or self._loop is None:
             return
         before = self._config.controls
-        self._config = config_from(parameter_values(self, PARAMETERS))
+        self._config = config_from(values)
         if self._config.controls != before:
             self._loop.set_controls(self._config.controls)
 
@@ -330,7 +272,7 @@ class CameraDriver(LifecycleNode):
             self._last_reason = status.reason
         elif status.state is CaptureState.ENDED:
             logger.info(f"{label}: the recording has ended")
-        self._publish_diagnostics()
+        self.report()
 
     def _on_bad_frame(self, reason: str) -> None:
         self.get_logger().warning(f"left out: {reason}", throttle_duration_sec=5.0)
@@ -358,11 +300,12 @@ class CameraDriver(LifecycleNode):
             notes=tuple(notes),
         )
 
-    def _publish_diagnostics(self) -> None:
+    def report(self) -> None:
+        """Publish the diagnostics."""
         condition = self._condition()
         name = self._camera_name or str(self.get_parameter("camera_name").value)
-        self._diagnostics.part = name
-        self._diagnostics.publish(
+        self.diagnostics.part = name
+        self.publish_health(
             bytes([condition.level]),
             condition.message,
             condition.values,

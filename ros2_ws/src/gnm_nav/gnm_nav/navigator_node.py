@@ -13,20 +13,18 @@ from pathlib import Path as FilePath
 from typing import Any
 
 import cv2
-from base_drivers.robot_config import RobotConfig, RobotConfigError, load_robot, robot_names
+from base_drivers.robot_config import RobotConfig, load_robot, robot_names
 from builtin_interfaces.msg import Time
 from nav_msgs.msg import Odometry, Path
-from node_common.declared_parameters import check_change, declare_parameters
-from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
+from node_common.diagnostics import ERROR, OK, WARN
 from node_common.image_conversion import ImageConverter, ImageError
 from node_common.image_transport import IMAGE_TRANSPORT, image_source
+from node_common.managed_node import ManagedNode
 from node_common.pacing import RecentValues, TickClock
 from node_common.parameters import NodeParameter
 from node_common.ros_clock import SimulatedTickClock
 from node_common.running import run_node
-from node_common.strict_yaml import BundleError
 from node_common.threaded_action_server import ThreadedActionServer
-from node_common.topic_watch import TopicWatch
 from policy_interfaces.action import Explore, NavigateToGoal
 from policy_interfaces.msg import NavigationStatus
 from policy_interfaces.srv import LoadMap
@@ -36,9 +34,7 @@ from policy_server.episode import StopSignal
 from policy_server.navigation_model import NavigationModel, load_navigation_model
 from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.clock import Clock, ClockType, ROSClock
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
+from rclpy.clock import Clock, ROSClock
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool, Float32MultiArray
@@ -229,18 +225,14 @@ class _RosTickClock:
         return not self._stop.event.wait(max(0.0, time_s - self.now()))
 
 
-class NavigatorNode(LifecycleNode):
+class NavigatorNode(ManagedNode):
     """Lifecycle node `navigator`. See the package's README for its graph interface."""
 
     def __init__(self, **node_arguments: Any) -> None:
-        super().__init__("navigator", **node_arguments)
-        declare_parameters(self, PARAMETERS)
-        self.add_on_set_parameters_callback(self._on_set_parameters)
+        super().__init__("navigator", PARAMETERS, part="navigation", **node_arguments)
         self._model: NavigationModel | None = None
         self._robot: RobotConfig | None = None
         self._runner: NavigationRunner | None = None
-        self._active = False
-        self._fault = ""
         self._report: TickReport | None = None
         self._tick_s = RecentValues(400)
         self._images = 0
@@ -248,20 +240,16 @@ class NavigatorNode(LifecycleNode):
         self._converter = ImageConverter(self._say_warning)
         self._inference_failures = 0
         self._odometry = OdometryGate()
-        self._watch = TopicWatch(self)
-        self._problems: list[str] = []
         self._graph_sent_s = -math.inf
         self._graph_readers = 0
         self._route_sent: list[int] = []
         self._goals: dict[bytes, Goal] = {}
         self._goals_lock = threading.Lock()
-        self._entities: list[Any] = []
         self._waypoints = self.create_publisher(Path, "waypoints", 1)
         self._status = self.create_publisher(NavigationStatus, "~/status", _LATCHED)
         self._route = self.create_publisher(Path, "~/route", _LATCHED)
         self._markers = self.create_publisher(MarkerArray, "~/markers", 1)
         self._annotated = self.create_publisher(Image, "~/annotated_image", 1)
-        self._diagnostics = Diagnostics(self, "navigation")
         self.create_service(LoadMap, "~/load_map", self._on_load_map)
         self._visualnav: tuple[Any, Any] | None = None
         self._reached = False
@@ -279,24 +267,11 @@ class NavigatorNode(LifecycleNode):
                 (Explore, "~/explore", self._on_explore),
             )
         ]
-        # Steady: a node whose simulated clock stands must still say so.
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(1.0, self._watch_inputs, clock=self._steady)
 
     # --- lifecycle -------------------------------------------------------------------------
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load model, robot and map; refused with the reason in log and diagnostics."""
-        try:
-            self._configure()
-        except (BundleError, RobotConfigError, MapError, ValueError, RuntimeError) as error:
-            self._release()
-            self._say_fault(f"configure refused: {error}")
-            return TransitionCallbackReturn.FAILURE
-        self._say_fault("")
-        return TransitionCallbackReturn.SUCCESS
-
-    def _configure(self) -> None:
+    def configure(self, values: dict[str, Any]) -> None:
+        """Load model, robot and map."""
         self._robot = load_robot(self._parameter("robot"))
         file = find_bundle(self._parameter("bundle"), model_search_path(os.environ, [_here()]))
         with warnings.catch_warnings(record=True) as caught:
@@ -355,79 +330,31 @@ class NavigatorNode(LifecycleNode):
         assert self._model is not None
         return load_map(path, MapModel.of(self._model.spec))
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def activate(self) -> None:
         """Look at the camera with no memory of before; nothing moves until a goal is given."""
         assert self._runner is not None
-        others = [
-            f"{end.node_namespace.rstrip('/')}/{end.node_name}"
-            for end in self.get_publishers_info_by_topic(self._waypoints.topic_name)
-            if (end.node_name, end.node_namespace) != (self.get_name(), self.get_namespace())
-        ]
-        if others:
-            self._say_fault(
-                f"activate refused: found {', '.join(others)} publishing "
-                f"{self._waypoints.topic_name} too, expected one source of waypoints"
-            )
-            return TransitionCallbackReturn.FAILURE
+        self.check_only_publisher("waypoints")
         self._report = None
         self._images = self._bad_images = self._inference_failures = 0
         self._graph_sent_s = -math.inf
         self._odometry.reset()
-        result = super().on_activate(state)
         self._runner.start()
-        self._active = True
-        watch = self._watch
-        self._entities = [
-            watch.add(
-                self.create_subscription(
-                    *image_source(self._parameter("image_transport")), self._on_image, _NEWEST
-                ),
-                "choose another camera_topic, or let the driver publish images as they are",
-                one_sender=True,
-            ),
-            watch.add(
-                self.create_subscription(Odometry, "odom", self._on_odometry, _NEWEST),
-                one_sender=True,
-            ),
-            self.create_timer(1.0 / BEAT_HZ, self._beat, clock=self._steady),
-        ]
-        self._say_fault("")
-        return result
+        source = image_source(self._parameter("image_transport"))
+        images = self.create_subscription(*source, self._on_image, _NEWEST)
+        odometry = self.create_subscription(Odometry, "odom", self._on_odometry, _NEWEST)
+        hint = "choose another camera_topic, or let the driver publish images as they are"
+        self.hold(self.watch.add(images, hint, one_sender=True))
+        self.hold(self.watch.add(odometry, one_sender=True))
+        self.hold(self.create_timer(1.0 / BEAT_HZ, self._beat, clock=self.steady_clock))
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """End a running goal and say stop."""
-        self.stop_navigating("the navigator was deactivated")
-        result = super().on_deactivate(state)
-        self._say_fault("")
-        return result
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release model and map."""
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """End a running goal, release model and map."""
-        self.stop_navigating("the navigator was shut down")
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def stop_navigating(self, message: str) -> None:
+    def rest(self, reason: str) -> None:
         """End a running goal, say stop, and tick no more."""
-        runner = self._runner
-        if runner is None or not self._active:
-            return
-        self._active = False
-        if not runner.stop(message):
+        assert self._runner is not None
+        if not self._runner.stop(reason):
             self.get_logger().error("an inference did not return in time")
-        for entity in self._entities:
-            destroy = self.destroy_timer if hasattr(entity, "reset") else self.destroy_subscription
-            destroy(entity)
-        self._entities = []
-        self._watch.clear()
-        self._problems = []
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Release model and map."""
         for publisher in self._visualnav or ():
             self.destroy_publisher(publisher)
         self._visualnav = None
@@ -438,9 +365,6 @@ class NavigatorNode(LifecycleNode):
 
     def _parameter(self, name: str) -> Any:
         return self.get_parameter(name).value
-
-    def _on_set_parameters(self, changes: list[Parameter[Any]]) -> Any:
-        return check_change(PARAMETERS, changes, configured=self._runner is not None)
 
     def _make_clock(self, stop: StopSignal) -> TickClock:
         clock = self.get_clock()
@@ -455,7 +379,7 @@ class NavigatorNode(LifecycleNode):
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         runner = self._runner
-        if runner is None or not self._active:
+        if runner is None or not self.active:
             return
         try:
             image = self._converter.rgb(message)
@@ -470,7 +394,7 @@ class NavigatorNode(LifecycleNode):
         runner.look(self._now_s())
 
     def _on_odometry(self, message: Odometry) -> None:
-        if self._runner is None or not self._active:
+        if self._runner is None or not self.active:
             return
         twist = message.twist.twist
         moves = (
@@ -482,7 +406,7 @@ class NavigatorNode(LifecycleNode):
             self._runner.push_odometry(pose, moves)
 
     def _beat(self) -> None:
-        if self._runner is not None and self._active:
+        if self._runner is not None and self.active:
             self._runner.beat(self._now_s())
 
     def _on_load_map(self, request: LoadMap.Request, response: LoadMap.Response) -> Any:
@@ -577,7 +501,7 @@ class NavigatorNode(LifecycleNode):
         self, goal_handle: ServerGoalHandle[Any, Any, Any], goal: Goal, feedback: Any
     ) -> GoalEnd:
         runner = self._runner
-        if runner is None or not self._active:
+        if runner is None or not self.active:
             return GoalEnd(EndCode.INACTIVE, "the navigator is not active: activate it")
         refusal = runner.begin(goal)
         if refusal is not None:
@@ -720,20 +644,16 @@ class NavigatorNode(LifecycleNode):
             self._graph_readers, self._graph_sent_s = readers, steady_s
         self._markers.publish(marker_array(markers))
 
-    def _say_fault(self, message: str) -> None:
-        self._fault = message
-        if message:
-            self.get_logger().error(message)
-        self._publish_diagnostics()
-
-    def _watch_inputs(self) -> None:
-        self._problems = self._watch.problems() if self._active else []
-        if self._active and (problem := self._odometry.problem(time.monotonic())):
+    def find_problems(self) -> list[str]:
+        """Inputs and outputs, and odometry."""
+        problems = self.watch.problems() if self.active else []
+        if self.active and (problem := self._odometry.problem(time.monotonic())):
             self.get_logger().warning(problem, throttle_duration_sec=10.0)
-            self._problems.append(problem)
-        self._publish_diagnostics()
+            problems.append(problem)
+        return problems
 
-    def _publish_diagnostics(self) -> None:
+    def report(self) -> None:
+        """Publish the diagnostics."""
         report, runner, model = self._report, self._runner, self._model
         level, message = OK, "unconfigured"
         values: dict[str, object] = {}
@@ -745,7 +665,7 @@ class NavigatorNode(LifecycleNode):
                 "map": topological_map.name if topological_map is not None else "",
                 "map_nodes": len(topological_map) if topological_map is not None else 0,
             }
-        if self._active:
+        if self.active:
             message = "waiting for the first tick"
             ticks = self._tick_s.percentiles()
             values |= {
@@ -767,13 +687,8 @@ class NavigatorNode(LifecycleNode):
                     values["camera"] = report.fault.problem.value
                 if report.failure:
                     level = ERROR
-            if self._problems:
-                level = max(level, WARN)
-                message = "; ".join([message, *self._problems])
             values |= {f"odometry_refused_{c}": n for c, n in self._odometry.refused.items()}
-        if self._fault:
-            level, message = ERROR, self._fault
-        self._diagnostics.publish(level, message, values, hardware_id=self._parameter("robot"))
+        self.publish_health(level, message, values, hardware_id=self._parameter("robot"))
 
 
 def _here() -> FilePath:
@@ -813,7 +728,7 @@ def main(arguments: list[str] | None = None) -> int:
         "navigator",
         lambda _: NavigatorNode(),
         arguments=arguments,
-        on_end=lambda node: node.stop_navigating("the navigator was interrupted"),
+        on_end=NavigatorNode.trigger_shutdown,
     )
 
 

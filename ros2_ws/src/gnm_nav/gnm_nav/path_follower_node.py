@@ -9,20 +9,16 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from base_drivers.robot_config import CONTROLLERS, RobotConfigError, load_robot, robot_names
+from base_drivers.robot_config import CONTROLLERS, load_robot, robot_names
 from base_drivers.velocity import REST, STREAM_TIMEOUT_S, Velocity
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry, Path
-from node_common.declared_parameters import check_change, declare_parameters
-from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
+from node_common.diagnostics import OK, WARN
+from node_common.managed_node import ManagedNode
 from node_common.pacing import stalled_clock_message
 from node_common.parameters import NodeParameter
 from node_common.running import run_node
-from node_common.topic_watch import TopicWatch
 from policy_interfaces.msg import BaseContacts
-from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from gnm_nav.odometry_gate import OdometryGate
@@ -116,93 +112,67 @@ PARAMETERS = (
 )
 
 
-class PathFollowerNode(LifecycleNode):
+class PathFollowerNode(ManagedNode):
     """Lifecycle node `path_follower`. See the package's README for its graph interface."""
 
     def __init__(self, **node_arguments: Any) -> None:
-        super().__init__("path_follower", **node_arguments)
-        declare_parameters(self, PARAMETERS)
-        self.add_on_set_parameters_callback(self._on_set_parameters)
+        super().__init__("path_follower", PARAMETERS, part="path follower", **node_arguments)
         self._follower: PathFollower | None = None
         self._stamped = False
-        self._active = False
-        self._fault = ""
         self._said = FollowerState.QUIET
         self._refused: Counter[str] = Counter()
         self._refusal = ("", -math.inf)
         self._odometry = OdometryGate()
-        self._watch = TopicWatch(self)
-        self._problems: list[str] = []
         self._output: FollowerOutput | None = None
         self._commands: Any = None
-        self._entities: list[Any] = []
         self._last_update_s: float | None = None
         self._clock_seen = (-math.inf, 0.0)
         self._clock_stands = False
-        self._diagnostics = Diagnostics(self, "path follower")
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(1.0, self._watch_inputs, clock=steady)
 
     # --- lifecycle -------------------------------------------------------------------------
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Read the robot's file; refused with the reason in log and diagnostics."""
-        try:
-            robot = load_robot(self._parameter("robot"))
-        except (RobotConfigError, ValueError) as error:
-            return self._refuse(f"configure refused: {error}")
-        controller = self._parameter("controller")
-        index = self._parameter("waypoint_index")
-        stamped = self._parameter("stamped")
+    def configure(self, values: dict[str, Any]) -> None:
+        """Read the robot's file and make the topics."""
+        robot = load_robot(values["robot"])
+        controller, index, stamped = (
+            values[name] for name in ("controller", "waypoint_index", "stamped")
+        )
         self._stamped = robot.stamped if stamped == "robot" else stamped == "true"
         self._follower = PathFollower(
             robot,
             FollowerSettings(
                 controller=robot.drive.controller if controller == "robot" else controller,
                 waypoint_index=robot.drive.waypoint_index if index < 0 else index,
-                angular_time_s=self._parameter("angular_time_s"),
-                path_timeout_s=self._parameter("path_timeout_s"),
-                silence_timeout_s=self._parameter("silence_timeout_s"),
-                odometry_timeout_s=self._parameter("odometry_timeout_s"),
-                back_off_m=self._parameter("back_off_m"),
+                angular_time_s=values["angular_time_s"],
+                path_timeout_s=values["path_timeout_s"],
+                silence_timeout_s=values["silence_timeout_s"],
+                odometry_timeout_s=values["odometry_timeout_s"],
+                back_off_m=values["back_off_m"],
             ),
         )
-        self._commands = self.create_lifecycle_publisher(
-            TwistStamped if self._stamped else Twist, "cmd_vel_nav", 1
+        watch = self.watch
+        self._commands = watch.add_output(
+            self.hold(
+                self.create_lifecycle_publisher(
+                    TwistStamped if self._stamped else Twist, "cmd_vel_nav", 1
+                )
+            )
         )
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         several = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-        watch = self._watch
-        watch.add_output(self._commands)
         # Best effort hears senders of both kinds; a path comes again and again.
-        self._entities = [
-            watch.add(
-                self.create_subscription(Path, "waypoints", self._on_path, newest), one_sender=True
-            ),
-            watch.add(
-                self.create_subscription(Odometry, "odom", self._on_odometry, newest),
-                one_sender=True,
-            ),
-            watch.add(
-                self.create_subscription(BaseContacts, "contacts", self._on_contacts, several)
-            ),
-        ]
-        self._report("")
-        return TransitionCallbackReturn.SUCCESS
+        for kind, topic, on_message, qos, one_sender in (
+            (Path, "waypoints", self._on_path, newest, True),
+            (Odometry, "odom", self._on_odometry, newest, True),
+            (BaseContacts, "contacts", self._on_contacts, several, False),
+        ):
+            subscription = self.create_subscription(kind, topic, on_message, qos)
+            self.hold(watch.add(subscription, one_sender=one_sender))
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def activate(self) -> None:
         """Start without a path; nothing is commanded before one arrives."""
         assert self._follower is not None
-        others = [
-            f"{end.node_namespace.rstrip('/')}/{end.node_name}"
-            for end in self.get_publishers_info_by_topic(self._commands.topic_name)
-            if (end.node_name, end.node_namespace) != (self.get_name(), self.get_namespace())
-        ]
-        if others:
-            return self._refuse(
-                f"activate refused: found {', '.join(others)} publishing "
-                f"{self._commands.topic_name} too, expected one source of commands"
-            )
+        self.check_only_publisher("cmd_vel_nav")
         self._follower.reset()
         self._refused.clear()
         self._refusal = ("", -math.inf)
@@ -211,66 +181,20 @@ class PathFollowerNode(LifecycleNode):
         self._last_update_s = None
         self._clock_seen = (-math.inf, 0.0)
         self._clock_stands = False
-        result = super().on_activate(state)
-        self._active = True
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._entities += [
-            self.create_timer(1.0 / RATE_HZ, self._update, clock=steady),
-        ]
-        self._report("")
-        return result
+        self.hold(self.create_timer(1.0 / RATE_HZ, self._update, clock=self.steady_clock))
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def rest(self, reason: str) -> None:
         """Send zero once; the guard behind sees silence then."""
-        self.stop_driving()
-        self.destroy_timer(self._entities.pop())
-        result = super().on_deactivate(state)
-        self._report("")
-        return result
+        self._publish(REST)
 
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop listening."""
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Send zero if active, and stop listening."""
-        self.stop_driving()
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def stop_driving(self) -> None:
-        """Send zero and send nothing more, if the node is active."""
-        if self._active:
-            self._publish(REST)
-        self._active = False
-
-    def _release(self) -> None:
-        for entity in self._entities:
-            destroy = self.destroy_timer if hasattr(entity, "reset") else self.destroy_subscription
-            destroy(entity)
-        self._entities = []
-        self._watch.clear()
-        self._problems = []
-        if self._commands is not None:
-            self.destroy_publisher(self._commands)
-            self._commands = None
-        self._follower = None
-
-    def _refuse(self, message: str) -> TransitionCallbackReturn:
-        self._report(message)
-        return TransitionCallbackReturn.FAILURE
-
-    def _parameter(self, name: str) -> Any:
-        return self.get_parameter(name).value
-
-    def _on_set_parameters(self, changes: list[Parameter[Any]]) -> Any:
-        return check_change(PARAMETERS, changes, configured=self._follower is not None)
+    def release(self) -> None:
+        """Forget the robot."""
+        self._commands = self._follower = None
 
     # --- driving ---------------------------------------------------------------------------
 
     def _on_path(self, message: Path) -> None:
-        if self._follower is None or not self._active or self._clock_stands:
+        if self._follower is None or not self.active or self._clock_stands:
             return
         frame = message.header.frame_id
         if message.poses and frame != PATH_FRAME:
@@ -305,7 +229,7 @@ class PathFollowerNode(LifecycleNode):
             self._follower.add_odometry(*pose)
 
     def _on_contacts(self, message: BaseContacts) -> None:
-        if self._follower is None or not self._active:
+        if self._follower is None or not self.active:
             return
         # Away from an edge backwards as well; a lifted base does not drive at all.
         touches = (
@@ -320,7 +244,7 @@ class PathFollowerNode(LifecycleNode):
         self._follower.touch(touches and not lifted, time.monotonic())
 
     def _update(self) -> None:
-        if self._follower is None or not self._active:
+        if self._follower is None or not self.active:
             return
         now_s, steady_s = self._now_s(), time.monotonic()
         last_s = now_s if self._last_update_s is None else self._last_update_s
@@ -341,7 +265,7 @@ class PathFollowerNode(LifecycleNode):
                 log = self.get_logger().info if "asked" in output.reason else self._warn
                 log(f"stopping: {output.reason}")
             self._said = output.state
-            self._publish_diagnostics()
+            self.report()
         if output.velocity is not None:
             self._publish(output.velocity)
 
@@ -366,26 +290,21 @@ class PathFollowerNode(LifecycleNode):
 
     # --- status ----------------------------------------------------------------------------
 
-    def _watch_inputs(self) -> None:
-        problems = self._watch.problems() if self._active else []
-        steady_s = time.monotonic()
-        if self._active:
-            refusal, refused_s = self._refusal
-            refusals = [refusal] if steady_s - refused_s < _TOLD_S else []
-            if problem := self._odometry.problem(steady_s):
-                self.get_logger().warning(problem, throttle_duration_sec=10.0)
-                refusals.append(problem)
-            problems += refusals
-        self._problems = problems
-        self._publish_diagnostics()
+    def find_problems(self) -> list[str]:
+        """Inputs and outputs, paths that are refused, and odometry."""
+        if not self.active:
+            return []
+        problems = self.watch.problems()
+        refusal, refused_s = self._refusal
+        if time.monotonic() - refused_s < _TOLD_S:
+            problems.append(refusal)
+        if problem := self._odometry.problem(time.monotonic()):
+            self.get_logger().warning(problem, throttle_duration_sec=10.0)
+            problems.append(problem)
+        return problems
 
-    def _report(self, fault: str) -> None:
-        self._fault = fault
-        if fault:
-            self.get_logger().error(fault)
-        self._publish_diagnostics()
-
-    def _publish_diagnostics(self) -> None:
+    def report(self) -> None:
+        """Publish the diagnostics."""
         follower, output = self._follower, self._output
         level, message = OK, "unconfigured"
         values: dict[str, object] = {}
@@ -395,21 +314,16 @@ class PathFollowerNode(LifecycleNode):
                 "robot": follower.robot.name,
                 "controller": follower.settings.controller,
             }
-            if self._active:
+            if self.active:
                 message = output.state.value if output else "quiet"
                 if output is not None and output.state is FollowerState.STOPPING:
                     message = f"stopping: {output.reason}"
                     if "asked" not in output.reason:
                         level = WARN
-                if self._problems:
-                    level = max(level, WARN)
-                    message = "; ".join([message, *(p for p in self._problems if p not in message)])
                 values["odometry_used"] = bool(output and output.compensated)
                 values |= {f"odometry_refused_{c}": n for c, n in self._odometry.refused.items()}
             values |= {f"paths_refused_{code}": n for code, n in sorted(self._refused.items())}
-        if self._fault:
-            level, message = ERROR, self._fault
-        self._diagnostics.publish(level, message, values, hardware_id=self._parameter("robot"))
+        self.publish_health(level, message, values, hardware_id=self._parameter("robot"))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -418,7 +332,7 @@ def main(arguments: list[str] | None = None) -> int:
         "path_follower",
         lambda _: PathFollowerNode(),
         arguments=arguments,
-        on_end=lambda node: node.stop_driving(),
+        on_end=PathFollowerNode.trigger_shutdown,
     )
 
 

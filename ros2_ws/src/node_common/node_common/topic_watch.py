@@ -57,10 +57,10 @@ class TopicWatch:
         self._outputs.append(publisher)
         return publisher
 
-    def clear(self) -> None:
-        """Watch nothing any more; what was logged before may be logged again."""
-        self._inputs.clear()
-        self._outputs.clear()
+    def forget(self, entity: Any) -> None:
+        """Watch a subscription or publisher no more; what was logged may be logged again."""
+        self._inputs = [entry for entry in self._inputs if entry.subscription is not entity]
+        self._outputs = [publisher for publisher in self._outputs if publisher is not entity]
         self._known.clear()
 
     def problems(self) -> list[str]:

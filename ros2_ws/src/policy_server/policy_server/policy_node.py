@@ -18,10 +18,10 @@ from typing import Any
 import cv2
 import numpy as np
 from node_common.cpu_load import CpuLoad
-from node_common.declared_parameters import check_change, declare_parameters
-from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
+from node_common.diagnostics import OK, WARN
 from node_common.image_conversion import ImageConverter, ImageError
 from node_common.image_transport import IMAGE_TRANSPORT, image_source
+from node_common.managed_node import ManagedNode
 from node_common.pacing import Percentiles, RecentValues, SteadyTickClock, TickClock
 from node_common.parameters import NodeParameter
 from node_common.polled_subscription import PolledSubscription
@@ -33,14 +33,10 @@ from numpy.typing import NDArray
 from policy_interfaces.action import RunEpisode
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState, PolicyStatus
 from policy_interfaces.srv import SetTask
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.clock import Clock, ClockType, ROSClock
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
+from rclpy.clock import ROSClock
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
 from policy_server.bundle import (
@@ -169,35 +165,28 @@ class _Statistics:
     observe_to_publish_s: RecentValues = field(default_factory=RecentValues)
 
 
-class PolicyNode(LifecycleNode):
+class PolicyNode(ManagedNode):
     """Lifecycle node `policy_node`. See the package's README for its graph interface."""
 
     def __init__(self, **node_arguments: Any) -> None:
-        super().__init__("policy_node", **node_arguments)
-        declare_parameters(self, PARAMETERS)
-        self.add_on_set_parameters_callback(self._on_set_parameters)
-        self.add_post_set_parameters_callback(self._after_set_parameters)
+        super().__init__("policy_node", PARAMETERS, part="policy", **node_arguments)
         self._loaded: _Loaded | None = None
         self._converter = ImageConverter(lambda text: self.get_logger().warning(text))
         self._statistics = _Statistics()
         self._cpu_load = CpuLoad()
         self._missed_reported = 0
-        self._active = False
         self._task = ""
-        self._fault = ""
         self._lock = threading.Lock()
         self._goal_stops: dict[bytes, StopSignal] = {}
         self._stop: StopSignal | None = None
         self._episode: Episode | None = None
         self._idle = threading.Event()
         self._idle.set()
-        self._image_subscription: Subscription[Any] | None = None
         self._state_subscription: PolledSubscription | None = None
         self._commands = self.create_lifecycle_publisher(
             EndEffectorDelta, "end_effector_delta", _COMMAND_QOS
         )
         self._status_publisher = self.create_publisher(PolicyStatus, "~/status", _LATCHED_QOS)
-        self._diagnostics = Diagnostics(self, "policy")
         self.create_service(SetTask, "~/set_task", self._on_set_task)
         self._action_server = ThreadedActionServer(
             self,
@@ -207,76 +196,36 @@ class PolicyNode(LifecycleNode):
             handle_accepted_callback=self._on_accepted,
             cancel_callback=self._on_cancel,
         )
-        # Steady: a node whose simulated clock stands must still say so.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(1.0, self._publish_status, clock=steady)
-        self.create_timer(_WATCH_PERIOD_S, self._end_beside_others, clock=steady)
+        self.create_timer(_WATCH_PERIOD_S, self._end_beside_others, clock=self.steady_clock)
 
     # --- lifecycle -------------------------------------------------------------------------
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load, verify and warm up the bundle; refused with the reason in log and diagnostics."""
-        try:
-            self._loaded = self._load()
-        except (BundleError, UnknownTaskError, ValueError, RuntimeError) as error:
-            self._report_fault(f"configure refused: {error}")
-            return TransitionCallbackReturn.FAILURE
-        self._task = self._parameter("task")
+    def configure(self, values: dict[str, Any]) -> None:
+        """Load, verify and warm up the bundle."""
+        self._loaded = self._load()
+        self._task = values["task"]
         self._subscribe(self._loaded)
-        self._report_fault("")
-        return TransitionCallbackReturn.SUCCESS
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def activate(self) -> None:
         """Start with a clean slate; nothing moves until an episode is asked for."""
-        others = self._other_commanders()
-        if others:
-            self._report_fault(f"activate refused: {others}")
-            return TransitionCallbackReturn.FAILURE
+        if others := self._other_commanders():
+            raise ValueError(others)
         assert self._loaded is not None
         self._loaded.buffer.clear()
         self._statistics = _Statistics()
-        result = super().on_activate(state)
-        self._active = True
-        self._report_fault("")
-        return result
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def rest(self, reason: str) -> None:
         """End a running episode; the arm controller holds when commands cease."""
-        self._active = False
-        self.stop_episode("the node was deactivated")
-        result = super().on_deactivate(state)
-        self._report_fault("")
-        return result
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release the models."""
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """End a running episode and release the models."""
-        self._active = False
-        self.stop_episode("the node was shut down")
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def stop_episode(self, message: str) -> None:
-        """End a running episode, if any, and wait until it has ended."""
         with self._lock:
             stop = self._stop
         if stop is not None:
-            stop.set(Reason.INACTIVE, message)
+            stop.set(Reason.INACTIVE, reason)
         if not self._idle.wait(10.0):
             self.get_logger().error("an inference did not return within 10 s")
 
-    def _release(self) -> None:
-        if self._image_subscription is not None:
-            self.destroy_subscription(self._image_subscription)
-            self._image_subscription = None
-        if self._state_subscription is not None:
-            self._state_subscription.destroy()
-            self._state_subscription = None
-        self._loaded = None
+    def release(self) -> None:
+        """Release the models."""
+        self._loaded = self._state_subscription = None
 
     def _load(self) -> _Loaded:
         file = find_bundle(self._parameter("model"), model_search_path(os.environ, [Path.cwd()]))
@@ -390,16 +339,14 @@ class PolicyNode(LifecycleNode):
             future_tolerance_s=self._parameter("future_tolerance_s"),
         )
 
-    def _on_set_parameters(self, changes: list[Parameter[Any]]) -> Any:
-        loaded = self._loaded
-        problem = loaded.sampling_problem if loaded is not None else ""
-        for change in changes:
-            if problem and change.name == "num_samples" and change.value != 1:
-                reason = f"found num_samples {change.value}, expected 1: {problem}"
-                return SetParametersResult(successful=False, reason=reason)
-        return check_change(PARAMETERS, changes, configured=loaded is not None)
+    def check_values(self, values: dict[str, Any]) -> None:
+        """Refuse to sample from a policy that cannot."""
+        problem = self._loaded.sampling_problem if self._loaded is not None else ""
+        if problem and values["num_samples"] != 1:
+            raise ValueError(f"found num_samples {values['num_samples']}, expected 1: {problem}")
 
-    def _after_set_parameters(self, changes: list[Parameter[Any]]) -> None:
+    def values_changed(self, values: dict[str, Any]) -> None:
+        """Take the new limits."""
         if self._loaded is not None:
             self._loaded.buffer.limits = self._limits()
 
@@ -409,15 +356,15 @@ class PolicyNode(LifecycleNode):
         spec = loaded.bundle.deployment
         if spec.cameras:
             source = image_source(self._parameter("image_transport"))
-            self._image_subscription = self.create_subscription(
-                *source, self._on_image, _SENSOR_QOS
-            )
-        self._state_subscription = PolledSubscription(self, EndEffectorState, "end_effector_state")
+            self.hold(self.create_subscription(*source, self._on_image, _SENSOR_QOS))
+        self._state_subscription = self.hold(
+            PolledSubscription(self, EndEffectorState, "end_effector_state")
+        )
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         """Shrink the image when it arrives, so that a tick only has to infer and publish."""
         loaded = self._loaded
-        if loaded is None or not self._active:
+        if loaded is None or not self.active:
             return
         try:
             values = {
@@ -458,7 +405,7 @@ class PolicyNode(LifecycleNode):
             self.get_logger().error(f"state refused: {refusal}", throttle_duration_sec=5.0)
 
     def _observe(self, loaded: _Loaded) -> Snapshot | Problem:
-        if self._image_subscription is None:
+        if not loaded.bundle.deployment.cameras:
             self._poll_state(loaded)
         return loaded.buffer.take(self._now_ns())
 
@@ -477,7 +424,7 @@ class PolicyNode(LifecycleNode):
             return response
         self._task = request.task
         response.success = True
-        self._publish_status()
+        self.report()
         return response
 
     def _on_accepted(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> None:
@@ -508,7 +455,7 @@ class PolicyNode(LifecycleNode):
                     self._stop = None
                     self._episode = None
                     self._idle.set()
-            self._publish_status()
+            self.report()
         self._finish(goal_handle, outcome)
         del self._goal_stops[_goal_key(goal_handle)]
         return RunEpisode.Result(
@@ -527,7 +474,7 @@ class PolicyNode(LifecycleNode):
         """Take the only episode slot; return why not."""
         with self._lock:
             loaded = self._loaded
-            if loaded is None or not self._active:
+            if loaded is None or not self.active:
                 return Reason.INACTIVE, "found the node not active, expected it to be activated"
             if self._stop is not None:
                 return Reason.BUSY, "another episode is running: cancel it first"
@@ -539,7 +486,7 @@ class PolicyNode(LifecycleNode):
             if others:
                 return Reason.BUSY, others
             self._task = task
-            self._fault = ""
+            self.fault = ""
             self._stop = stop
             self._idle.clear()
         return None
@@ -585,7 +532,7 @@ class PolicyNode(LifecycleNode):
         )
         with self._lock:
             self._episode = episode
-        self._publish_status()
+        self.report()
         try:
             outcome = episode.run(
                 EpisodeSettings(
@@ -603,8 +550,8 @@ class PolicyNode(LifecycleNode):
         if outcome.reason not in (Reason.HORIZON, Reason.CANCELLED, Reason.INACTIVE):
             if outcome.reason in (Reason.STALE_CAMERA, Reason.STALE_STATE) and outcome.steps:
                 outcome = replace(outcome, message=outcome.message + self._cpu_load.note)
-            self._fault = f"{outcome.reason.name}: {outcome.message}"
-            self.get_logger().error(f"episode ended, {self._fault}")
+            self.fault = f"{outcome.reason.name}: {outcome.message}"
+            self.get_logger().error(f"episode ended, {self.fault}")
         return replace(outcome, message=f"{outcome.message}; {note}") if note else outcome
 
     def _publisher(self, loaded: _Loaded) -> Callable[[NDArray[np.float64], int], None]:
@@ -642,14 +589,7 @@ class PolicyNode(LifecycleNode):
 
     # --- status ----------------------------------------------------------------------------
 
-    def _report_fault(self, message: str) -> None:
-        """Remember, log and publish a fault; '' clears it."""
-        self._fault = message
-        if message:
-            self.get_logger().error(message)
-        self._publish_status()
-
-    def _publish_status(self) -> None:
+    def report(self) -> None:
         loaded, episode, statistics = self._loaded, self._episode, self._statistics
         inference = statistics.inference_s.percentiles()
         observe_to_publish = statistics.observe_to_publish_s.percentiles()
@@ -659,10 +599,10 @@ class PolicyNode(LifecycleNode):
         if episode is not None:
             status.state = PolicyStatus.STATE_RUNNING
         else:
-            status.state = PolicyStatus.STATE_FAULT if self._fault else PolicyStatus.STATE_IDLE
+            status.state = PolicyStatus.STATE_FAULT if self.fault else PolicyStatus.STATE_IDLE
         status.policy = loaded.bundle.name if loaded else ""
         status.task = self._task
-        status.reason = self._fault
+        status.reason = self.fault
         status.ticks = statistics.ticks
         status.missed_ticks = missed
         status.dropped_images = loaded.buffer.images_dropped if loaded else 0
@@ -673,7 +613,7 @@ class PolicyNode(LifecycleNode):
         status.observation_age_ms = statistics.observation_age_s * 1e3
         self._status_publisher.publish(status)
 
-        state = "running" if episode else "active" if self._active else "inactive"
+        state = "running" if episode else "active" if self.active else "inactive"
         values = {
             "state": state if loaded else "unconfigured",
             "policy": status.policy,
@@ -689,12 +629,10 @@ class PolicyNode(LifecycleNode):
             **_in_ms("inference", inference),
             **_in_ms("observe_to_publish", observe_to_publish),
         }
-        refusal = loaded.buffer.refusal() if loaded and self._active else ""
+        refusal = loaded.buffer.refusal() if loaded and self.active else ""
         self._cpu_load.sample()
         level, text = OK, str(values["state"])
-        if self._fault:
-            level, text = ERROR, self._fault
-        elif refusal:
+        if refusal:
             level, text = WARN, refusal
         elif loaded is not None and missed > self._missed_reported:
             level = WARN
@@ -704,7 +642,7 @@ class PolicyNode(LifecycleNode):
                 f"{rate}{self._cpu_load.note}"
             )
         self._missed_reported = missed
-        self._diagnostics.publish(
+        self.publish_health(
             level,
             text,
             values,
@@ -755,7 +693,7 @@ def main(arguments: list[str] | None = None) -> int:
         "policy_node",
         lambda _: PolicyNode(),
         arguments=arguments,
-        on_end=lambda node: node.stop_episode("the node was interrupted"),
+        on_end=PolicyNode.trigger_shutdown,
     )
 
 
