@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import threading
 import time
 import warnings
 from dataclasses import replace
@@ -24,7 +23,8 @@ from node_common.pacing import RecentValues, TickClock
 from node_common.parameters import NodeParameter
 from node_common.ros_clock import SimulatedTickClock
 from node_common.running import run_node
-from node_common.threaded_action_server import ThreadedActionServer
+from node_common.threaded_action_server import GoalEnd as ActionEnd
+from node_common.threaded_action_server import GoalServer
 from policy_interfaces.action import Explore, NavigateToGoal
 from policy_interfaces.msg import NavigationStatus
 from policy_interfaces.srv import LoadMap
@@ -32,7 +32,6 @@ from policy_server.bundle import MODEL_PATH_VARIABLE, find_bundle, model_search_
 from policy_server.engine import PROVIDER_NAMES, ProviderWarning
 from policy_server.episode import StopSignal
 from policy_server.navigation_model import NavigationModel, load_navigation_model
-from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock, ROSClock
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -207,6 +206,11 @@ _EXPLORE_REASONS = {
     EndCode.INACTIVE: Explore.Result.REASON_INACTIVE,
     EndCode.INFERENCE_FAILED: Explore.Result.REASON_INFERENCE_FAILED,
 }
+_ACTION_ENDS = {
+    EndCode.REACHED: ActionEnd.SUCCEEDED,
+    EndCode.DURATION: ActionEnd.SUCCEEDED,
+    EndCode.CANCELLED: ActionEnd.CANCELED,
+}
 
 
 class _RosTickClock:
@@ -243,8 +247,6 @@ class NavigatorNode(ManagedNode):
         self._graph_sent_s = -math.inf
         self._graph_readers = 0
         self._route_sent: list[int] = []
-        self._goals: dict[bytes, Goal] = {}
-        self._goals_lock = threading.Lock()
         self._waypoints = self.create_publisher(Path, "waypoints", 1)
         self._status = self.create_publisher(NavigationStatus, "~/status", _LATCHED)
         self._route = self.create_publisher(Path, "~/route", _LATCHED)
@@ -254,14 +256,7 @@ class NavigatorNode(ManagedNode):
         self._visualnav: tuple[Any, Any] | None = None
         self._reached = False
         self._servers = [
-            ThreadedActionServer(
-                self,
-                action,
-                name,
-                execute,
-                handle_accepted_callback=self._on_accepted,
-                cancel_callback=self._on_cancel,
-            )
+            GoalServer(self, action, name, begin=_goal, execute=execute, cancel=self._cancel_goal)
             for action, name, execute in (
                 (NavigateToGoal, "~/navigate_to_goal", self._on_navigate),
                 (Explore, "~/explore", self._on_explore),
@@ -436,32 +431,15 @@ class NavigatorNode(ManagedNode):
 
     # --- goals -----------------------------------------------------------------------------
 
-    def _on_accepted(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> None:
-        # Before the goal's thread starts, so that no cancellation comes too early to be heard.
-        request = goal_handle.request
-        if isinstance(request, Explore.Goal):
-            goal = Goal(None, request.duration_s, int(request.seed))
-        elif request.goal_node.strip():
-            goal = Goal(request.goal_node.strip(), request.timeout_s)
-        else:
-            goal = Goal("", request.timeout_s)
-        with self._goals_lock:
-            self._goals[_key(goal_handle)] = goal
-        goal_handle.execute()
-
-    def _on_cancel(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> CancelResponse:
-        with self._goals_lock:
-            goal = self._goals.get(_key(goal_handle))
-        if goal is None:
-            return CancelResponse.REJECT
+    def _cancel_goal(self, goal: Goal) -> None:
         if self._runner is not None:
             self._runner.cancel(goal)
-        return CancelResponse.ACCEPT
 
-    def _on_navigate(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> Any:
+    def _on_navigate(
+        self, goal_handle: ServerGoalHandle[Any, Any, Any], goal: Goal
+    ) -> tuple[ActionEnd, NavigateToGoal.Result]:
         """Run one goal; called in a thread of its own."""
         request = goal_handle.request
-        goal = self._goals[_key(goal_handle)]
         refusal = _time_problem("timeout_s", request.timeout_s)
         if refusal is None and goal.target == "":
             try:
@@ -474,8 +452,7 @@ class NavigatorNode(ManagedNode):
         end = refusal or self._run_goal(goal_handle, goal, self._navigate_feedback)
         if end.code not in _NAVIGATE_REASONS:
             end = replace(end, code=EndCode.INFERENCE_FAILED)
-        self._put_to_rest(goal_handle, end)
-        return NavigateToGoal.Result(
+        return _ACTION_ENDS.get(end.code, ActionEnd.ABORTED), NavigateToGoal.Result(
             reason=_NAVIGATE_REASONS[end.code],
             message=end.message,
             final_node=end.node,
@@ -484,16 +461,16 @@ class NavigatorNode(ManagedNode):
             replans=end.replans,
         )
 
-    def _on_explore(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> Any:
+    def _on_explore(
+        self, goal_handle: ServerGoalHandle[Any, Any, Any], goal: Goal
+    ) -> tuple[ActionEnd, Explore.Result]:
         """Drive without a goal; called in a thread of its own."""
-        goal = self._goals[_key(goal_handle)]
         end = _time_problem("duration_s", goal.timeout_s) or self._run_goal(
             goal_handle, goal, self._explore_feedback
         )
         if end.code not in _EXPLORE_REASONS:
             end = replace(end, code=EndCode.INFERENCE_FAILED)
-        self._put_to_rest(goal_handle, end)
-        return Explore.Result(
+        return _ACTION_ENDS.get(end.code, ActionEnd.ABORTED), Explore.Result(
             reason=_EXPLORE_REASONS[end.code], message=end.message, duration_s=end.duration_s
         )
 
@@ -538,23 +515,6 @@ class NavigatorNode(ManagedNode):
 
     def _explore_feedback(self, report: TickReport, elapsed_s: float) -> Any:
         return Explore.Feedback(elapsed_s=elapsed_s, message=report.decision.message)
-
-    def _put_to_rest(self, goal_handle: ServerGoalHandle[Any, Any, Any], end: GoalEnd) -> None:
-        """Bring the goal into its terminal state."""
-        with self._goals_lock:
-            del self._goals[_key(goal_handle)]
-        if end.code in (EndCode.REACHED, EndCode.DURATION):
-            goal_handle.succeed()
-            return
-        if end.code is EndCode.CANCELLED:
-            # The goal becomes "canceling" only after the cancel callback has returned.
-            deadline = time.monotonic() + 1.0
-            while not goal_handle.is_cancel_requested and time.monotonic() < deadline:
-                time.sleep(0.001)
-            if goal_handle.is_cancel_requested:
-                goal_handle.canceled()
-                return
-        goal_handle.abort()
 
     # --- output ----------------------------------------------------------------------------
 
@@ -695,8 +655,11 @@ def _here() -> FilePath:
     return FilePath.cwd()
 
 
-def _key(goal_handle: ServerGoalHandle[Any, Any, Any]) -> bytes:
-    return bytes(goal_handle.goal_id.uuid)
+def _goal(request: Any) -> Goal:
+    """What a request asks for; an image of the place is read later, and "" stands for it."""
+    if isinstance(request, Explore.Goal):
+        return Goal(None, request.duration_s, int(request.seed))
+    return Goal(request.goal_node.strip(), request.timeout_s)
 
 
 def _node(node: int | None) -> int:

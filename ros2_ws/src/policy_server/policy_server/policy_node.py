@@ -28,12 +28,11 @@ from node_common.polled_subscription import PolledSubscription
 from node_common.ros_clock import SimulatedTickClock
 from node_common.running import run_node
 from node_common.strict_yaml import BundleError
-from node_common.threaded_action_server import ThreadedActionServer
+from node_common.threaded_action_server import GoalEnd, GoalServer
 from numpy.typing import NDArray
 from policy_interfaces.action import RunEpisode
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState, PolicyStatus
 from policy_interfaces.srv import SetTask
-from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import ROSClock
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -135,6 +134,7 @@ _SENSOR_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 _COMMAND_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 """Commands are deltas: one that is replaced before it was sent is motion that is missing."""
 _WATCH_PERIOD_S = 0.5
+_GOAL_ENDS = {Reason.HORIZON: GoalEnd.SUCCEEDED, Reason.CANCELLED: GoalEnd.CANCELED}
 _LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -177,7 +177,6 @@ class PolicyNode(ManagedNode):
         self._missed_reported = 0
         self._task = ""
         self._lock = threading.Lock()
-        self._goal_stops: dict[bytes, StopSignal] = {}
         self._stop: StopSignal | None = None
         self._episode: Episode | None = None
         self._idle = threading.Event()
@@ -188,13 +187,13 @@ class PolicyNode(ManagedNode):
         )
         self._status_publisher = self.create_publisher(PolicyStatus, "~/status", _LATCHED_QOS)
         self.create_service(SetTask, "~/set_task", self._on_set_task)
-        self._action_server = ThreadedActionServer(
+        self._action_server = GoalServer(
             self,
             RunEpisode,
             "~/run_episode",
-            self._on_goal,
-            handle_accepted_callback=self._on_accepted,
-            cancel_callback=self._on_cancel,
+            begin=lambda _: StopSignal(),
+            execute=self._on_goal,
+            cancel=lambda stop: stop.set(Reason.CANCELLED, "cancelled by the caller"),
         )
         self.create_timer(_WATCH_PERIOD_S, self._end_beside_others, clock=self.steady_clock)
 
@@ -427,21 +426,10 @@ class PolicyNode(ManagedNode):
         self.report()
         return response
 
-    def _on_accepted(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> None:
-        # Before the goal's thread starts, so that no cancellation comes too early to be heard.
-        self._goal_stops[_goal_key(goal_handle)] = StopSignal()
-        goal_handle.execute()
-
-    def _on_cancel(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> CancelResponse:
-        stop = self._goal_stops.get(_goal_key(goal_handle))
-        if stop is None:
-            return CancelResponse.REJECT
-        stop.set(Reason.CANCELLED, "cancelled by the caller")
-        return CancelResponse.ACCEPT
-
-    def _on_goal(self, goal_handle: ServerGoalHandle[Any, Any, Any]) -> RunEpisode.Result:
+    def _on_goal(
+        self, goal_handle: ServerGoalHandle[Any, Any, Any], stop: StopSignal
+    ) -> tuple[GoalEnd, RunEpisode.Result]:
         """Run one goal; called in a thread of its own."""
-        stop = self._goal_stops[_goal_key(goal_handle)]
         refusal = self._claim(goal_handle.request, stop)
         if refusal is not None:
             outcome = EpisodeOutcome(
@@ -456,9 +444,7 @@ class PolicyNode(ManagedNode):
                     self._episode = None
                     self._idle.set()
             self.report()
-        self._finish(goal_handle, outcome)
-        del self._goal_stops[_goal_key(goal_handle)]
-        return RunEpisode.Result(
+        return _GOAL_ENDS.get(outcome.reason, GoalEnd.ABORTED), RunEpisode.Result(
             termination_reason=int(outcome.reason),
             message=outcome.message,
             steps=outcome.steps,
@@ -570,26 +556,10 @@ class PolicyNode(ManagedNode):
 
         return publish
 
-    def _finish(
-        self, goal_handle: ServerGoalHandle[Any, Any, Any], outcome: EpisodeOutcome
-    ) -> None:
-        """Put the goal into its terminal state."""
-        if outcome.reason is Reason.HORIZON:
-            goal_handle.succeed()
-            return
-        if outcome.reason is Reason.CANCELLED:
-            # The goal becomes "canceling" only after the cancel callback has returned.
-            deadline = time.monotonic() + 1.0
-            while not goal_handle.is_cancel_requested and time.monotonic() < deadline:
-                time.sleep(0.001)
-            if goal_handle.is_cancel_requested:
-                goal_handle.canceled()
-                return
-        goal_handle.abort()
-
     # --- status ----------------------------------------------------------------------------
 
     def report(self) -> None:
+        """Publish status and diagnostics."""
         loaded, episode, statistics = self._loaded, self._episode, self._statistics
         inference = statistics.inference_s.percentiles()
         observe_to_publish = statistics.observe_to_publish_s.percentiles()
@@ -675,10 +645,6 @@ def _in_ms(name: str, percentiles: Percentiles) -> dict[str, float]:
         f"{name}_p95_ms": percentiles.p95 * 1e3,
         f"{name}_p99_ms": percentiles.p99 * 1e3,
     }
-
-
-def _goal_key(goal_handle: ServerGoalHandle[Any, Any, Any]) -> bytes:
-    return bytes(goal_handle.goal_id.uuid)
 
 
 def _nanoseconds(message: Image | CompressedImage | EndEffectorState) -> int:
