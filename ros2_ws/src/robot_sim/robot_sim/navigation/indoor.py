@@ -405,7 +405,7 @@ def _place(
     if not _reachable(trial, space, doors, bounds):
         return
     grid |= mark
-    _FURNITURE[name](rng, builder, x, y, facing, half_w, half_d)
+    _FURNITURE[name](rng, builder, _Spot(x, y, facing, half_w, half_d))
 
 
 def _reachable(
@@ -430,114 +430,88 @@ def _reachable(
     return 0 not in found and len(found) <= 1
 
 
-def _local(x: float, y: float, facing: float, u: float, v: float) -> tuple[float, float]:
-    """World position of a point `u` forward and `v` to the left of a piece of furniture."""
-    c, s = math.cos(facing), math.sin(facing)
-    return x + c * u - s * v, y + s * u + c * v
+@dataclass(frozen=True)
+class _Spot:
+    """Where a piece of furniture stands, and how large it is.
+
+    Attributes:
+        x, y: its middle in the world [m].
+        facing: direction of its front [rad].
+        half_w, half_d: half its width and depth [m].
+    """
+
+    x: float
+    y: float
+    facing: float
+    half_w: float
+    half_d: float
+
+    def local(self, u: float, v: float) -> tuple[float, float]:
+        """World position of a point `u` forward and `v` to the left of its middle."""
+        c, s = math.cos(self.facing), math.sin(self.facing)
+        return self.x + c * u - s * v, self.y + s * u + c * v
 
 
-def _upright(
-    rng: np.random.Generator,
-    builder: SceneBuilder,
-    x: float,
-    y: float,
-    facing: float,
-    half_w: float,
-    half_d: float,
-) -> None:
+def _upright(rng: np.random.Generator, builder: SceneBuilder, spot: _Spot) -> None:
     """A shelf, cupboard or machine as one textured box."""
     base = textures.colour(rng, (0.1, 0.8), (0.25, 0.9))
     front = (textures.shelf, textures.cabinet, textures.cabinet)[int(rng.integers(3))]
     half_h = rng.uniform(0.35, 1.05)
     look = builder.material(front(rng, base))
-    builder.box((x, y, half_h), (half_d, half_w, half_h), look, facing)
+    builder.box((spot.x, spot.y, half_h), (spot.half_d, spot.half_w, half_h), look, spot.facing)
 
 
-def _desk(
-    rng: np.random.Generator,
-    builder: SceneBuilder,
-    x: float,
-    y: float,
-    facing: float,
-    half_w: float,
-    half_d: float,
-) -> None:
+def _desk(rng: np.random.Generator, builder: SceneBuilder, spot: _Spot) -> None:
     """A table with panels as legs, and something on it."""
     top = builder.material(textures.wood(rng, textures.colour(rng, (0.2, 0.6), (0.4, 0.9))))
     height = rng.uniform(0.68, 0.8)
     side = textures.colour(rng, (0.0, 0.7), (0.15, 0.8))
-    builder.box((x, y, height), (half_d, half_w, 0.025), top, facing)
+    builder.box((spot.x, spot.y, height), (spot.half_d, spot.half_w, 0.025), top, spot.facing)
     for sign in (-1, 1):
-        px, py = _local(x, y, facing, 0, sign * (half_w - 0.03))
-        builder.box((px, py, height / 2), (half_d - 0.04, 0.02, height / 2), side, facing)
-    px, py = _local(x, y, facing, -0.1, rng.uniform(-0.5, 0.5) * half_w)
+        px, py = spot.local(0, sign * (spot.half_w - 0.03))
+        builder.box((px, py, height / 2), (spot.half_d - 0.04, 0.02, height / 2), side, spot.facing)
+    px, py = spot.local(-0.1, rng.uniform(-0.5, 0.5) * spot.half_w)
     picture = builder.material(textures.screen(rng, textures.colour(rng)))
-    builder.panel((px, py, height + 0.2), facing, 0.26, 0.17, 0.02, picture, solid=False)
+    builder.panel((px, py, height + 0.2), spot.facing, 0.26, 0.17, 0.02, picture, solid=False)
 
 
-def _sofa(
-    rng: np.random.Generator,
-    builder: SceneBuilder,
-    x: float,
-    y: float,
-    facing: float,
-    half_w: float,
-    half_d: float,
-) -> None:
+def _sofa(rng: np.random.Generator, builder: SceneBuilder, spot: _Spot) -> None:
     """A seat with a back; a wide one is a bed."""
     cloth = builder.material(textures.carpet(rng, textures.colour(rng, (0.3, 0.9), (0.25, 0.9))))
-    builder.box((x, y, 0.21), (half_d, half_w, 0.21), cloth, facing)
-    px, py = _local(x, y, facing, -half_d + 0.08, 0)
-    builder.box((px, py, 0.6), (0.08, half_w, 0.22), cloth, facing)
+    builder.box((spot.x, spot.y, 0.21), (spot.half_d, spot.half_w, 0.21), cloth, spot.facing)
+    px, py = spot.local(-spot.half_d + 0.08, 0)
+    builder.box((px, py, 0.6), (0.08, spot.half_w, 0.22), cloth, spot.facing)
     for sign in (-1, 1):
-        px, py = _local(x, y, facing, 0.05, sign * half_w * 0.5)
+        px, py = spot.local(0.05, sign * spot.half_w * 0.5)
         tint = textures.colour(rng, (0.2, 0.9), (0.4, 1.0))
-        builder.box((px, py, 0.46), (half_d * 0.4, half_w * 0.3, 0.05), tint, facing, solid=False)
+        builder.box(
+            (px, py, 0.46),
+            (spot.half_d * 0.4, spot.half_w * 0.3, 0.05),
+            tint,
+            spot.facing,
+            solid=False,
+        )
 
 
-def _plant(
-    rng: np.random.Generator,
-    builder: SceneBuilder,
-    x: float,
-    y: float,
-    facing: float,
-    half_w: float,
-    half_d: float,
-) -> None:
+def _plant(rng: np.random.Generator, builder: SceneBuilder, spot: _Spot) -> None:
     """A pot with a bush."""
-    radius = min(half_w, half_d)
+    radius = min(spot.half_w, spot.half_d)
     pot = textures.colour(rng, (0.1, 0.8), (0.3, 0.9))
     leaves = builder.material(textures.foliage(rng, (0.2, rng.uniform(0.35, 0.6), 0.15)))
-    builder.round("cylinder", (x, y, 0.17), (radius * 0.7, 0.17), pot)
+    builder.round("cylinder", (spot.x, spot.y, 0.17), (radius * 0.7, 0.17), pot)
     tall = rng.uniform(0.25, 0.6)
-    builder.round("ellipsoid", (x, y, 0.3 + tall), (radius, radius, tall), leaves)
+    builder.round("ellipsoid", (spot.x, spot.y, 0.3 + tall), (radius, radius, tall), leaves)
 
 
-def _pillar(
-    rng: np.random.Generator,
-    builder: SceneBuilder,
-    x: float,
-    y: float,
-    facing: float,
-    half_w: float,
-    half_d: float,
-) -> None:
+def _pillar(rng: np.random.Generator, builder: SceneBuilder, spot: _Spot) -> None:
     """A bin, a barrel or a column."""
-    radius = min(half_w, half_d)
+    radius = min(spot.half_w, spot.half_d)
     half_h = (0.3, 0.45, HEIGHT_M / 2)[int(rng.integers(3))]
     look = builder.material(textures.stripes(rng, textures.colour(rng, (0.2, 1.0), (0.3, 0.9))))
-    builder.round("cylinder", (x, y, half_h), (radius, half_h), look)
+    builder.round("cylinder", (spot.x, spot.y, half_h), (radius, half_h), look)
 
 
-def _boxes(
-    rng: np.random.Generator,
-    builder: SceneBuilder,
-    x: float,
-    y: float,
-    facing: float,
-    half_w: float,
-    half_d: float,
-) -> None:
+def _boxes(rng: np.random.Generator, builder: SceneBuilder, spot: _Spot) -> None:
     """A pile of crates."""
     z = 0.0
     for _ in range(int(rng.integers(1, 5))):
@@ -548,7 +522,12 @@ def _boxes(
                 rng, textures.colour(rng, (0.2, 0.9), (0.35, 0.9))
             )
         )
-        builder.box((x, y, z + half_h), (half_d * shrink, half_w * shrink, half_h), look, facing)
+        builder.box(
+            (spot.x, spot.y, z + half_h),
+            (spot.half_d * shrink, spot.half_w * shrink, half_h),
+            look,
+            spot.facing,
+        )
         z += 2 * half_h
 
 
