@@ -4,7 +4,8 @@ import time
 import numpy as np
 import pytest
 from robot_sim import simulation_loop
-from robot_sim.simulation_loop import CYCLE_S, DRAWING_S, SimulationLoop
+from robot_sim.physics_loop import DRAWING_S
+from robot_sim.simulation_loop import CYCLE_S, SimulationLoop
 from robot_sim.tasks import find_task
 
 IMAGES = 6

@@ -30,8 +30,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, LaserScan
 from tf2_msgs.msg import TFMessage
 
+from robot_sim.navigation.base_loop import BaseLoop, BaseState
 from robot_sim.navigation.base_simulation import BaseSimulation
-from robot_sim.navigation.real_time_loop import BaseState, RealTimeLoop
 from robot_sim.navigation.route import NoRoute, free_pose
 from robot_sim.navigation.world import KINDS, World, WorldError, make_world
 
@@ -81,7 +81,7 @@ class NavigationSim(Node):
             raise StartError(str(error)) from error
         simulation = BaseSimulation(world, robot, values["seed"], self._image_size)
         simulation.reset(pose)
-        self.loop = RealTimeLoop(
+        self.loop = BaseLoop(
             simulation,
             values["rtf"],
             values["camera_hz"],

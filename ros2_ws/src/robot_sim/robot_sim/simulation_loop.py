@@ -1,15 +1,9 @@
-"""Runs the kitchen at a steady multiple of real time, and renders beside it. No ROS.
-
-One thread steps the physics against the steady clock, or follows the physics that another process
-runs behind an emulated servo bus. Another thread owns the OpenGL context and draws the newest state
-that is due, so a slow picture never delays the joint states.
-"""
+"""Runs the kitchen beside its camera, or follows the one behind an emulated servo bus. No ROS."""
 
 from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_sim.kitchen import CameraRenderer, Kitchen
+from robot_sim.physics_loop import PhysicsLoop
 from robot_sim.scene_model import TIMESTEP_S
 from robot_sim.servo_bus import ServoBusOptions, ServoBusProcess
 from robot_sim.tasks import SuccessTimer, Task
@@ -26,10 +21,6 @@ from robot_sim.xs_arm import XsArm
 CYCLE_STEPS = 2
 CYCLE_S = CYCLE_STEPS * TIMESTEP_S
 """Period of the joint states: 100 Hz."""
-_MAX_LAG_S = 0.25
-DRAWING_S = 0.02
-"""Simulated time that an image may take to be drawn where the physics waits for the camera: about
-what it takes on an idle computer."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +47,7 @@ class TaskState:
     success_s: float
 
 
-class SimulationLoop:
+class SimulationLoop(PhysicsLoop[tuple[CycleState, NDArray[np.float64]]]):
     """Physics and camera threads around one `Kitchen`.
 
     Callbacks run in the loop's threads: `on_cycle` at 100 Hz of simulated time, `on_image` with
@@ -78,10 +69,9 @@ class SimulationLoop:
     ) -> None:
         """Build the scene; nothing runs before `start`.
 
-        With `servo_bus`, drivers reach the arm over that bus only, and time is real time. With
-        `wait_for_camera` the physics waits for an image that takes longer than `DRAWING_S`: none
-        is skipped, and all are as fresh as on an idle computer.
+        With `servo_bus`, drivers reach the arm over that bus only, and time is real time.
         """
+        super().__init__(CYCLE_S, real_time_factor, camera_rate_hz, on_failure, wait_for_camera)
         self._lock = threading.Lock()
         self._scene_lock = threading.Lock()
         """Held while the model's parts are moved and tinted, and while they are drawn; the physics
@@ -93,28 +83,7 @@ class SimulationLoop:
         self._arm = None if self._bus else XsArm(self._kitchen)
         self._timer = SuccessTimer()
         self._task, self._seed, self._episode = task, seed, 0
-        self._factor = real_time_factor
-        self._camera_period_s = 1.0 / camera_rate_hz
-        self._next_frame_s = 0.0
-        self._on_cycle, self._on_image, self._on_failure = on_cycle, on_image, on_failure
-        self._stop = threading.Event()
-        self._frame = threading.Condition()
-        self._frame_due: tuple[CycleState, NDArray[np.float64]] | None = None
-        self._drawing = False
-        self._drawn_from_s = 0.0
-        self._wait_for_camera = wait_for_camera
-        self._camera_ready = threading.Event()
-        self.frames_skipped = 0
-        """Pictures that were not drawn because the camera thread was still busy."""
-        self.late_s = 0.0
-        """Simulated time that was given up because the machine was too slow."""
-        self._threads = [
-            threading.Thread(target=self._guarded, args=(body,), name=name, daemon=True)
-            for body, name in (
-                (self._render, "camera"),
-                (self._follow_bus if self._bus else self._run, "physics"),
-            )
-        ]
+        self._on_cycle, self._on_image = on_cycle, on_image
 
     @property
     def model(self) -> mujoco.MjModel:
@@ -143,24 +112,12 @@ class SimulationLoop:
         """The port of the servo bus, if there is one."""
         return self._bus.port if self._bus else None
 
-    def start(self) -> None:
-        """Start both threads and wait until the first picture can be drawn."""
-        self._threads[0].start()
-        while not self._camera_ready.wait(0.1):
-            if self._stop.is_set():
-                return
-        self._threads[1].start()
-
     def stop(self) -> None:
-        """End both threads."""
+        """End both threads, and the servo bus."""
         self._stop.set()
-        with self._frame:
-            self._frame.notify_all()
         if self._bus is not None:
             self._bus.stop()
-        for thread in self._threads:
-            if thread.is_alive() and thread is not threading.current_thread():
-                thread.join(timeout=2.0)
+        super().stop()
 
     def reset_scene(self, task: Task, seed: int) -> None:
         """Lay the scene of a task and seed; the arm stays where it is.
@@ -184,35 +141,20 @@ class SimulationLoop:
                 self._task, self._seed, self._episode, self._timer.success, self._timer.held_s
             )
 
-    def _guarded(self, body: Callable[[], None]) -> None:
-        try:
-            body()
-        except Exception:
-            failure = traceback.format_exc()
-            if not self._stop.is_set():
-                self._stop.set()
-                self._on_failure(failure)
-
     def _run(self) -> None:
+        if self._bus is None:
+            super()._run()
+        else:
+            self._follow_bus()
+
+    def _cycle(self) -> float:
         assert self._arm is not None
-        start = time.monotonic()
-        cycles = 0
-        while not self._stop.is_set():
-            with self._lock:
-                self._arm.update()
-                self._kitchen.advance(CYCLE_STEPS)
-                state, positions = self._judge(CYCLE_S, time.time_ns(), self._arm.joint_state())
-            self._hand_out(state, positions)
-            if self._wait_for_camera:
-                self._wait_for_image(state.time_s)
-            cycles += 1
-            wait_s = start + cycles * CYCLE_S / self._factor - time.monotonic()
-            if wait_s > 0:
-                self._stop.wait(wait_s)
-            elif wait_s < -_MAX_LAG_S:
-                # Catching up would run the scene too fast for whoever commands it.
-                start -= wait_s
-                self.late_s -= wait_s
+        with self._lock:
+            self._arm.update()
+            self._kitchen.advance(CYCLE_STEPS)
+            state, positions = self._judge(CYCLE_S, time.time_ns(), self._arm.joint_state())
+        self._hand_out(state, positions)
+        return state.time_s
 
     def _follow_bus(self) -> None:
         """Judge and draw what happens behind the bus, in real time."""
@@ -236,47 +178,20 @@ class SimulationLoop:
         """The state now and, when a picture is due, the positions for it. Call it with the lock."""
         self._timer.update(self._task.succeeded(self._kitchen), elapsed_s)
         state = CycleState(self._kitchen.time_s, wall_ns, joint_state)
-        if state.time_s < self._next_frame_s - 1e-9:
-            return state, None
-        self._next_frame_s += self._camera_period_s
-        return state, self._kitchen.data.qpos.copy()
+        due = self._frame_is_due(state.time_s)
+        return state, self._kitchen.data.qpos.copy() if due else None
 
     def _hand_out(self, state: CycleState, positions: NDArray[np.float64] | None) -> None:
         if positions is not None:
-            self._offer_frame(state, positions)
+            self._offer((state, positions), state.time_s)
         self._on_cycle(state)
-
-    def _offer_frame(self, state: CycleState, positions: NDArray[np.float64]) -> None:
-        with self._frame:
-            if self._frame_due is not None:
-                self.frames_skipped += 1
-            self._frame_due = (state, positions)
-            self._drawn_from_s = state.time_s
-            self._frame.notify_all()
-
-    def _wait_for_image(self, time_s: float) -> None:
-        with self._frame:
-            while (
-                time_s >= self._drawn_from_s + DRAWING_S - 1e-9
-                and (self._drawing or self._frame_due is not None)
-                and not self._stop.is_set()
-            ):
-                self._frame.wait()
 
     def _render(self) -> None:
         model = self._kitchen.model
         data = mujoco.MjData(model)
         with CameraRenderer(model) as renderer:
             self._camera_ready.set()
-            while True:
-                with self._frame:
-                    while self._frame_due is None and not self._stop.is_set():
-                        self._frame.wait()
-                    if self._stop.is_set():
-                        return
-                    assert self._frame_due is not None
-                    state, positions = self._frame_due
-                    self._frame_due, self._drawing = None, True
+            for state, positions in self._frames():
                 data.qpos[:] = positions
                 with self._scene_lock:
                     mujoco.mj_kinematics(model, data)
@@ -284,9 +199,6 @@ class SimulationLoop:
                     mujoco.mj_camlight(model, data)
                     renderer.update(data)
                 self._on_image(state.time_s, state.wall_ns, renderer.draw())
-                with self._frame:
-                    self._drawing = False
-                    self._frame.notify_all()
 
 
 class _LockedArm:

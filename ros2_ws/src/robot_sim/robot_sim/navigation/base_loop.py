@@ -1,15 +1,10 @@
-"""Runs a mobile base at a steady multiple of real time, and draws its camera beside it. No ROS.
-
-One thread steps the physics against the steady clock. Another owns the OpenGL context and draws
-the newest state that is due, so a slow picture never delays the odometry.
-"""
+"""Runs a mobile base beside its camera. No ROS."""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,9 +15,9 @@ from numpy.typing import NDArray
 
 from robot_sim.navigation.base_simulation import BaseSimulation, Odometry
 from robot_sim.navigation.world import World
+from robot_sim.physics_loop import PhysicsLoop
 
 CYCLE_S = 0.02
-_MAX_LAG_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ class BaseState:
     episode: int
 
 
-class RealTimeLoop:
+class BaseLoop(PhysicsLoop[bool]):
     """Physics and camera threads around one `BaseSimulation` at a time.
 
     Callbacks run in the loop's threads: `on_cycle` at 50 Hz of simulated time, `on_image` with the
@@ -67,29 +62,17 @@ class RealTimeLoop:
         on_cycle: Callable[[BaseState], None],
         on_image: Callable[[BaseState, NDArray[np.uint8]], None],
         on_failure: Callable[[str], None],
+        wait_for_camera: bool = False,
     ) -> None:
         """Take over a simulation; nothing runs before `start`."""
+        super().__init__(CYCLE_S, real_time_factor, camera_hz, on_failure, wait_for_camera)
         self._lock = threading.Lock()
         self._simulation = simulation
         self._time_s = 0.0
         self._episode = 0
         self._command = (0.0, 0.0, 0.0)
         self._command_s = -math.inf
-        self._factor = real_time_factor
-        self._camera_period_s = 1.0 / camera_hz
-        self._on_cycle, self._on_image, self._on_failure = on_cycle, on_image, on_failure
-        self._stop = threading.Event()
-        self._frame = threading.Condition()
-        self._frame_due = False
-        self._camera_ready = threading.Event()
-        self.frames_skipped = 0
-        """Pictures that were not drawn because the camera thread was still busy."""
-        self.late_s = 0.0
-        """Simulated time that was given up because the machine was too slow."""
-        self._threads = [
-            threading.Thread(target=self._guarded, args=(body,), name=name, daemon=True)
-            for body, name in ((self._render, "camera"), (self._run, "physics"))
-        ]
+        self._on_cycle, self._on_image = on_cycle, on_image
 
     @property
     def world(self) -> World:
@@ -100,23 +83,6 @@ class RealTimeLoop:
     def robot(self) -> RobotConfig:
         """What drives there."""
         return self._simulation.robot
-
-    def start(self) -> None:
-        """Start both threads and wait until the first picture can be drawn."""
-        self._threads[0].start()
-        while not self._camera_ready.wait(0.1):
-            if self._stop.is_set():
-                return
-        self._threads[1].start()
-
-    def stop(self) -> None:
-        """End both threads."""
-        self._stop.set()
-        with self._frame:
-            self._frame.notify_all()
-        for thread in self._threads:
-            if thread.is_alive() and thread is not threading.current_thread():
-                thread.join(timeout=2.0)
 
     def command(self, v: float, vy: float, w: float) -> None:
         """Forward and left speed [m/s] and yaw rate [rad/s], in real time for as long as a driver
@@ -160,40 +126,17 @@ class RealTimeLoop:
             self._episode,
         )
 
-    def _guarded(self, body: Callable[[], None]) -> None:
-        try:
-            body()
-        except Exception:
-            failure = traceback.format_exc()
-            if not self._stop.is_set():
-                self._stop.set()
-                self._on_failure(failure)
-
-    def _run(self) -> None:
-        start = time.monotonic()
-        cycles, next_frame_s = 0, 0.0
-        while not self._stop.is_set():
-            with self._lock:
-                share = strength(time.monotonic() - self._command_s, STREAM_TIMEOUT_S)
-                forward, left, turn = self._command
-                self._simulation.step(share * forward, share * left, share * turn, CYCLE_S)
-                self._time_s += CYCLE_S
-                state = self._state()
-            if state.time_s >= next_frame_s - 1e-9:
-                next_frame_s += self._camera_period_s
-                with self._frame:
-                    self.frames_skipped += self._frame_due
-                    self._frame_due = True
-                    self._frame.notify()
-            self._on_cycle(state)
-            cycles += 1
-            wait_s = start + cycles * CYCLE_S / self._factor - time.monotonic()
-            if wait_s > 0:
-                self._stop.wait(wait_s)
-            elif wait_s < -_MAX_LAG_S:
-                # Catching up would run the world too fast for whoever drives in it.
-                start -= wait_s
-                self.late_s -= wait_s
+    def _cycle(self) -> float:
+        with self._lock:
+            share = strength(time.monotonic() - self._command_s, STREAM_TIMEOUT_S)
+            forward, left, turn = self._command
+            self._simulation.step(share * forward, share * left, share * turn, CYCLE_S)
+            self._time_s += CYCLE_S
+            state = self._state()
+        if self._frame_is_due(state.time_s):
+            self._offer(True, state.time_s)
+        self._on_cycle(state)
+        return state.time_s
 
     def _render(self) -> None:
         drawn = self._simulation
@@ -201,13 +144,7 @@ class RealTimeLoop:
             with self._lock:
                 drawn.prepare_picture()
             self._camera_ready.set()
-            while True:
-                with self._frame:
-                    while not self._frame_due and not self._stop.is_set():
-                        self._frame.wait()
-                    self._frame_due = False
-                if self._stop.is_set():
-                    return
+            for _ in self._frames():
                 with self._lock:
                     if drawn is not self._simulation:
                         drawn.close()
