@@ -15,9 +15,9 @@ import pytest
 from base_drivers.robot_config import load_robot
 from base_drivers.velocity import STREAM_TIMEOUT_S
 from gnm_nav.map_directory import save_map
-from gnm_nav.simulated_courses import map_way
 from launched import Launched, wait_until
 from navigation_drive import START_S, BaseWatcher
+from navigation_trials.courses import map_way
 from policy_interfaces.action import NavigateToGoal
 from policy_server.navigation_model import load_navigation_model
 from robot_sim.navigation.world import make_world

@@ -34,7 +34,6 @@ setup(
             "edit_map = gnm_nav.edit_map:main",
             "import_images = gnm_nav.import_images:main",
             "send_goal = gnm_nav.send_goal:main",
-            "navigation_trials = gnm_nav.navigation_trials:main",
         ],
     },
 )

@@ -116,7 +116,7 @@ def start_graph(context: LaunchContext) -> list:
     guard = guard_node(values, robot, clock)
     required = values["required_success"]
     trials = Node(
-        package="gnm_nav",
+        package="navigation_trials",
         executable="navigation_trials",
         name="navigation_trials",
         output="screen",

@@ -113,7 +113,7 @@ class PhysicsLoop(ABC, Generic[Frame]):
                 self.late_s -= wait_s
 
     def _frame_is_due(self, time_s: float) -> bool:
-        """Whether an image of this simulated time is wanted; the next one is then a period later."""
+        """Whether an image of this simulated time is wanted; the next is a period later then."""
         if time_s < self._next_frame_s - 1e-9:
             return False
         self._next_frame_s += self._camera_period_s

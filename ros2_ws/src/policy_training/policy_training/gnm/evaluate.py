@@ -27,7 +27,7 @@ from base_drivers.robot_config import MODEL_PERIOD_S, RobotConfig, load_robot
 from episode_tools.success_rate import wilson_interval
 from gnm_nav.navigation import NavigationConfig, NavigationCore, NavigationDecision, NavigationState
 from gnm_nav.path_follower import FollowerSettings, PathFollower
-from gnm_nav.simulated_courses import (
+from navigation_trials.courses import (
     FOUND_LIMIT_S,
     FOUND_RADIUS_M,
     FOUND_TICKS,

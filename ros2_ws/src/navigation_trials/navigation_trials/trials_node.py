@@ -27,6 +27,8 @@ import rclpy
 from base_drivers.robot_config import RobotConfig, RobotConfigError, load_robot
 from episode_tools.report import software_versions
 from geometry_msgs.msg import Pose2D
+from gnm_nav.map_directory import load_map, save_map
+from gnm_nav.topological_map import MapError
 from node_common.declared_parameters import declare_parameters
 from node_common.parameters import NodeParameter
 from node_common.strict_yaml import BundleError
@@ -43,8 +45,7 @@ from rclpy.signals import SignalHandlerOptions
 from robot_sim.navigation.route import NoRoute
 from robot_sim.navigation.world import FIRST_TEST_SEED, KINDS, make_world
 
-from gnm_nav.map_directory import load_map, save_map
-from gnm_nav.simulated_courses import (
+from navigation_trials.courses import (
     FOUND_LIMIT_S,
     FOUND_RADIUS_M,
     FOUND_TICKS,
@@ -60,8 +61,7 @@ from gnm_nav.simulated_courses import (
     minimum_way_m,
     save_truth,
 )
-from gnm_nav.topological_map import MapError
-from gnm_nav.trial_report import TrialRecord, line, summary, write_report
+from navigation_trials.trial_report import TrialRecord, line, summary, write_report
 
 _KIDNAP_AFTER_S = (5.0, 10.0)
 _KIDNAP_FAR_M = 4.0

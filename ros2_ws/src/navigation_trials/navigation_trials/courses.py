@@ -11,15 +11,14 @@ from typing import Any
 
 import numpy as np
 from base_drivers.robot_config import MODEL_PERIOD_S, RobotConfig
+from gnm_nav.map_building import BuilderConfig, MapBuilder
+from gnm_nav.topological_map import TopologicalMap
 from numpy.typing import NDArray
 from policy_server.navigation_model import NavigationModel
 from robot_sim.navigation.base_simulation import BaseSimulation
 from robot_sim.navigation.driving import RouteDriver
 from robot_sim.navigation.route import NoRoute, Route, RouteField, sample_route
 from robot_sim.navigation.world import World, make_world
-
-from gnm_nav.map_building import BuilderConfig, MapBuilder
-from gnm_nav.topological_map import TopologicalMap
 
 TASKS = ("reach", "kidnapped", "blocked")
 """What trials try: drive to a goal; the same after being put elsewhere; with a way closed."""
