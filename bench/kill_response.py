@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+from emulators.control_socket import tell
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from policy_interfaces.action import MoveToNamedPose, RunEpisode
@@ -43,7 +44,6 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from result_files import add_results_option, write_result
 from sensor_msgs.msg import JointState
-from servo_bus_emulator.control_socket import tell
 from std_srvs.srv import Trigger
 
 ROOT = Path(__file__).resolve().parents[1]

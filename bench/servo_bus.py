@@ -43,7 +43,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from result_files import add_results_option, write_result
 from sensor_msgs.msg import JointState
-from servo_bus_emulator.remote import RemoteEmulator
+from servo_bus_emulator.remote import RemoteServoBus
 from std_srvs.srv import Trigger
 from widowx_control.xs_driver.units import ticks_from_rad
 
@@ -180,7 +180,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         os.environ["ROS_DOMAIN_ID"] = str(os.getpid() % 90 + 110)
-        self.emulator = RemoteEmulator(folder)
+        self.emulator = RemoteServoBus(folder)
         self.emulator.start()
         self.context = Context()
         rclpy.init(context=self.context)

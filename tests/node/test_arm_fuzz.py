@@ -31,7 +31,7 @@ from rclpy.action import ActionClient
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
-from servo_bus_emulator.remote import RemoteEmulator
+from servo_bus_emulator.remote import RemoteServoBus
 from spun_nodes import SpunNodes
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
@@ -339,7 +339,7 @@ class Graph(SpunNodes):
         self.folder = folder
         self.environment = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
         self.processes: dict[str, subprocess.Popen] = {}
-        self.emulator = RemoteEmulator(folder, "--no-timing")
+        self.emulator = RemoteServoBus(folder, "--no-timing")
         self.emulator.start()
         self.operator = self.add(Operator(self.context))
         self.fuzzer = self.add(Fuzzer(self.context, self.operator, seed))

@@ -11,6 +11,7 @@ import psutil
 import pytest
 from base_drivers.kobuki_emulator.remote import RemoteKobuki
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from emulators import fault
 from geometry_msgs.msg import Twist, TwistStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_process import BEST_EFFORT, isolated_graph, wait_until
@@ -18,7 +19,6 @@ from nav_msgs.msg import Odometry
 from policy_interfaces.msg import BaseContacts
 from rclpy.time import Time
 from sensor_msgs.msg import BatteryState
-from servo_bus_emulator import fault
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 

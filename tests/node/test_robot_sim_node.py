@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rclpy
 import serial
+from emulators.control_socket import tell
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand, JointTrajectoryCommand
 from interbotix_xs_msgs.srv import (
     MotorGains,
@@ -32,7 +33,6 @@ from robot_sim.robot_sim_node import RIVAL_WATCH_S
 from robot_sim.tasks import TASKS
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
-from servo_bus_emulator.control_socket import tell
 from trajectory_msgs.msg import JointTrajectoryPoint
 
 NAMESPACE = "/wx250s"

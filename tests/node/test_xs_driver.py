@@ -27,7 +27,7 @@ from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
-from servo_bus_emulator.remote import RemoteEmulator
+from servo_bus_emulator.remote import RemoteServoBus
 from spun_nodes import SpunNodes
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectoryPoint
@@ -87,7 +87,7 @@ class System(SpunNodes):
         super().__init__(domain)
         self.domain = domain
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-        self.emulator = RemoteEmulator(path, "--no-timing")
+        self.emulator = RemoteServoBus(path, "--no-timing")
         self.emulator.start()
         self.process = None
         executor = MultiThreadedExecutor(num_threads=2, context=self.context)

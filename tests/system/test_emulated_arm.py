@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from emulators.control_socket import tell
 from interbotix_xs_msgs.srv import TorqueEnable
 from launched import wait_until
 from policy_interfaces.action import MoveToNamedPose
 from rclpy.action import ActionClient
 from sensor_msgs.msg import JointState
-from servo_bus_emulator.control_socket import tell
 from spun_nodes import call
 from std_srvs.srv import Trigger
 

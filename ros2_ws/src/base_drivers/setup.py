@@ -30,7 +30,7 @@ setup(
     entry_points={
         "console_scripts": [
             "cmd_vel_guard = base_drivers.cmd_vel_guard:main",
-            "fault = servo_bus_emulator.fault:main",
+            "fault = emulators.fault:main",
             "go2_driver = base_drivers.go2_driver:main",
             "go2_emulator = base_drivers.go2_emulator:main",
             "go2_stop_keeper = base_drivers.go2_stop_keeper:main",

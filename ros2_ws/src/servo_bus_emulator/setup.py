@@ -18,7 +18,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "fault = servo_bus_emulator.fault:main",
+            "fault = emulators.fault:main",
             "servo_bus_emulator = servo_bus_emulator.main:main",
         ]
     },

@@ -10,7 +10,7 @@ from base_drivers.kobuki.framing import FrameParser
 from base_drivers.kobuki.odometry import KobukiOdometry, tick_difference
 from base_drivers.kobuki_emulator.emulated_base import EmulatedKobuki
 from base_drivers.velocity import Velocity
-from servo_bus_emulator.faults import LineNoise
+from emulators.line_noise import LineNoise
 
 
 class Run:

@@ -1,11 +1,13 @@
 """The command that gives an emulator faults from a terminal."""
 
 import json
+from functools import partial
 
 import pytest
-from servo_bus_emulator.control_socket import ControlSocket
-from servo_bus_emulator.fault import main
-from servo_bus_emulator.pseudo_terminal import BusServer
+from emulators.control_socket import ControlSocket
+from emulators.fault import main
+from servo_bus_emulator.bus_server import BusServer
+from servo_bus_emulator.commands import execute
 from servo_bus_emulator.widowx import widowx_bus
 from widowx_control.xs_driver.configuration import load_configuration
 from widowx_control.xs_driver.package_files import default_modes, default_motors
@@ -16,7 +18,7 @@ def control(tmp_path):
     bus = widowx_bus(load_configuration(default_motors(), default_modes()))
     with (
         BusServer(bus, tmp_path / "port") as server,
-        ControlSocket(server, tmp_path / "dxl.sock"),
+        ControlSocket(partial(execute, server), tmp_path / "dxl.sock"),
     ):
         yield str(tmp_path / "dxl.sock")
 

@@ -2,9 +2,10 @@
 
 import dynamixel_sdk as dxl
 import pytest
+from emulators.control_socket import CommandError
 from servo_bus_emulator.bus import BusTiming
-from servo_bus_emulator.commands import CommandError, execute
-from servo_bus_emulator.pseudo_terminal import BusServer
+from servo_bus_emulator.bus_server import BusServer
+from servo_bus_emulator.commands import execute
 from servo_bus_emulator.widowx import widowx_bus
 from widowx_control.xs_driver.configuration import load_configuration
 from widowx_control.xs_driver.package_files import default_modes, default_motors

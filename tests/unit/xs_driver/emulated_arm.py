@@ -3,8 +3,8 @@
 import time
 from collections import deque
 
+from servo_bus_emulator.bus_server import BusServer
 from servo_bus_emulator.commands import execute
-from servo_bus_emulator.pseudo_terminal import BusServer
 from servo_bus_emulator.widowx import widowx_bus
 from widowx_control.xs_driver.configuration import load_configuration
 from widowx_control.xs_driver.driver import XsDriver

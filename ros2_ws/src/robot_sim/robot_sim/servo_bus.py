@@ -17,17 +17,19 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from emulators.control_socket import ControlSocket
 from node_common.realtime import prefer_process
 from numpy.typing import NDArray
 from servo_bus_emulator.bus import BusTiming
-from servo_bus_emulator.control_socket import ControlSocket
+from servo_bus_emulator.bus_server import BusServer
+from servo_bus_emulator.commands import execute
 from servo_bus_emulator.plant import Drive, JointMotion
-from servo_bus_emulator.pseudo_terminal import BusServer
 from servo_bus_emulator.widowx import widowx_bus
 from widowx_control.gripper import finger_distance_m
 from widowx_control.kinematics import NAMED_POSES
@@ -182,7 +184,7 @@ def serve(connection: Connection) -> None:
         with ExitStack() as running:
             running.enter_context(server)
             if options.control is not None:
-                running.enter_context(ControlSocket(server, options.control))
+                running.enter_context(ControlSocket(partial(execute, server), options.control))
             prefer_process()
             _tell(connection, kitchen, lock, server, period_s)
     except (EOFError, ConnectionError):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from functools import partial
 from typing import Final
 
+from emulators.control_socket import do_command
+from emulators.line_noise import LineNoise
 from widowx_control.xs_driver.control_table import ERROR_OVERLOAD
 
 from servo_bus_emulator.bus import EmulatedBus
-from servo_bus_emulator.faults import LineNoise
-from servo_bus_emulator.pseudo_terminal import BusServer
+from servo_bus_emulator.bus_server import BusServer
 
 HELP: Final = """\
 unplug_bus | plug_bus                 pull the USB plug, put it back at the same link
@@ -31,94 +32,43 @@ stalls                                delays of the emulator itself by the compu
 help                                  this text"""
 
 
-class CommandError(ValueError):
-    """A command was not understood; the text says what was expected."""
-
-
 def execute(server: BusServer, line: str) -> str:
     """Do one command and return what to print.
 
     Raises:
-        CommandError: unknown command, wrong number of arguments, no such servo, bad value.
+        CommandError: unknown command, wrong arguments.
     """
-    words = line.split()
-    if not words:
-        raise CommandError("empty command; 'help' lists them")
-    name, arguments = words[0], words[1:]
-    command = _COMMANDS.get(name)
-    if command is None:
-        raise CommandError(f"unknown command '{name}'; expected one of {sorted(_COMMANDS)}")
-    try:
-        return command(server, *arguments)
-    except TypeError as error:
-        raise CommandError(f"{name}: wrong arguments {arguments}; 'help' lists them") from error
-    except (ValueError, KeyError) as error:
-        raise CommandError(f"{name}: {error}") from error
+    return do_command({name: partial(act, server) for name, act in _COMMANDS.items()}, line)
 
 
-def _unplug_bus(server: BusServer) -> str:
-    server.unplug()
-    return "ok"
-
-
-def _plug_bus(server: BusServer) -> str:
-    server.plug()
-    return "ok"
-
-
-def _set_unplugged(server: BusServer, servo_id: str, unplugged: bool) -> str:
+def _set_unplugged(server: BusServer, servo_id: str, unplugged: bool) -> None:
     server.call(lambda bus: setattr(bus.servo(int(servo_id)), "unplugged", unplugged))
-    return "ok"
 
 
-def _unplug_servo(server: BusServer, servo_id: str) -> str:
-    return _set_unplugged(server, servo_id, True)
-
-
-def _plug_servo(server: BusServer, servo_id: str) -> str:
-    return _set_unplugged(server, servo_id, False)
-
-
-def _power_cycle(server: BusServer) -> str:
-    server.call(lambda bus: bus.power_cycle())
-    return "ok"
-
-
-def _reboot(server: BusServer, servo_id: str) -> str:
+def _reboot(server: BusServer, servo_id: str) -> None:
     server.call(lambda bus: bus.servo(int(servo_id)).reboot(bus.now_s))
-    return "ok"
 
 
-def _overload(server: BusServer, servo_id: str) -> str:
+def _overload(server: BusServer, servo_id: str) -> None:
     server.call(lambda bus: bus.servo(int(servo_id)).raise_error(ERROR_OVERLOAD))
-    return "ok"
 
 
-def _temperature(server: BusServer, servo_id: str, celsius: str) -> str:
+def _temperature(server: BusServer, servo_id: str, celsius: str) -> None:
     server.call(lambda bus: bus.servo(int(servo_id)).set_temperature(float(celsius)))
-    return "ok"
 
 
-def _voltage(server: BusServer, volts: str) -> str:
+def _voltage(server: BusServer, volts: str) -> None:
     server.call(lambda bus: bus.set_supply_voltage(float(volts)))
-    return "ok"
 
 
-def _noise(server: BusServer, *settings: str) -> str:
-    noise = LineNoise()
-    known = {f.name for f in fields(LineNoise)}
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        if key not in known:
-            raise ValueError(f"unknown key '{key}'; expected one of {sorted(known)}")
-        noise = replace(noise, **{key: float(value)})
+def _noise(server: BusServer, *settings: str) -> None:
+    noise = LineNoise.of(settings)
 
     def apply(bus: EmulatedBus) -> None:
         bus.to_servos.noise = noise
         bus.to_host.noise = noise
 
     server.call(apply)
-    return "ok"
 
 
 def _state(server: BusServer) -> str:
@@ -148,16 +98,12 @@ def _stalls(server: BusServer) -> str:
     return json.dumps(server.call(lambda _: server.take_stalls()))
 
 
-def _help(_: BusServer) -> str:
-    return HELP
-
-
-_COMMANDS: Final[dict[str, Callable[..., str]]] = {
-    "unplug_bus": _unplug_bus,
-    "plug_bus": _plug_bus,
-    "unplug_servo": _unplug_servo,
-    "plug_servo": _plug_servo,
-    "power_cycle": _power_cycle,
+_COMMANDS: Final[dict[str, Callable[..., str | None]]] = {
+    "unplug_bus": BusServer.unplug,
+    "plug_bus": BusServer.plug,
+    "unplug_servo": lambda server, servo_id: _set_unplugged(server, servo_id, True),
+    "plug_servo": lambda server, servo_id: _set_unplugged(server, servo_id, False),
+    "power_cycle": lambda server: server.call(EmulatedBus.power_cycle),
     "reboot": _reboot,
     "overload": _overload,
     "temperature": _temperature,
@@ -167,5 +113,5 @@ _COMMANDS: Final[dict[str, Callable[..., str]]] = {
     "register": _register,
     "writes": _writes,
     "stalls": _stalls,
-    "help": _help,
+    "help": lambda server: HELP,
 }

@@ -6,16 +6,17 @@ import argparse
 import contextlib
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
+from emulators.control_socket import ControlSocket
 from node_common.realtime import prefer_process, settle_process
 from widowx_control.xs_driver.configuration import ConfigurationError, load_configuration
 from widowx_control.xs_driver.package_files import default_modes, default_motors
 
 from servo_bus_emulator.bus import BusTiming
-from servo_bus_emulator.commands import HELP
-from servo_bus_emulator.control_socket import ControlSocket
-from servo_bus_emulator.pseudo_terminal import BusServer
+from servo_bus_emulator.bus_server import BusServer
+from servo_bus_emulator.commands import HELP, execute
 from servo_bus_emulator.widowx import widowx_bus
 
 
@@ -79,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         control = (
             contextlib.nullcontext()
             if arguments.control is None
-            else ControlSocket(server, arguments.control)
+            else ControlSocket(partial(execute, server), arguments.control)
         )
         with control:
             signal.pause()

@@ -1,22 +1,15 @@
-"""An emulator in a process of its own, told what to do over its control socket."""
+"""An emulated servo bus in a process of its own."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
-from servo_bus_emulator.control_socket import tell
-
-_START_S: Final = 20.0
+from emulators.remote import RemoteEmulator
 
 
-class RemoteEmulator:
-    """Starts the command `servo_bus_emulator` and speaks to it. Use as a context manager.
+class RemoteServoBus(RemoteEmulator):
+    """Starts the command `servo_bus_emulator`.
 
     Args:
         folder: where the link `ttyDXL` and the socket are made.
@@ -24,62 +17,8 @@ class RemoteEmulator:
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
-        """Prepare; nothing is started yet."""
-        self.port = folder / "ttyDXL"
-        self._socket = folder / "emulator.sock"
-        self._options = options
-        self._process: subprocess.Popen[str] | None = None
-
-    def __enter__(self) -> RemoteEmulator:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Start the emulator and wait until it takes commands.
-
-        Raises:
-            RuntimeError: it ended, or took too long; the text has its output.
-        """
-        command = [sys.executable, "-m", "servo_bus_emulator.main"]
-        command += ["--link", str(self.port), "--control", str(self._socket), *self._options]
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        deadline = time.monotonic() + _START_S
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                output, _ = self._process.communicate()
-                raise RuntimeError(f"the emulator ended: {output}")
-            if self._socket.is_socket():
-                return
-            time.sleep(0.02)
-        self.stop()
-        raise RuntimeError(f"the emulator took no commands within {_START_S} s")
-
-    def stop(self) -> None:
-        """End the emulator."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.communicate()
-            self._process = None
-            self._socket.unlink(missing_ok=True)
-
-    def tell(self, line: str) -> str:
-        """Send a command and return the answer.
-
-        Raises:
-            CommandError: the emulator did not understand it.
-        """
-        return tell(self._socket, line)
+        super().__init__("servo_bus_emulator.main", folder / "ttyDXL", *options)
 
     def state(self) -> dict[int, dict[str, Any]]:
-        """Return what the command 'state' says, by servo id."""
-        return {servo["id"]: servo for servo in json.loads(self.tell("state"))}
+        """Return what the command `state` says, by servo id."""
+        return {servo["id"]: servo for servo in self.read("state")}

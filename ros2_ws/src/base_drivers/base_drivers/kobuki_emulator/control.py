@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import fields, replace
+from functools import partial
 from typing import Final
 
-from servo_bus_emulator.faults import LineNoise
+from emulators.control_socket import do_command
+from emulators.line_noise import LineNoise
 
-from base_drivers.kobuki_emulator.pseudo_terminal import KobukiServer
+from base_drivers.kobuki_emulator.base_server import KobukiServer
 
 HELP: Final = """\
 unplug | plug                         pull the cable, put it back at the same link
@@ -30,25 +31,14 @@ _WHEELS: Final = {"right": 1, "left": 2}
 _CURRENTS: Final = {"left": 1, "right": 2}
 
 
-class ControlError(ValueError):
-    """A command was not understood; the text says what was expected."""
-
-
 def execute(server: KobukiServer, line: str) -> str:
     """Do one command and return what to print.
 
     Raises:
-        ControlError: unknown command, wrong arguments.
+        CommandError: unknown command, wrong arguments.
     """
-    words = line.split()
-    command = _COMMANDS.get(words[0]) if words else None
-    if command is None:
-        raise ControlError(f"'{line.strip()}'; expected one of {sorted(_COMMANDS)}")
-    try:
-        with server.lock:
-            return command(server, *words[1:]) or "ok"
-    except (TypeError, ValueError) as error:
-        raise ControlError(f"{words[0]}: {error}") from error
+    with server.lock:
+        return do_command({name: partial(act, server) for name, act in _COMMANDS.items()}, line)
 
 
 def _bits(names: tuple[str, ...], table: dict[str, int]) -> int:
@@ -79,13 +69,7 @@ def _battery(server: KobukiServer, volts: str, charger: str = "0") -> None:
 
 
 def _noise(server: KobukiServer, *settings: str) -> None:
-    noise = LineNoise()
-    known = {entry.name for entry in fields(LineNoise)}
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        if key not in known:
-            raise ValueError(f"unknown key '{key}'; expected one of {sorted(known)}")
-        noise = replace(noise, **{key: float(value)})
+    noise = LineNoise.of(settings)
     server.base.to_base.noise = server.base.to_host.noise = noise
 
 

@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
-from servo_bus_emulator.faults import NoisyLine
+from emulators.line_noise import NoisyLine
 
 from base_drivers.kobuki import commands, feedback
 from base_drivers.kobuki.framing import FrameParser, SubPayload, frame

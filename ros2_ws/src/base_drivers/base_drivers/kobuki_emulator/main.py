@@ -7,17 +7,18 @@ import contextlib
 import fcntl
 import os
 import signal
-import socket
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
+from emulators.control_socket import ControlSocket
 from node_common.running import END_TIMEOUT_S
 
-from base_drivers.kobuki_emulator.control import HELP, ControlError, execute
+from base_drivers.kobuki_emulator.base_server import KobukiServer
+from base_drivers.kobuki_emulator.control import HELP, execute
 from base_drivers.kobuki_emulator.emulated_base import EmulatedKobuki
-from base_drivers.kobuki_emulator.pseudo_terminal import KobukiServer
 
 
 def _version(text: str) -> tuple[int, int, int]:
@@ -40,27 +41,6 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def _serve_commands(server: KobukiServer, path: Path) -> None:
-    path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        while True:
-            connection, _ = listener.accept()
-            with (
-                contextlib.suppress(OSError, UnicodeDecodeError),
-                connection,
-                connection.makefile("rw", encoding="utf-8") as stream,
-            ):
-                for line in stream:
-                    try:
-                        reply = execute(server, line)
-                    except ControlError as error:
-                        reply = f"error: {error}"
-                    stream.write(reply + "\n")
-                    stream.flush()
-
-
 def main(argv: list[str] | None = None) -> int:
     """Serve until interrupted. Returns the exit status."""
     arguments = _arguments(argv)
@@ -71,17 +51,16 @@ def main(argv: list[str] | None = None) -> int:
     base = EmulatedKobuki(seed=arguments.seed, firmware=arguments.firmware)
     with KobukiServer(base, arguments.link) as server:
         print(f"kobuki_emulator: on {arguments.link}", flush=True)
+        control: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if arguments.control is not None:
-            print(f"faults: ros2 run base_drivers fault {arguments.control} COMMAND", flush=True)
-            threading.Thread(
-                target=_serve_commands, args=(server, arguments.control), daemon=True
-            ).start()
-        while not stop.wait(1.0):
-            pass
-        # The driver brings the base to rest before it ends; both are interrupted at once.
-        deadline_s = time.monotonic() + END_TIMEOUT_S
-        while _is_held(arguments.link) and time.monotonic() < deadline_s:
-            time.sleep(0.02)
+            print(f"faults: ros2 run emulators fault {arguments.control} COMMAND", flush=True)
+            control = ControlSocket(partial(execute, server), arguments.control)
+        with control:
+            stop.wait()
+            # The driver brings the base to rest before it ends; both are interrupted at once.
+            deadline_s = time.monotonic() + END_TIMEOUT_S
+            while _is_held(arguments.link) and time.monotonic() < deadline_s:
+                time.sleep(0.02)
     return 0
 
 

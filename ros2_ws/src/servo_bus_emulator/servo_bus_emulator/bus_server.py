@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import threading
 import time
-import tty
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
 
+from emulators.pseudo_terminal import PseudoTerminal
 from node_common.realtime import request_realtime
 
 from servo_bus_emulator.bus import EmulatedBus, Reply
@@ -47,9 +46,7 @@ class BusServer:
         """Prepare; nothing is opened yet."""
         self._realtime_priority = realtime_priority
         self._bus = bus
-        self._link = link
-        self._master = -1
-        self._slave = -1
+        self._terminal = PseudoTerminal(link)
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._calls: deque[Callable[[], None]] = deque()
@@ -77,11 +74,7 @@ class BusServer:
         Raises:
             RuntimeError: the bus is not plugged in and there is no link.
         """
-        if self._link is not None:
-            return str(self._link)
-        if self._slave < 0:
-            raise RuntimeError("the bus is unplugged; call plug() first")
-        return os.ttyname(self._slave)
+        return self._terminal.path
 
     def start(self) -> None:
         """Open the pseudo-terminal and serve it.
@@ -89,7 +82,7 @@ class BusServer:
         Raises:
             FileExistsError: something that is not a link is at `link`.
         """
-        self._open()
+        self._terminal.plug()
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="servo_bus_emulator", daemon=True)
         self._thread.start()
@@ -109,7 +102,7 @@ class BusServer:
 
     def plug(self) -> None:
         """Plug the adapter in again: a new port at the same link."""
-        self.call(lambda _: self._open())
+        self.call(lambda _: self._terminal.plug())
 
     @property
     def running(self) -> bool:
@@ -119,7 +112,7 @@ class BusServer:
     @property
     def plugged(self) -> bool:
         """Whether there is a port."""
-        return self._master >= 0
+        return self._terminal.plugged
 
     def steady_time(self, bus_time_s: float) -> float:
         """Return the time on the system's steady clock for one on the bus's clock."""
@@ -179,50 +172,20 @@ class BusServer:
             if self._replies:
                 wait = min(wait, max(0.0, self._replies[0].at_s - now))
             planned = now + wait
-            watched = [self._wake_read] + ([self._master] if self.plugged else [])
+            watched = [self._wake_read] + ([self._terminal] if self.plugged else [])
             ready, _, _ = select.select(watched, [], [], wait)
             now = self._now()
             if self._wake_read in ready:
                 os.read(self._wake_read, 4096)
                 while self._calls:
                     self._calls.popleft()()
-            if self._master in ready and self.plugged:
-                self._receive(now)
+            if self._terminal in ready:
+                self._replies.extend(self._bus.receive(self._terminal.read(), now))
             while self._replies and self._replies[0].at_s <= self._now():
-                self._send(self._replies.popleft().data)
+                self._terminal.write(self._replies.popleft().data)
             if not self._replies:
                 self._bus.advance(now)
 
-    def _receive(self, now: float) -> None:
-        try:
-            data = os.read(self._master, 4096)
-        except OSError:
-            return
-        self._replies.extend(self._bus.receive(data, now))
-
-    def _send(self, data: bytes) -> None:
-        if self.plugged:
-            # A host that does not read is a host that loses bytes, as on a real adapter.
-            with contextlib.suppress(BlockingIOError):
-                os.write(self._master, data)
-
-    def _open(self) -> None:
-        if self.plugged:
-            return
-        self._master, self._slave = os.openpty()
-        os.set_blocking(self._master, False)
-        tty.setraw(self._slave)
-        if self._link is not None:
-            if self._link.is_symlink():
-                self._link.unlink()
-            self._link.symlink_to(os.ttyname(self._slave))
-
     def _close(self) -> None:
-        if not self.plugged:
-            return
-        if self._link is not None and self._link.is_symlink():
-            self._link.unlink()
-        os.close(self._slave)
-        os.close(self._master)
-        self._master = self._slave = -1
+        self._terminal.unplug()
         self._replies.clear()

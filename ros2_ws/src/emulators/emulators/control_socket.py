@@ -1,32 +1,58 @@
-"""The emulator's commands over a Unix socket, one per line: the serving end and the asking one."""
+"""Commands to an emulator over a Unix socket, one per line: the serving end and the asking one."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final
-
-from servo_bus_emulator.commands import CommandError, execute
-from servo_bus_emulator.pseudo_terminal import BusServer
 
 _ANSWER_S: Final = 5.0
 _REFUSED: Final = "error: "
 
 
-class ControlSocket:
-    """Serves the commands of `commands.execute` in a thread. Use as a context manager.
+class CommandError(ValueError):
+    """A command was not understood; the text says what was expected."""
+
+
+def do_command(table: Mapping[str, Callable[..., str | None]], line: str) -> str:
+    """Do one command and return its answer, "ok" where it has none.
 
     Args:
-        server: the emulator that obeys, running.
+        table: what each name does with the words behind it.
+        line: name and words.
+
+    Raises:
+        CommandError: unknown name, wrong words.
+    """
+    words = line.split()
+    if not words:
+        raise CommandError("empty command; 'help' lists them")
+    name, arguments = words[0], words[1:]
+    if name not in table:
+        raise CommandError(f"unknown command '{name}'; expected one of {sorted(table)}")
+    try:
+        return table[name](*arguments) or "ok"
+    except TypeError as error:
+        raise CommandError(f"{name}: wrong arguments {arguments}; 'help' lists them") from error
+    except (ValueError, KeyError) as error:
+        raise CommandError(f"{name}: {error}") from error
+
+
+class ControlSocket:
+    """Serves commands in a thread. Use as a context manager.
+
+    Args:
+        execute: does one command and returns the answer, or raises CommandError.
         path: of the socket; one that is there is replaced.
     """
 
-    def __init__(self, server: BusServer, path: Path) -> None:
+    def __init__(self, execute: Callable[[str], str], path: Path) -> None:
         """Prepare; nothing is opened yet."""
-        self._server = server
+        self._execute = execute
         self._path = path
         self._listener: socket.socket | None = None
 
@@ -72,7 +98,7 @@ class ControlSocket:
             ):
                 for line in stream:
                     try:
-                        reply = execute(self._server, line)
+                        reply = self._execute(line)
                     except CommandError as error:
                         reply = f"{_REFUSED}{error}"
                     stream.write(reply + "\n")

@@ -6,8 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from servo_bus_emulator.commands import HELP, CommandError
-from servo_bus_emulator.control_socket import tell
+from emulators.control_socket import CommandError, tell
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -15,8 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="fault",
         description="Sends a command to an emulator that was started with a control socket.",
-        epilog=f"Commands of the servo bus:\n{HELP}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="The command 'help' lists what an emulator understands.",
     )
     parser.add_argument("socket", type=Path, help="what --control names, e.g. /tmp/dxl.sock")
     parser.add_argument("command", nargs="+", help="e.g. overload 4")

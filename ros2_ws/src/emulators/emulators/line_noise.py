@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,22 @@ class LineNoise:
                 raise ValueError(f"{name} is {value}; expected a probability, 0..1")
         if not 0.0 <= self.delay_s <= 1.0:
             raise ValueError(f"delay_s is {self.delay_s}; expected 0..1 s")
+
+    @staticmethod
+    def of(settings: Iterable[str]) -> LineNoise:
+        """The noise of words such as "corrupt=0.01"; without any: none.
+
+        Raises:
+            ValueError: an unknown key, or a value that is no number or out of range.
+        """
+        known = {field.name for field in fields(LineNoise)}
+        values = {}
+        for setting in settings:
+            key, _, value = setting.partition("=")
+            if key not in known:
+                raise ValueError(f"unknown key '{key}'; expected one of {sorted(known)}")
+            values[key] = float(value)
+        return LineNoise(**values)
 
 
 class NoisyLine:
