@@ -50,7 +50,6 @@ _ALL_STATIC: Final = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 _NO_POINTS: Final = np.zeros((0, 2))
-_DIAGNOSTICS_PERIOD_S: Final = 1.0
 _AGAIN_S: Final = 0.5
 """A new message of the same code is shown after so long: senders can take turns."""
 _CALM_S: Final = 0.5

@@ -67,7 +67,6 @@ PARAMETERS: Final = (
     NodeParameter("max_lateral_m_s", 0.4, "sideways speed", 0.0, 1.0),
     NodeParameter("max_angular_rad_s", 1.5, "yaw rate", 0.01, 4.0),
 )
-_DIAGNOSTICS_PERIOD_S: Final = 1.0
 _NO_LIMIT: Final = 1e9
 _VARIANCES: Final = (1e-2, 1e-2, 1e-2, 1e-2)
 _REMEMBERED_REQUESTS: Final = 64

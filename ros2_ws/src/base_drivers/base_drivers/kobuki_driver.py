@@ -49,7 +49,6 @@ PARAMETERS: Final = (
     NodeParameter("max_linear_m_s", 0.7, "forward and backward speed", 0.01, 0.7),
     NodeParameter("max_angular_rad_s", 1.92, "yaw rate; beyond it the gyro errs", 0.01, 3.14),
 )
-_PERIOD_S: Final = 1.0
 _CONTACTS_PERIOD_S: Final = 0.1
 _NO_LIMIT: Final = 1e9
 # Position and heading drift without bound: these say only that short ways are good.

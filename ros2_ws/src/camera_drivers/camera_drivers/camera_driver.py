@@ -41,7 +41,6 @@ from camera_drivers.image_stamps import ImageStamps
 from camera_drivers.source_factory import make_source
 from camera_drivers.source_url import DEVICE_KINDS, SourceKind
 
-DIAGNOSTICS_PERIOD_S = 1.0
 # How long a thread may take to end, beyond the source's own time limits.
 STOP_MARGIN_S = 1.0
 

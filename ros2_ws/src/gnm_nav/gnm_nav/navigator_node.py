@@ -278,8 +278,8 @@ class NavigatorNode(ManagedNode):
             self.get_logger().warning(str(warning.message))
         if self._parameter("visualnav_topics"):
             self._visualnav = (
-                self.create_publisher(Float32MultiArray, "/waypoint", 1),
-                self.create_publisher(Bool, "/topoplan/reached_goal", 1),
+                self.hold(self.create_publisher(Float32MultiArray, "/waypoint", 1)),
+                self.hold(self.create_publisher(Bool, "/topoplan/reached_goal", 1)),
             )
         spec = self._model.spec
         map_path = self._parameter("map")
@@ -350,8 +350,6 @@ class NavigatorNode(ManagedNode):
 
     def release(self) -> None:
         """Release model and map."""
-        for publisher in self._visualnav or ():
-            self.destroy_publisher(publisher)
         self._visualnav = None
         self._runner = None
         self._model = None
