@@ -689,7 +689,7 @@ def main(arguments: list[str] | None = None) -> int:
         "navigator",
         lambda _: NavigatorNode(),
         arguments=arguments,
-        on_end=NavigatorNode.trigger_shutdown,
+        on_end=lambda node: node.come_to_rest("the node was interrupted"),
     )
 
 

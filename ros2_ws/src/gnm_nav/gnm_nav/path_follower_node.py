@@ -332,7 +332,7 @@ def main(arguments: list[str] | None = None) -> int:
         "path_follower",
         lambda _: PathFollowerNode(),
         arguments=arguments,
-        on_end=PathFollowerNode.trigger_shutdown,
+        on_end=lambda node: node.come_to_rest("the node was interrupted"),
     )
 
 

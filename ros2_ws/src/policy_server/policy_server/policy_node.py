@@ -659,7 +659,7 @@ def main(arguments: list[str] | None = None) -> int:
         "policy_node",
         lambda _: PolicyNode(),
         arguments=arguments,
-        on_end=PolicyNode.trigger_shutdown,
+        on_end=lambda node: node.come_to_rest("the node was interrupted"),
     )
 
 
