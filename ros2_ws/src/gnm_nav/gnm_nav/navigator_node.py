@@ -328,7 +328,8 @@ class NavigatorNode(ManagedNode):
     def activate(self) -> None:
         """Look at the camera with no memory of before; nothing moves until a goal is given."""
         assert self._runner is not None
-        self.check_only_publisher("waypoints")
+        if others := self.contradiction("waypoints"):
+            raise ValueError(others)
         self._report = None
         self._images = self._bad_images = self._inference_failures = 0
         self._graph_sent_s = -math.inf

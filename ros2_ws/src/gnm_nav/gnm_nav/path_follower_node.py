@@ -172,7 +172,8 @@ class PathFollowerNode(ManagedNode):
     def activate(self) -> None:
         """Start without a path; nothing is commanded before one arrives."""
         assert self._follower is not None
-        self.check_only_publisher("cmd_vel_nav")
+        if others := self.contradiction("cmd_vel_nav"):
+            raise ValueError(others)
         self._follower.reset()
         self._refused.clear()
         self._refusal = ("", -math.inf)

@@ -20,7 +20,7 @@ from rclpy.timer import Timer
 from node_common.declared_parameters import check_change, declare_parameters, parameter_values
 from node_common.diagnostics import ERROR, WARN, Diagnostics
 from node_common.parameters import NodeParameter
-from node_common.topic_watch import TopicWatch, endpoint_node
+from node_common.topic_watch import TopicWatch, other_publishers
 
 Entity = TypeVar("Entity")
 REPORT_PERIOD_S = 1.0
@@ -123,23 +123,13 @@ class ManagedNode(LifecycleNode):
         held.append(entity)
         return entity
 
-    def check_only_publisher(self, topic: str) -> None:
-        """Refuse to contradict another node.
-
-        Raises:
-            ValueError: another node publishes the topic, too.
-        """
+    def contradiction(self, topic: str) -> str:
+        """Which other nodes publish a topic that only this one should; empty: none."""
+        others = other_publishers(self, topic)
+        if not others:
+            return ""
         topic = self.resolve_topic_name(topic)
-        mine = self.get_fully_qualified_name()
-        others = sorted(
-            {
-                name
-                for end in self.get_publishers_info_by_topic(topic)
-                if (name := endpoint_node(end)) != mine
-            }
-        )
-        if others:
-            raise ValueError(f"found {', '.join(others)} publishing {topic} too, expected no other")
+        return f"found {', '.join(others)} publishing {topic} too, expected one source of commands"
 
     def publish_health(
         self,

@@ -128,6 +128,33 @@ class TopicWatch:
         return [f"nobody listens to {topic}: does its receiver run, in this namespace and domain?"]
 
 
+def publishers(node: Node, *topics: str) -> dict[bytes, str]:
+    """The full name of the node behind each publisher of these topics, by the publisher's identity.
+
+    Args:
+        node: whose names are resolved.
+        topics: names as the node uses them.
+    """
+    return {
+        bytes(end.endpoint_gid): endpoint_node(end)
+        for topic in topics
+        for end in node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
+    }
+
+
+def other_publishers(node: Node, topic: str) -> list[str]:
+    """The nodes that publish a topic which a node publishes itself, or is about to.
+
+    Args:
+        node: which publishes it once, or not yet.
+        topic: name as the node uses it.
+    """
+    mine = node.get_fully_qualified_name()
+    names = list(publishers(node, topic).values())
+    others = sorted({name for name in names if name != mine})
+    return others or ([f"another {mine}"] if len(names) > 1 else [])
+
+
 def endpoint_node(endpoint: TopicEndpointInfo) -> str:
     """The full name of the node that an endpoint belongs to."""
     return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"

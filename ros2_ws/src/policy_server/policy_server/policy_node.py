@@ -207,7 +207,7 @@ class PolicyNode(ManagedNode):
 
     def activate(self) -> None:
         """Start with a clean slate; nothing moves until an episode is asked for."""
-        if others := self._other_commanders():
+        if others := self.contradiction("end_effector_delta"):
             raise ValueError(others)
         assert self._loaded is not None
         self._loaded.buffer.clear()
@@ -306,24 +306,10 @@ class PolicyNode(ManagedNode):
         )
         return sampling_problem
 
-    def _other_commanders(self) -> str:
-        """Describe other publishers of the command topic; '' when there are none."""
-        topic = self._commands.topic_name
-        endpoints = self.get_publishers_info_by_topic(topic)
-        if len(endpoints) <= 1:
-            return ""
-        own = (self.get_name(), self.get_namespace())
-        names = [
-            f"{end.node_namespace.rstrip('/')}/{end.node_name}"
-            for end in endpoints
-            if (end.node_name, end.node_namespace) != own
-        ] or [f"another {self.get_fully_qualified_name()}"]
-        return f"found {', '.join(names)} publishing {topic} too, expected one source of commands"
-
     def _end_beside_others(self) -> None:
         """End a running episode when another node begins to command the same arm."""
         stop = self._stop
-        if stop is not None and (others := self._other_commanders()):
+        if stop is not None and (others := self.contradiction("end_effector_delta")):
             stop.set(Reason.BUSY, others)
 
     # --- parameters ------------------------------------------------------------------------
@@ -468,7 +454,7 @@ class PolicyNode(ManagedNode):
             task = goal.task or self._task
             if tasks and task not in tasks:
                 return Reason.UNKNOWN_TASK, str(UnknownTaskError(task, tuple(tasks)))
-            others = self._other_commanders()
+            others = self.contradiction("end_effector_delta")
             if others:
                 return Reason.BUSY, others
             self._task = task

@@ -23,6 +23,7 @@ from node_common.cpu_load import CpuLoad
 from node_common.declared_parameters import declare_parameters, given_parameters
 from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
 from node_common.running import run_node
+from node_common.topic_watch import publishers
 from policy_interfaces.action import MoveToNamedPose
 from policy_interfaces.msg import EndEffectorDelta, EndEffectorState
 from rclpy.action import ActionServer, CancelResponse
@@ -305,12 +306,11 @@ class ArmController(LifecycleNode):
 
     def _rivals(self) -> list[str]:
         """Say which other nodes publish the topics that this one commands the arm by."""
-        mine = (self.get_namespace(), self.get_name())
         return [
-            f"{info.node_namespace.rstrip('/')}/{info.node_name} publishes {topic}"
+            f"{name} publishes {topic}"
             for topic in map(self.resolve_topic_name, _ARM_TOPICS)
-            for info in self.get_publishers_info_by_topic(topic)
-            if (info.node_namespace, info.node_name) != mine
+            for name in publishers(self, topic).values()
+            if name != self.get_fully_qualified_name()
         ]
 
     def _wait_for_listener(self) -> None:
@@ -523,11 +523,7 @@ class ArmController(LifecycleNode):
 
     def _command_publishers(self) -> dict[bytes, str]:
         """Return the nodes that publish the arm's commands, by the identity of the publisher."""
-        topic = self.resolve_topic_name("end_effector_delta")
-        return {
-            bytes(end.endpoint_gid): f"{end.node_namespace.rstrip('/')}/{end.node_name}"
-            for end in self.get_publishers_info_by_topic(topic)
-        }
+        return publishers(self, "end_effector_delta")
 
     def _rivalry(self) -> str:
         return f"{'; '.join(self._rival_nodes)} too: the arm holds; stop it"

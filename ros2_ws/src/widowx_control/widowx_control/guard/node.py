@@ -20,6 +20,7 @@ from node_common.declared_parameters import declare_parameters
 from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
 from node_common.parameters import NodeParameter
 from node_common.running import Ending, run_node
+from node_common.topic_watch import publishers
 from policy_interfaces.msg import GuardStatus as StatusMessage
 from rclpy.client import Client
 from rclpy.clock import Clock
@@ -277,18 +278,8 @@ class ArmGuard(Node):
 
     def _look_around(self) -> None:
         """Find nodes that could command the driver past the guard; report once a second."""
-        mine = (self.get_namespace(), self.get_name())
-        others = {
-            f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-            for topic in _DRIVER_TOPICS
-            for info in self.get_publishers_info_by_topic(self.resolve_topic_name(topic))
-            if (info.node_namespace, info.node_name) != mine
-        }
-        senders = {
-            bytes(info.endpoint_gid): f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-            for topic in _SENDER_TOPICS
-            for info in self.get_publishers_info_by_topic(self.resolve_topic_name(topic))
-        }
+        others = set(publishers(self, *_DRIVER_TOPICS).values()) - {self.get_fully_qualified_name()}
+        senders = publishers(self, *_SENDER_TOPICS)
         self._senders.keep(senders)
         active = {senders[gid] for gid in self._senders.active(time.monotonic())}
         with self._lock:
