@@ -67,9 +67,15 @@ class Cli:
         return output if status == 0 else output + errors
 
 
+def end(process):
+    """End a command as a user does. A killed one stays in the graph for a while."""
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20.0)
+
+
 @pytest.fixture(scope="module")
-def cli():
-    result = Cli(1 + (os.getpid() * 13 + 7) % 200)
+def cli(module_domain):
+    result = Cli(module_domain)
     yield result
     result.robot.kill()
     result.robot.wait()
@@ -151,7 +157,7 @@ def test_published_messages_arrive_with_current_stamps(cli):
     values = "{header: auto, pose: {position: {x: 1, y: -2.5}}}"
     cli.run("topic", "pub", "-t", "3", "-r", "20", "/goal", "geometry_msgs/PoseStamped", values)
     lines = read_until(echo, echo.stdout, "---")
-    echo.kill()
+    end(echo)
     # Mappings keep their lines in the flow style: it is that of sequences.
     message = yaml.safe_load("".join(lines[:-1]))
     assert message["pose"]["position"] == {"x": 1.0, "y": -2.5, "z": 0.0}
@@ -259,12 +265,21 @@ def start_recording(cli, bag, storage, *options, **process_options):
     return recording, read_until(recording, recording.stderr, subscribed)
 
 
+def wait_until_recorded(bag, text, count=1):
+    """Wait until a text is in a bag's files so often: messages come some time after discovery."""
+    deadline_s = time.monotonic() + 40.0
+    while sum(file.read_bytes().count(text) for file in bag.iterdir()) < count:
+        assert time.monotonic() < deadline_s, f"{text!r} is not {count} times in the bag"
+        time.sleep(0.05)
+
+
 @pytest.mark.alone
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_a_recorder_that_is_killed_loses_a_second_at_most(cli, tmp_path, storage):
     bag = tmp_path / "bag"
     recording, _ = start_recording(cli, bag, storage)
-    time.sleep(3.2)
+    wait_until_recorded(bag, b"wrist", 40)
+    time.sleep(0.7)  # what was recorded since then is not in the file yet, in part
     recording.kill()
     killed_s = time.time()
     recording.wait()
@@ -356,16 +371,14 @@ def test_what_a_recording_lacks_is_named_and_later_publishers_are_heard(cli, tmp
             wait_for("another QoS: heard as well")
             wait_for("Nobody publishes '/never' so far")
             assert not any("Nobody publishes '/late'" in line for line in said)
-            time.sleep(1.0)
+            wait_until_recorded(tmp_path / "bag", b"second")
         finally:
-            best_effort.kill()
-            best_effort.communicate()
+            end(best_effort)
         recording.send_signal(signal.SIGINT)
         _, errors = recording.communicate(timeout=20.0)
     finally:
         recording.kill()
-        reliable.kill()
-        reliable.communicate()
+        end(reliable)
     assert "Nothing is recorded of '/never': nobody published it" in errors
     with AnyReader([tmp_path / "bag"]) as reader:
         topics = [c for c in reader.connections if c.topic == "/late"]
@@ -380,7 +393,7 @@ def test_what_a_recording_lacks_is_named_and_later_publishers_are_heard(cli, tmp
 def test_recorded_bags_are_complete_and_can_be_played(cli, tmp_path, storage, stop):
     bag = tmp_path / "bag"
     recording, _ = start_recording(cli, bag, storage)
-    time.sleep(1.5)
+    wait_until_recorded(bag, b"wrist", 40)
     recording.send_signal(stop)
     recording.send_signal(stop)  # a user who is impatient
     assert recording.wait(20.0) == 0
@@ -411,7 +424,7 @@ def test_recorded_bags_are_complete_and_can_be_played(cli, tmp_path, storage, st
         "bag", "play", bag, "--loop", "--rate", "4.0", "--remap", "/lab/joint_states:=/played"
     )
     lines = read_until(echo, echo.stdout, ".")
-    echo.kill()
+    end(echo)
     playing.send_signal(signal.SIGINT)
     playing.communicate(timeout=10.0)
     assert counts[0] <= numbers(lines[-1])[0] <= counts[-1]
