@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from emulators.control_socket import tell
 
@@ -32,7 +32,7 @@ class RemoteEmulator:
         self._options = options
         self._process: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> RemoteEmulator:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -324,7 +324,7 @@ class PathFollowerNode(ManagedNode):
                 values["odometry_used"] = bool(output and output.compensated)
                 values |= {f"odometry_refused_{c}": n for c, n in self._odometry.refused.items()}
             values |= {f"paths_refused_{code}": n for code, n in sorted(self._refused.items())}
-        self.publish_health(level, message, values, hardware_id=self._parameter("robot"))
+        self.publish_health(level, message, values, hardware_id=self.get_parameter("robot").value)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -64,7 +64,7 @@ def declare_parameters(
     for entry in table:
         try:
             descriptor = _descriptor(entry, read_only)
-            value = node.declare_parameter(entry.name, entry.default, descriptor).value
+            value: Any = node.declare_parameter(entry.name, entry.default, descriptor).value
         except (
             InvalidParameterTypeException,
             InvalidParameterValueException,

@@ -57,7 +57,7 @@ def run_node(
     create: Callable[[Ending], AnyNode],
     *,
     arguments: list[str] | None = None,
-    on_end: Callable[[AnyNode], None] | None = None,
+    on_end: Callable[[AnyNode], object] | None = None,
     users: Collection[str] = (),
     main_loop: Callable[[AnyNode], Callable[[], None] | None] = lambda _: None,
 ) -> int:
