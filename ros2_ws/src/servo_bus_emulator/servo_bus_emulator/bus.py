@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from emulators.line_noise import NoisyLine
+
 from servo_bus_emulator import protocol
-from servo_bus_emulator.faults import NoisyLine
 from servo_bus_emulator.plant import Drive, JointMotion, Plant
 from servo_bus_emulator.protocol import Instruction, PacketParser
 from servo_bus_emulator.servo import Servo
