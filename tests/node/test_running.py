@@ -8,6 +8,7 @@ import textwrap
 import time
 
 import pytest
+from process_output import read_until
 from rclpy.node import Node
 from spun_nodes import SpunNodes
 from std_msgs.msg import String
@@ -38,10 +39,15 @@ PROGRAM = textwrap.dedent(
             self.out = self.create_publisher(String, "last_words", 10)
             if fault == "callback":
                 self.create_timer(0.5, lambda: 1 / 0)
-            print("started", flush=True)
+            self.create_timer(0.05, self.look)
+
+        def look(self):
+            if self.out.get_subscription_count():
+                print("heard", flush=True)
 
         def destroy_node(self):
-            print("at rest", flush=True)
+            if hasattr(self, "out"):  # otherwise its constructor has failed
+                print("at rest", flush=True)
             super().destroy_node()
 
     def stop(node):
@@ -119,16 +125,14 @@ def test_an_interruption_is_a_good_end_and_the_last_message_is_sent(start, free_
     node.create_subscription(String, "last_words", lambda m: heard.append(m.data), 10)
     try:
         process = start()
-        deadline_s = time.monotonic() + 40.0
-        while not node.count_publishers("last_words"):
-            assert time.monotonic() < deadline_s, "not discovered"
-            time.sleep(0.01)
+        read_until(process, process.stdout, "heard")
         process.send_signal(number)
         # A launch passes on what the terminal has sent already.
         process.send_signal(number)
         output, _ = process.communicate(timeout=40.0)
         assert process.returncode == 0, output
         assert "at rest" in output and "Traceback" not in output
+        deadline_s = time.monotonic() + 20.0
         while not heard:
             assert time.monotonic() < deadline_s, "the last message was lost"
             time.sleep(0.01)
