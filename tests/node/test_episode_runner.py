@@ -364,7 +364,7 @@ def test_a_policy_without_tasks_runs_under_those_of_the_scene(graph, tmp_path):
         ({"tasks": "only_in_the_simulator"}, TASKS[0]),
         ({"episodes": 0}, "episodes"),
         ({"seed": 1000}, "seed"),
-        ({"episode": 3}, "Did you mean 'episodes'"),
+        ({"episode": 3}, 'did you mean "episodes"'),
         ({"report": "/"}, "directory"),
     ],
 )

@@ -572,13 +572,19 @@ def test_a_map_of_another_model_is_refused(make_rig, files):
         ({"map": "/nowhere/at/all"}, "/nowhere/at/all"),
         ({"bundle": "gmn"}, "gmn"),
         ({"robot": "lokobot"}, "locobot"),
-        ({"camera_timeuot_s": 1.0}, "camera_timeout_s"),
     ],
 )
 def test_configure_is_refused_with_a_reason(make_rig, parameters, named):
     rig = make_rig(**parameters)
     assert not rig.transition(CONFIGURE)
     assert named in rig.output()
+
+
+def test_a_misspelt_parameter_ends_the_node_with_the_right_name(make_rig):
+    rig = make_rig(camera_timeuot_s=1.0)
+    output, _ = rig.process.communicate(timeout=40.0)
+    assert rig.process.returncode == 2
+    assert 'did you mean "camera_timeout_s"' in output
 
 
 @pytest.mark.alone

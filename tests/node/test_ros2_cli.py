@@ -371,7 +371,7 @@ def test_what_a_recording_lacks_is_named_and_later_publishers_are_heard(cli, tmp
             wait_for("another QoS: heard as well")
             wait_for("Nobody publishes '/never' so far")
             assert not any("Nobody publishes '/late'" in line for line in said)
-            wait_until_recorded(tmp_path / "bag", b"second")
+            wait_until_recorded(tmp_path / "bag", b"\x07\0\0\0second\0")  # as CDR
         finally:
             end(best_effort)
         recording.send_signal(signal.SIGINT)

@@ -328,8 +328,7 @@ class NavigatorNode(ManagedNode):
     def activate(self) -> None:
         """Look at the camera with no memory of before; nothing moves until a goal is given."""
         assert self._runner is not None
-        if others := self.contradiction("waypoints"):
-            raise ValueError(others)
+        self.check_no_contradiction("waypoints")
         self._report = None
         self._images = self._bad_images = self._inference_failures = 0
         self._graph_sent_s = -math.inf

@@ -172,8 +172,7 @@ class PathFollowerNode(ManagedNode):
     def activate(self) -> None:
         """Start without a path; nothing is commanded before one arrives."""
         assert self._follower is not None
-        if others := self.contradiction("cmd_vel_nav"):
-            raise ValueError(others)
+        self.check_no_contradiction("cmd_vel_nav")
         self._follower.reset()
         self._refused.clear()
         self._refusal = ("", -math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from node_common.topic_watch import TopicWatch, other_publishers
 
 Entity = TypeVar("Entity")
 REPORT_PERIOD_S = 1.0
+_NAME_S = 1.0
 
 
 class ManagedNode(LifecycleNode):
@@ -130,6 +132,19 @@ class ManagedNode(LifecycleNode):
             return ""
         topic = self.resolve_topic_name(topic)
         return f"found {', '.join(others)} publishing {topic} too, expected one source of commands"
+
+    def check_no_contradiction(self, topic: str) -> None:
+        """Refuse to publish beside another node.
+
+        Raises:
+            ValueError: another node publishes the topic; named, if its name comes within a second.
+        """
+        deadline_s = time.monotonic() + _NAME_S
+        while others := self.contradiction(topic):
+            # A publisher may be discovered before the name of its node.
+            if "UNKNOWN" not in others or time.monotonic() > deadline_s:
+                raise ValueError(others)
+            time.sleep(0.02)
 
     def publish_health(
         self,

@@ -207,8 +207,7 @@ class PolicyNode(ManagedNode):
 
     def activate(self) -> None:
         """Start with a clean slate; nothing moves until an episode is asked for."""
-        if others := self.contradiction("end_effector_delta"):
-            raise ValueError(others)
+        self.check_no_contradiction("end_effector_delta")
         assert self._loaded is not None
         self._loaded.buffer.clear()
         self._statistics = _Statistics()

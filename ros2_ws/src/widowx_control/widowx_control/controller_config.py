@@ -221,22 +221,25 @@ def config_from_values(values: Mapping[str, Any]) -> ControllerConfig:
     Raises:
         ParameterError: they do not fit together; the message names the parameter.
     """
-    control = ArmControlConfig(
-        interpolation_fraction=values["interpolation_fraction"],
-        command_timeout_periods=values["command_timeout_periods"],
-        workspace_low_m=tuple(values["workspace_low_m"]),
-        workspace_high_m=tuple(values["workspace_high_m"]),
-        max_position_error_m=values["max_position_error_m"],
-        max_rotation_error_rad=values["max_rotation_error_rad"],
-        max_joint_step_rad=values["max_joint_step_rad"],
-        joint_limit_margin_rad=values["joint_limit_margin_rad"],
-        max_joint_speed_rad_s=values["max_joint_speed_rad_s"],
-        max_joint_error_rad=values["max_joint_error_rad"],
-        max_servo_load=values["max_servo_load"],
-        gripper=GripperConfig(
-            max_pwm=values["gripper_max_pwm"], holding_pwm=values["gripper_holding_pwm"]
-        ),
-    )
+    try:
+        control = ArmControlConfig(
+            interpolation_fraction=values["interpolation_fraction"],
+            command_timeout_periods=values["command_timeout_periods"],
+            workspace_low_m=tuple(values["workspace_low_m"]),
+            workspace_high_m=tuple(values["workspace_high_m"]),
+            max_position_error_m=values["max_position_error_m"],
+            max_rotation_error_rad=values["max_rotation_error_rad"],
+            max_joint_step_rad=values["max_joint_step_rad"],
+            joint_limit_margin_rad=values["joint_limit_margin_rad"],
+            max_joint_speed_rad_s=values["max_joint_speed_rad_s"],
+            max_joint_error_rad=values["max_joint_error_rad"],
+            max_servo_load=values["max_servo_load"],
+            gripper=GripperConfig(
+                max_pwm=values["gripper_max_pwm"], holding_pwm=values["gripper_holding_pwm"]
+            ),
+        )
+    except ValueError as error:
+        raise ParameterError(f"parameter {error}") from error
     poses = {
         name.removeprefix(NAMED_POSE_PREFIX): _named_pose(name, joints)
         for name, joints in values.items()
