@@ -343,8 +343,13 @@ def test_faster_than_real_time_publishes_the_clock_and_stamps_with_it(free_domai
         (began_s, from_s), (now_s, to_s) = seen[0], seen[-1]
         assert to_s - from_s < 2.0 * (now_s - began_s) + 1.0
         assert client.stamp() < 100.0
-        clock = client.clock[-1].clock
-        assert abs(clock.sec + 1e-9 * clock.nanosec - client.stamp()) < 0.2
+
+        def clock_s():
+            clock = client.clock[-1].clock
+            return clock.sec + 1e-9 * clock.nanosec
+
+        # Messages of one topic may wait in their queue while those of another are taken.
+        client.until(lambda: abs(clock_s() - client.stamp()) < 0.2, "the clock is not the stamps'")
     finally:
         client.close()
         assert finish(process) == 0
