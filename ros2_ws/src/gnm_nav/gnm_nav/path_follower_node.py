@@ -333,6 +333,7 @@ def main(arguments: list[str] | None = None) -> int:
         lambda _: PathFollowerNode(),
         arguments=arguments,
         on_end=lambda node: node.come_to_rest("the node was interrupted"),
+        switches_quickly=True,
     )
 
 

@@ -60,6 +60,7 @@ def run_node(
     on_end: Callable[[AnyNode], object] | None = None,
     users: Collection[str] = (),
     main_loop: Callable[[AnyNode], Callable[[], None] | None] = lambda _: None,
+    switches_quickly: bool = False,
 ) -> int:
     """Run a node until SIGINT or SIGTERM, or until it fails.
 
@@ -72,12 +73,14 @@ def run_node(
         users: names of nodes in its namespace that it serves until they have ended, too.
         main_loop: what the main thread does for this node, such as showing a window, while another
             one serves the node; it returns when the node shall end. None: it serves the node.
+        switches_quickly: for a node with a tick of its own, which must not wait 5 ms for a callback
+            that holds the interpreter; it costs those that compute in several threads.
 
     Returns:
         0 after an interruption, `FAILED`, or `CANNOT_START`.
     """
-    # A callback that computes must not hold the interpreter for 5 ms when a tick is due.
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if switches_quickly:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
     # The default handlers shut the context down first, and nothing could be brought to rest.
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     ending = Ending()

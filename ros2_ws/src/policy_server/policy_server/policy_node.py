@@ -645,6 +645,7 @@ def main(arguments: list[str] | None = None) -> int:
         lambda _: PolicyNode(),
         arguments=arguments,
         on_end=lambda node: node.come_to_rest("the node was interrupted"),
+        switches_quickly=True,
     )
 
 
