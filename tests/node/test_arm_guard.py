@@ -412,6 +412,9 @@ def future(bench):
 def end_future(bench):
     bench.ahead.kill()
     bench.ahead.wait()
+    # The guard counts a sender for a second of silence, and looks for senders once a second.
+    ended_s = time.monotonic()
+    until(lambda: time.monotonic() - ended_s > 2.1)
 
 
 def late(bench):
