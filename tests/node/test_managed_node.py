@@ -44,6 +44,8 @@ class Example(ManagedNode):
         self._happens("configure")
 
     def activate(self):
+        # A goal in another thread must not begin in a node that may refuse yet.
+        assert not self.active and self.commands.is_activated
         self.hold(self.create_timer(10.0, lambda: None))
         self.watch.add(self.hold(self.create_subscription(String, "more", lambda _: None, 1)))
         self._happens("activate")

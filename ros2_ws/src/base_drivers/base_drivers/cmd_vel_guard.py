@@ -11,7 +11,6 @@ import numpy as np
 from geometry_msgs.msg import Twist, TwistStamped
 from node_common.diagnostics import ERROR, OK, WARN
 from node_common.managed_node import ManagedNode
-from node_common.realtime import prefer_process
 from node_common.running import run_node
 from policy_interfaces.msg import BaseContacts, GuardStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -128,7 +127,7 @@ class CmdVelGuard(ManagedNode):
         self._slowing_until_s = -math.inf
         period_s = 1.0 / float(self.get_parameter("rate_hz").value)
         self.hold(self.create_timer(period_s, self._step, clock=self.steady_clock))
-        self._step()
+        self._decide()
 
     def rest(self, reason: str) -> None:
         """Send rest once more, then nothing; what is latched stays."""
@@ -274,8 +273,10 @@ class CmdVelGuard(ManagedNode):
     # --- output -----------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        if not self.active:
-            return
+        if self.active:
+            self._decide()
+
+    def _decide(self) -> None:
         now_s = time.monotonic()
         decision = self._guard.decide(now_s, self._node_s())
         if decision.output is not None:
@@ -375,9 +376,7 @@ def _describe(mount: ScanMount) -> str:
 
 def main() -> int:
     """Run the node."""
-    # A watchdog must not wait for a network that trains. Threads inherit it.
-    prefer_process()
-    return run_node("cmd_vel_guard", lambda _: CmdVelGuard())
+    return run_node("cmd_vel_guard", lambda _: CmdVelGuard(), goes_first=True)
 
 
 if __name__ == "__main__":

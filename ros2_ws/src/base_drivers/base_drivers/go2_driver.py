@@ -14,7 +14,6 @@ from node_common.diagnostics import ERROR, OK, WARN
 from node_common.managed_node import ManagedNode
 from node_common.parameters import NodeParameter
 from node_common.polled_subscription import PolledSubscription
-from node_common.realtime import prefer_process
 from node_common.running import run_node
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -300,9 +299,7 @@ class Go2Node(ManagedNode):
 
 def main() -> int:
     """Run the node."""
-    # A watchdog must not wait for a network that trains. Threads inherit it.
-    prefer_process()
-    return run_node("go2_driver", lambda _: Go2Node())
+    return run_node("go2_driver", lambda _: Go2Node(), goes_first=True)
 
 
 if __name__ == "__main__":

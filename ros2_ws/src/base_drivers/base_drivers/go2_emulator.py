@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from node_common.declared_parameters import declare_parameters
 from node_common.parameters import NodeParameter
-from node_common.realtime import prefer_process
 from node_common.running import run_node
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -130,10 +129,11 @@ class Go2Emulator(Node):
 
 def main() -> int:
     """Run the node."""
-    # A watchdog must not wait for a network that trains. Threads inherit it.
-    prefer_process()
     return run_node(
-        "go2_emulator", lambda _: Go2Emulator(), users=("go2_driver", "go2_stop_keeper")
+        "go2_emulator",
+        lambda _: Go2Emulator(),
+        users=("go2_driver", "go2_stop_keeper"),
+        goes_first=True,
     )
 
 

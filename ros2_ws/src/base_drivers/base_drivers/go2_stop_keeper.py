@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from node_common.declared_parameters import declare_parameters
 from node_common.parameters import NodeParameter
-from node_common.realtime import prefer_process, request_realtime
 from node_common.running import run_node
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -73,10 +72,13 @@ class Go2StopKeeper(Node):
 
 def main() -> int:
     """Run the node."""
-    # A watchdog must not wait for a network that trains. Threads inherit it.
-    prefer_process()
-    request_realtime(_REALTIME_PRIORITY)
-    return run_node("go2_stop_keeper", lambda _: Go2StopKeeper(), users=("go2_driver",))
+    return run_node(
+        "go2_stop_keeper",
+        lambda _: Go2StopKeeper(),
+        users=("go2_driver",),
+        goes_first=True,
+        realtime_priority=_REALTIME_PRIORITY,
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from nav_msgs.msg import Odometry
 from node_common.diagnostics import ERROR, OK, WARN
 from node_common.managed_node import ManagedNode
 from node_common.parameters import NodeParameter
-from node_common.realtime import prefer_process
 from node_common.running import run_node
 from policy_interfaces.msg import BaseContacts
 from sensor_msgs.msg import BatteryState
@@ -261,9 +260,7 @@ def _judge(status: KobukiStatus) -> tuple[bytes, str]:
 
 def main() -> int:
     """Run the node."""
-    # A watchdog must not wait for a network that trains. Threads inherit it.
-    prefer_process()
-    return run_node("kobuki_driver", lambda _: KobukiNode())
+    return run_node("kobuki_driver", lambda _: KobukiNode(), goes_first=True)
 
 
 if __name__ == "__main__":

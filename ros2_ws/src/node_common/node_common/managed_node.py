@@ -87,7 +87,7 @@ class ManagedNode(LifecycleNode):
         """Allocate: read files, make topics. Nothing moves."""
 
     def activate(self) -> None:
-        """Begin with no memory of before; lifecycle publishers work already."""
+        """Begin with no memory of before. Lifecycle publishers work; `active` is set afterwards."""
 
     def rest(self, reason: str) -> None:
         """Bring to rest whatever moves; `active` is False already."""
@@ -187,15 +187,16 @@ class ManagedNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> Transition:
         """See the class."""
         result = super().on_activate(state)
-        self._held_while_active, self.active = [], True
+        self._held_while_active = []
         try:
             self.activate()
         except (ValueError, RuntimeError, OSError) as error:
-            self.active = False
             self._end_activity()
             super().on_deactivate(state)
             self.set_fault(f"activate refused: {error}")
             return Transition.FAILURE
+        # Not before: a goal in a thread of its own must not begin in a node that refuses.
+        self.active = True
         self.set_fault("")
         return result
 

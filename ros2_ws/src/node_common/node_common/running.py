@@ -17,7 +17,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from node_common.realtime import SWITCH_INTERVAL_S
+from node_common.realtime import SWITCH_INTERVAL_S, prefer_process, request_realtime
 from node_common.running_nodes import find_processes
 
 AnyNode = TypeVar("AnyNode", bound=Node)
@@ -61,6 +61,8 @@ def run_node(
     users: Collection[str] = (),
     main_loop: Callable[[AnyNode], Callable[[], None] | None] = lambda _: None,
     switches_quickly: bool = False,
+    goes_first: bool = False,
+    realtime_priority: int = 0,
 ) -> int:
     """Run a node until SIGINT or SIGTERM, or until it fails.
 
@@ -75,12 +77,20 @@ def run_node(
             one serves the node; it returns when the node shall end. None: it serves the node.
         switches_quickly: for a node with a tick of its own, which must not wait 5 ms for a callback
             that holds the interpreter; it costs those that compute in several threads.
+        goes_first: its threads go before ordinary work, if that is allowed: a watchdog must not
+            wait for a network that trains.
+        realtime_priority: first-in-first-out scheduling of all its threads, where the system allows
+            it; only for a node that does next to nothing. 0: none.
 
     Returns:
         0 after an interruption, `FAILED`, or `CANNOT_START`.
     """
     if switches_quickly:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+    # Before there are other threads: they inherit both.
+    if goes_first:
+        prefer_process()
+    request_realtime(realtime_priority)
     # The default handlers shut the context down first, and nothing could be brought to rest.
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     ending = Ending()
