@@ -34,6 +34,7 @@ from node_common.declared_parameters import declare_parameters
 from node_common.diagnostics import OK, WARN, Diagnostics
 from node_common.parameters import NodeParameter
 from node_common.running import Ending, StartError, run_node
+from node_common.topic_watch import publishers
 from numpy.typing import NDArray
 from policy_interfaces.msg import TaskStatus
 from policy_interfaces.srv import ResetScene
@@ -218,11 +219,9 @@ class RobotSim(Node):
             raise StartError(self._rival_text())
 
     def _rival_text(self) -> str:
-        others = {
-            f"{i.node_namespace.rstrip('/')}/{i.node_name}"
-            for i in self.get_publishers_info_by_topic("joint_states")
-            if "UNKNOWN" not in i.node_name  # its publisher may be discovered before its name
-        } or {"another node"}
+        # A publisher may be discovered before the name of its node.
+        named = {n for n in publishers(self, "joint_states").values() if "UNKNOWN" not in n}
+        others = named or {"another node"}
         return (
             f"{self.resolve_topic_name('joint_states')} is already published by "
             f"{', '.join(sorted(others))}: another driver or simulator serves this namespace; "
