@@ -1,5 +1,6 @@
 """The `ros2` command for wheel installations against a running node."""
 
+import functools
 import json
 import os
 import resource
@@ -394,7 +395,10 @@ def test_what_a_recording_lacks_is_named_and_later_publishers_are_heard(cli, tmp
 )
 def test_recorded_bags_are_complete_and_can_be_played(cli, tmp_path, storage, stop):
     bag = tmp_path / "bag"
-    recording, _ = start_recording(cli, bag, storage)
+    # Tests started with `nohup` hand on that SIGHUP is ignored, and a recorder keeps to it.
+    recording, _ = start_recording(
+        cli, bag, storage, preexec_fn=functools.partial(signal.signal, stop, signal.SIG_DFL)
+    )
     wait_until_recorded(bag, b"wrist", 40)
     recording.send_signal(stop)
     recording.send_signal(stop)  # a user who is impatient
