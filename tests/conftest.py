@@ -1,10 +1,14 @@
 """Fixtures of all tests."""
 
+import contextlib
+import fcntl
 import itertools
 import os
 import random
 import signal
 import socket
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -53,21 +57,32 @@ def _is_unused(domain):
     return True
 
 
-def _find_domain():
+@contextlib.contextmanager
+def _claimed_domain():
+    """A domain without processes, kept for a test whose processes bind its ports only later."""
     generator = random.Random(os.getpid() * 1_000_003 + next(_calls))
+    folder = Path(tempfile.gettempdir())
     for domain in generator.sample(_DOMAINS, len(_DOMAINS)):
-        if _is_unused(domain):
-            return domain
+        with (folder / f"coxswain_tests_{os.getuid()}_domain_{domain}.lock").open("ab") as claim:
+            try:
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if _is_unused(domain):
+                yield domain
+                return
     pytest.fail("every ROS domain is in use on this machine")
 
 
 @pytest.fixture
 def free_domain():
     """ROS_DOMAIN_ID that no process of this machine uses now."""
-    return _find_domain()
+    with _claimed_domain() as domain:
+        yield domain
 
 
 @pytest.fixture(scope="module")
 def module_domain():
     """The same for all tests of a module."""
-    return _find_domain()
+    with _claimed_domain() as domain:
+        yield domain

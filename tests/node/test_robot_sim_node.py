@@ -296,7 +296,8 @@ def test_a_second_driver_in_the_namespace_refuses_to_start(client, module_domain
     client.until(lambda: time.monotonic() > first_s + RIVAL_WATCH_S, "the clock stands still")
     rival = launch(module_domain)
     _, errors = rival.communicate(timeout=TIMEOUT_S)
-    assert rival.returncode == 2
+    # On a busy machine it discovers the first one only after it has started, and ends then.
+    assert rival.returncode in (1, 2)
     # The other's name may not have been discovered yet when its publisher has.
     assert f"{NAMESPACE}/joint_states is already published by" in errors
 
