@@ -197,6 +197,19 @@ def deployment(kind="ptr", action_tensor="policy/action", **changes):
     }
 
 
+def with_chunks(file, max_observation_age_s=1.9, **chunk):
+    """Give a bundle schema 2 and say how its chunks are executed; return its path."""
+    document = yaml.safe_load(file.read_text())
+    document["deployment"]["schema_version"] = 2
+    action = document["deployment"]["action"]
+    action.pop("execute_steps", None)
+    action.pop("chunk", None)
+    action["max_observation_age_s"] = max_observation_age_s
+    if chunk:
+        action["chunk"] = chunk
+    return write_yaml(file.parent, document)
+
+
 def state_observation(tensor):
     """The binding of the end effector's state."""
     return {

@@ -4,7 +4,6 @@ import threading
 import time
 
 from node_common.ros_clock import SimulatedTickClock
-from policy_server.episode import Reason, StopSignal
 from rclpy.clock import ClockType, ROSClock
 from rclpy.time import Time
 
@@ -26,8 +25,8 @@ def advance(clock, time_s):
 
 def test_waiting_ends_at_its_time_and_when_the_clock_goes_back():
     for then_s in (200.25, 3.0):
-        clock, stop = simulated(200.0), StopSignal()
-        ticks = SimulatedTickClock(clock, stop, 30.0)
+        clock = simulated(200.0)
+        ticks = SimulatedTickClock(clock, threading.Event(), 30.0, print)
         threading.Timer(0.1, advance, (clock, then_s)).start()
         began_s = time.monotonic()
         assert ticks.wait_until(200.2)
@@ -37,8 +36,8 @@ def test_waiting_ends_at_its_time_and_when_the_clock_goes_back():
 
 
 def test_a_clock_that_stands_ends_the_waiting_with_its_reason():
-    clock, stop = simulated(200.0), StopSignal()
-    ticks = SimulatedTickClock(clock, stop, STALL_S)
+    told = []
+    ticks = SimulatedTickClock(simulated(200.0), threading.Event(), STALL_S, told.append)
     assert not ticks.wait_until(200.2)
-    assert stop.reason is Reason.STALE_CAMERA and "stood still" in stop.message
+    assert told == [f"the simulated clock stood still for {STALL_S} s"]
     ticks.close()

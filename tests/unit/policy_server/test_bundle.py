@@ -10,6 +10,7 @@ import pytest
 import yaml
 from node_common.strict_yaml import BundleError
 from policy_server.bundle import find_bundle, load_bundle
+from policy_server.deployment import ChunkSpec
 from policy_server.engine import EngineOptions, Pipeline
 from policy_server.registry import create_policy
 from policy_server.robots import ROBOTS, check_robot
@@ -52,7 +53,17 @@ D = "deployment"
 REFUSALS = {
     "unknown top-level key": (set_at("deploymnt", {}), "deploymnt", 'did you mean "deployment"'),
     "no deployment": (drop(D), D, "found nothing"),
-    "schema version": (set_at(D, "schema_version", 2), "schema_version", "found 2, expected 1"),
+    "schema version": (
+        set_at(D, "schema_version", 3),
+        "schema_version",
+        "found 3, expected one of",
+    ),
+    "schema version of another type": (
+        set_at(D, "schema_version", True),
+        "schema_version",
+        "[1, 2]",
+    ),
+    "chunk of schema 2": (set_at(D, "action", "chunk", {}), "action.chunk", "unknown key"),
     "unknown deployment key": (set_at(D, "rate", 5), "deployment.rate", "unknown key"),
     "unknown nested key": (set_at(D, "control", "hz", 5), "control.hz", "unknown key"),
     "config version": (
@@ -336,3 +347,48 @@ def test_the_start_state_is_that_of_the_named_pose():
     pose = kinematics.ArmKinematics().forward(kinematics.NAMED_POSES["start"])
     start = ROBOTS["wx250s"].start_state
     np.testing.assert_allclose(start, spaces.state_from_pose(pose, 1.0), atol=1e-6)
+
+
+def test_chunks_of_both_schemas_are_read(tmp_path):
+    first = load_bundle(bundle_builder.write_recurrent_bundle(tmp_path / "first")).deployment
+    assert first.action.chunk == ChunkSpec(execute_steps=2)
+    # The second step is executed a period later.
+    assert first.action.max_observation_age_s == pytest.approx(0.4 + 0.2)
+    file = bundle_builder.write_recurrent_bundle(tmp_path / "second")
+    chunk = {"execute_steps": 2, "inference": "background", "ensemble_decay": 0.01}
+    second = load_bundle(bundle_builder.with_chunks(file, 0.5, **chunk)).deployment
+    assert second.action.chunk == ChunkSpec(2, in_background=True, ensemble_decay=0.01)
+    assert second.action.max_observation_age_s == 0.5
+    plain = load_bundle(bundle_builder.with_chunks(file, 0.5)).deployment
+    assert plain.action.chunk == ChunkSpec()
+
+
+@pytest.mark.parametrize(
+    ("age_s", "chunk", "said"),
+    [
+        (0.2, {"execute_steps": 2, "inference": "between_steps"}, "expected more than 0.2: step 2"),
+        (float("nan"), {}, "max_observation_age_s"),
+        (0.0, {}, "max_observation_age_s"),
+        (0.5, {"execute_steps": 0, "inference": "background"}, "execute_steps"),
+        (0.5, {"execute_steps": 1, "inference": "backgrund"}, 'did you mean "background"'),
+        (
+            0.5,
+            {"execute_steps": 1, "inference": "between_steps", "ensemble_decay": 0.1},
+            "inference: background beside it",
+        ),
+        (0.5, {"execute_steps": 1, "inference": "background", "decay": 1}, "unknown key"),
+    ],
+)
+def test_chunks_that_cannot_be_executed_are_refused(tmp_path, age_s, chunk, said):
+    file = bundle_builder.write_recurrent_bundle(tmp_path / "second")
+    with pytest.raises(BundleError) as refused:
+        load_bundle(bundle_builder.with_chunks(file, age_s, **chunk))
+    assert said in str(refused.value)
+
+
+def test_a_robot_caps_the_age_of_observations(ptr_file):
+    deployment = load_bundle(bundle_builder.with_chunks(ptr_file, 2.0)).deployment
+    check_robot(ptr_file, deployment, "wx250s")
+    deployment = load_bundle(bundle_builder.with_chunks(ptr_file, 2.01)).deployment
+    with pytest.raises(BundleError, match=r"found 2\.01, expected at most 2"):
+        check_robot(ptr_file, deployment, "wx250s")

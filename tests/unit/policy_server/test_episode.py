@@ -5,9 +5,10 @@ import time
 import numpy as np
 import pytest
 from policy_server.bundle import load_bundle
+from policy_server.deployment import ChunkSpec
 from policy_server.episode import STALE_TO_END_S, Episode, EpisodeSettings, Reason, StopSignal
 from policy_server.observation_buffer import FreshnessLimits, ObservationBuffer, Problem
-from policy_server.policy import ActionSamples
+from policy_server.policy import ActionChunk
 
 LIMITS = FreshnessLimits(camera_timeout_s=0.2, state_timeout_s=0.1, future_tolerance_s=0.05)
 PERIOD_S = 0.2
@@ -66,7 +67,7 @@ class ScriptedPolicy:
 
     def infer(self, observation, num_samples=1):
         self.calls += 1
-        return ActionSamples(np.asarray(self.act(self.calls), np.float32)[None])
+        return ActionChunk(np.asarray(self.act(self.calls), np.float32)[None, None])
 
 
 def middle(_call):
@@ -87,7 +88,7 @@ def run(ptr_file, act=middle, max_steps=10, on_step=None, wait_s=0.05, **scene_a
         on_step=(lambda step: on_step(step, stop)) if on_step else (lambda step: None),
         stop=stop,
     )
-    outcome = episode.run(EpisodeSettings(PERIOD_S, max_steps, 1, 42, wait_s))
+    outcome = episode.run(EpisodeSettings(PERIOD_S, max_steps, 1, 42, wait_s, ChunkSpec()))
     return outcome, published, scene, policy
 
 
@@ -177,7 +178,7 @@ def test_a_gap_in_the_images_costs_ticks_but_not_the_episode(ptr_file, gap_s, mi
         on_step=lambda step: None,
         stop=stop,
     )
-    outcome = episode.run(EpisodeSettings(PERIOD_S, 20, 1, 0, 0.05))
+    outcome = episode.run(EpisodeSettings(PERIOD_S, 20, 1, 0, 0.05, ChunkSpec()))
     assert outcome.reason is Reason.HORIZON
     assert (outcome.steps, outcome.missed_ticks) == (20, missed)
 
@@ -335,6 +336,6 @@ def test_a_policy_without_camera_waits_for_states(ptr_file):
         on_step=lambda step: None,
         stop=stop,
     )
-    outcome = episode.run(EpisodeSettings(PERIOD_S, 1, 1, 0, 0.02))
+    outcome = episode.run(EpisodeSettings(PERIOD_S, 1, 1, 0, 0.02, ChunkSpec()))
     assert outcome.reason is Reason.STALE_STATE
     assert "no new end-effector state has arrived" in outcome.message

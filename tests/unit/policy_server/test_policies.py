@@ -67,7 +67,8 @@ def test_samples_follow_the_gaussian_and_the_seed(tmp_path):
     np.testing.assert_array_equal(first.actions, again.actions)
     assert not np.array_equal(first.actions, other.actions)
     assert first.scores is None
-    squashed = (first.actions - LOW) / (HIGH - LOW) * 2 - 1
+    assert first.actions.shape == (4000, 1, 7)
+    squashed = (first.actions[:, 0] - LOW) / (HIGH - LOW) * 2 - 1
     assert np.abs(squashed).max() <= 1.0 + 1e-6
     before_tanh = np.arctanh(np.clip(squashed, -0.999999, 0.999999))
     standard_error = np.exp(bundle_builder.LOG_STD) / np.sqrt(4000)
@@ -82,7 +83,7 @@ def test_the_sample_that_the_critic_likes_best_is_executed(tmp_path, batch):
     policy = load_policy(bundle_builder.write_ptr_bundle(tmp_path / "tiny", batch), CPU)
     policy.reset(11)
     samples = policy.infer(observation(seed=2), 10)
-    squashed = (samples.actions - LOW) / (HIGH - LOW) * 2 - 1
+    squashed = (samples.actions[:, 0] - LOW) / (HIGH - LOW) * 2 - 1
     cost = ((squashed - bundle_builder.CRITIC_TARGET) ** 2).sum(axis=1)
     assert samples.scores.shape == (10,)
     np.testing.assert_allclose(samples.scores, -cost, atol=1e-4)
@@ -98,15 +99,14 @@ def test_unknown_tasks_are_refused_with_the_known_ones(ptr_file):
         policy.infer(Observation(observation().values, None))
 
 
-def test_a_chunk_is_executed_before_the_next_inference(tmp_path):
+def test_a_chunk_has_all_its_steps_and_memory_advances_once_per_chunk(tmp_path):
     policy = load_policy(bundle_builder.write_recurrent_bundle(tmp_path / "sum"), CPU)
-    states = [np.full(7, value, np.float32) for value in (1.0, 2.0, 3.0, 4.0)]
-    found = [policy.infer(Observation({"state": state})).action[0] for state in states]
-    # Inferences at the first (total 1) and third (total 1 + 3) tick, two steps of each chunk.
-    assert found == [1.0, 2.0, 4.0, 8.0]
+    states = [np.full(7, value, np.float32) for value in (1.0, 3.0)]
+    found = [policy.infer(Observation({"state": state})).steps[:, 0].tolist() for state in states]
+    assert found == [[1.0, 2.0, 3.0], [4.0, 8.0, 12.0]]
     policy.infer(Observation({"state": states[0]}))
     policy.reset(0)
-    assert policy.infer(Observation({"state": states[1]})).action[0] == 2.0
+    assert policy.infer(Observation({"state": states[1]})).action[0] == 3.0
     with pytest.raises(InferenceError, match="found num_samples 3"):
         policy.infer(Observation({"state": states[0]}), 3)
 
@@ -121,13 +121,13 @@ def test_random_actions_fill_the_bounds_and_follow_the_seed(ptr_file):
     policy = load_policy(ptr_file, CPU, kind="random")
     seen = example_observation(policy.spec)
     policy.reset(3)
-    actions = policy.infer(seen, 2000).actions
+    actions = policy.infer(seen, 2000).actions[:, 0]
     assert np.all(actions >= LOW - 1e-7)
     assert np.all(actions <= HIGH + 1e-7)
     np.testing.assert_allclose(actions.mean(axis=0), (LOW + HIGH) / 2, atol=0.02)
     assert np.all(np.ptp(actions, axis=0) > 0.99 * (HIGH - LOW))
     policy.reset(3)
-    np.testing.assert_array_equal(policy.infer(seen, 2000).actions, actions)
+    np.testing.assert_array_equal(policy.infer(seen, 2000).actions[:, 0], actions)
 
 
 def test_a_kind_can_be_registered_once():
@@ -155,7 +155,7 @@ def test_a_wrapper_needs_no_more_than_the_interface(ptr_file):
     wrapper = PrefersTheLast(load_policy(ptr_file, CPU))
     assert isinstance(wrapper, Policy)
     samples = wrapper.infer(observation())
-    np.testing.assert_array_equal(samples.action, samples.actions[7])
+    np.testing.assert_array_equal(samples.action, samples.actions[7, 0])
 
 
 def test_the_core_imports_neither_ros_nor_torch():

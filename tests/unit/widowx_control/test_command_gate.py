@@ -14,6 +14,10 @@ NAMES = list(ACTION_NAMES)
 ZERO = [0.0] * 7
 
 
+def make_gate(max_age_s=0.4):
+    return CommandGate(max_age_s, future_tolerance_s=0.1, frame="base_link", max_lateness_s=0.25)
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
@@ -35,10 +39,24 @@ ZERO = [0.0] * 7
         ({"stamp_s": math.nan}, GateCode.FUTURE_STAMP),
         ({"stamp_s": 100.05}, GateCode.PASSED),
         ({"stamp_s": 100.3}, GateCode.FUTURE_STAMP),
+        # How old the observation may be is the command's to say, as far as the robot allows it.
+        ({"stamp_s": 98.6, "max_observation_age_s": 1.5}, GateCode.PASSED),
+        ({"stamp_s": 98.4, "max_observation_age_s": 1.5}, GateCode.STALE),
+        ({"stamp_s": 99.7, "max_observation_age_s": 0.2}, GateCode.STALE),
+        ({"stamp_s": 97.9, "max_observation_age_s": 60.0}, GateCode.STALE),
+        ({"max_observation_age_s": math.nan}, GateCode.STALE),
+        ({"max_observation_age_s": -1.0}, GateCode.STALE),
+        # Lateness counts from when the motion should begin.
+        ({"execute_at_s": 99.8}, GateCode.PASSED),
+        ({"execute_at_s": 99.7}, GateCode.LATE),
+        ({"execute_at_s": 100.05}, GateCode.PASSED),
+        ({"execute_at_s": 100.2}, GateCode.FUTURE_STAMP),
+        ({"execute_at_s": math.nan}, GateCode.FUTURE_STAMP),
+        ({"stamp_s": 98.6, "max_observation_age_s": 1.5, "execute_at_s": 99.7}, GateCode.LATE),
     ],
 )
 def test_each_fault_has_its_code_and_count(changes, code):
-    gate = CommandGate(max_age_s=0.4, future_tolerance_s=0.1, frame="base_link")
+    gate = make_gate()
     command = {
         "names": NAMES,
         "values": ZERO,
@@ -54,7 +72,7 @@ def test_each_fault_has_its_code_and_count(changes, code):
 
 
 def test_order_counts_only_among_passed_commands_and_since_reset():
-    gate = CommandGate(max_age_s=10.0, future_tolerance_s=0.1, frame="base_link")
+    gate = make_gate(10.0)
 
     def check(stamp_s, values=ZERO):
         return gate.check(NAMES, values, "", 0.2, stamp_s, 100.0).code
@@ -71,7 +89,7 @@ def test_order_counts_only_among_passed_commands_and_since_reset():
 @pytest.mark.parametrize("seed", range(5))
 def test_names_decide_the_order_of_values(seed):
     order = np.random.default_rng(seed).permutation(7)
-    gate = CommandGate(max_age_s=0.4, future_tolerance_s=0.1, frame="base_link")
+    gate = make_gate()
     values = np.linspace(-0.03, 0.03, 7)
     names = [NAMES[i] for i in order]
     verdict = gate.check(names, values[order].tolist(), "", 0.2, 100.0, 100.0)
@@ -81,7 +99,7 @@ def test_names_decide_the_order_of_values(seed):
 
 @pytest.mark.parametrize("back_s", [0.2, 30.0, 86400.0])
 def test_a_clock_that_goes_back_begins_anew_with_one_notice(back_s):
-    gate = CommandGate(max_age_s=0.4, future_tolerance_s=0.1, frame="base_link")
+    gate = make_gate()
     notices = []
     for k in range(20):
         now_s = 1000.0 + 0.05 * k - (back_s if k >= 10 else 0.0)
@@ -92,7 +110,7 @@ def test_a_clock_that_goes_back_begins_anew_with_one_notice(back_s):
 
 
 def test_stamps_that_go_back_begin_anew_and_a_late_command_does_not():
-    gate = CommandGate(max_age_s=2.0, future_tolerance_s=0.1, frame="base_link")
+    gate = make_gate(2.0)
 
     def codes(stamps_s):
         return [
@@ -113,8 +131,21 @@ def test_stamps_that_go_back_begin_anew_and_a_late_command_does_not():
     assert gate.notice.startswith("the stamps of commands went back by ")
 
 
+def test_steps_of_one_chunk_have_one_stamp_and_come_in_the_order_of_their_times():
+    gate = make_gate()
+
+    def check(stamp_s, execute_at_s):
+        now_s = execute_at_s + 0.01
+        return gate.check(NAMES, ZERO, "", 0.05, stamp_s, now_s, execute_at_s, 1.0).code
+
+    assert [check(99.9, 100.0 + 0.05 * k) for k in range(8)] == [GateCode.PASSED] * 8
+    assert check(99.9, 100.3) is GateCode.OUT_OF_ORDER
+    assert check(99.85, 100.4) is GateCode.OUT_OF_ORDER
+    assert check(100.3, 100.4) is GateCode.PASSED
+
+
 def test_a_stamp_far_ahead_is_not_remembered():
-    gate = CommandGate(max_age_s=0.4, future_tolerance_s=0.1, frame="base_link")
+    gate = make_gate()
     assert gate.check(NAMES, ZERO, "", 0.05, 1000.0 + 3600, 1000.0).code is GateCode.FUTURE_STAMP
     assert gate.check(NAMES, ZERO, "", 0.05, 1000.04, 1000.05).passed
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 OWN_REFUSALS = frozenset({"unreachable"})
 """Refusals that tell something about the policy: it asked for what the arm cannot do."""
 
-LOAD_REFUSALS = frozenset({"stale", "out_of_order", "joint_states"})
+LOAD_REFUSALS = frozenset({"stale", "late", "out_of_order", "joint_states"})
 """Refusals that come and go with load; any other stays until somebody changes something."""
 
 REFUSED_S = 1.0

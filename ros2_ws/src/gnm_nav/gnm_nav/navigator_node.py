@@ -30,6 +30,7 @@ from policy_interfaces.msg import NavigationStatus
 from policy_interfaces.srv import LoadMap
 from policy_server.bundle import MODEL_PATH_VARIABLE, find_bundle, model_search_path
 from policy_server.engine import PROVIDER_NAMES, ProviderWarning
+from policy_server.episode import Reason as StopReason
 from policy_server.episode import StopSignal
 from policy_server.navigation_model import NavigationModel, load_navigation_model
 from rclpy.action.server import ServerGoalHandle
@@ -362,7 +363,12 @@ class NavigatorNode(ManagedNode):
     def _make_clock(self, stop: StopSignal) -> TickClock:
         clock = self.get_clock()
         if isinstance(clock, ROSClock) and clock.ros_time_is_active:
-            return SimulatedTickClock(clock, stop, self._parameter("camera_grace_s") + 1.0)
+            return SimulatedTickClock(
+                clock,
+                stop.event,
+                self._parameter("camera_grace_s") + 1.0,
+                lambda message: stop.set(StopReason.STALE_CAMERA, message),
+            )
         return _RosTickClock(clock, stop)
 
     def _now_s(self) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
-from policy_server.episode import Reason, StopSignal
 from rclpy.clock import Clock, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.time import Time
@@ -18,14 +18,22 @@ class SimulatedTickClock:
 
     Args:
         clock: the node's clock, with simulated time active.
-        stop: ends waiting; set by this class when the clock stands still.
-        stall_timeout_s: real time without an advance after which the camera counts as dead [s].
+        stop: ends waiting when it is set.
+        stall_timeout_s: real time without an advance after which the clock counts as standing [s].
+        on_stall: told so, once per wait; it is to set `stop`.
     """
 
-    def __init__(self, clock: Clock, stop: StopSignal, stall_timeout_s: float) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        stop: threading.Event,
+        stall_timeout_s: float,
+        on_stall: Callable[[str], object],
+    ) -> None:
         self._clock = clock
         self._stop = stop
         self._stall_timeout_s = stall_timeout_s
+        self._on_stall = on_stall
         self._advanced = threading.Event()
         self._handle = clock.create_jump_callback(
             JumpThreshold(
@@ -53,7 +61,7 @@ class SimulatedTickClock:
         target = Time(nanoseconds=round(time_s * 1e9), clock_type=self._clock.clock_type)
         last_advance_s = time.monotonic()
         newest = self._clock.now()
-        while not self._stop.event.is_set():
+        while not self._stop.is_set():
             self._advanced.clear()
             now = self._clock.now()
             if now >= target or now < newest:
@@ -62,8 +70,6 @@ class SimulatedTickClock:
             if self._advanced.wait(_WAKE_S):
                 last_advance_s = time.monotonic()
             elif time.monotonic() - last_advance_s > self._stall_timeout_s:
-                self._stop.set(
-                    Reason.STALE_CAMERA,
-                    f"the simulated clock stood still for {self._stall_timeout_s:g} s",
-                )
+                self._on_stall(f"the simulated clock stood still for {self._stall_timeout_s:g} s")
+                break
         return False

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 from node_common.strict_yaml import BundleError
-from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle
 from policy_server.deployment import Deployment
 from policy_server.engine import EngineOptions, InferenceError, Pipeline
-from policy_server.policy import ActionSamples, Observation, ObservationBinder
+from policy_server.policy import ActionChunk, Observation, ObservationBinder
 from policy_server.registry import register_policy
 
 
 @register_policy("chunked")
 class ChunkedPolicy:
-    """Runs all models of a bundle and executes `execute_steps` of the action (1, [H,] A).
+    """Runs all models of a bundle; the action is one step (1, A) or a chunk (1, H, A).
 
     Feedback between models advances once per inference, not once per executed step.
     """
@@ -29,11 +28,11 @@ class ChunkedPolicy:
             raise BundleError(
                 bundle.file, "deployment.action.tensor", list(shape), "a shape [1, A] or [1, H, A]"
             )
-        if action.execute_steps > self._steps:
+        if action.chunk.execute_steps > self._steps:
             raise BundleError(
                 bundle.file,
-                "deployment.action.execute_steps",
-                action.execute_steps,
+                "deployment.action.chunk.execute_steps",
+                action.chunk.execute_steps,
                 f"at most the {self._steps} steps of {action.tensor}",
             )
         bound = {t for observation in self._spec.observations for t in observation.tensors}
@@ -47,7 +46,6 @@ class ChunkedPolicy:
             )
         self._pipeline = Pipeline(bundle, options)
         self._bind = ObservationBinder(bundle).bind
-        self._pending: list[NDArray[np.float32]] = []
 
     @property
     def spec(self) -> Deployment:
@@ -60,18 +58,15 @@ class ChunkedPolicy:
         return self._pipeline.provider
 
     def reset(self, seed: int) -> None:
-        """Drop the rest of the chunk and restore the models' memory; `seed` is not needed."""
+        """Restore the models' memory; `seed` is not needed."""
         self._pipeline.reset()
-        self._pending = []
 
-    def infer(self, observation: Observation, num_samples: int = 1) -> ActionSamples:
+    def infer(self, observation: Observation, num_samples: int = 1) -> ActionChunk:
         """See `Policy.infer`. Such a policy has one action: more samples are refused."""
         if num_samples != 1:
             raise InferenceError(
                 f"found num_samples {num_samples}, expected 1: a chunked policy does not sample"
             )
-        if not self._pending:
-            outputs = self._pipeline.run(self._bind(observation))
-            chunk = outputs[self._spec.action.tensor].reshape(self._steps, -1)
-            self._pending = list(chunk[: self._spec.action.execute_steps].astype(np.float32))
-        return ActionSamples(self._pending.pop(0)[None], stage_times_s=self._pipeline.stage_times_s)
+        outputs = self._pipeline.run(self._bind(observation))
+        chunk = outputs[self._spec.action.tensor].reshape(1, self._steps, -1)
+        return ActionChunk(chunk.astype(np.float32), stage_times_s=self._pipeline.stage_times_s)

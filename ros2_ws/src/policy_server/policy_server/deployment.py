@@ -10,7 +10,7 @@ import numpy as np
 from node_common.strict_yaml import BundleError, Section
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSIONS = (1, 2)
 STAGE_ROLES = (
     "encoder",
     "policy",
@@ -31,6 +31,10 @@ NAVIGATION_KINDS = ("gnm", "vint", "nomad")
 RESIZE_FILTERS = {"squash": "area", "crop_4_3": "bicubic"}
 """Each rule of fitting an image to the network's size has its one filter."""
 MAX_HISTORY = 64
+INFERENCE = ("between_steps", "background")
+"""When the next chunk is computed: while the robot waits for it, or while it executes this one."""
+OBSERVATION_AGE_S = 0.4
+"""Oldest observation of the first step of a bundle that does not say its own [s]."""
 UNITS = ("m", "rad", "m/s", "rad/s", "opening", "1")
 MAX_RATE_HZ = 200.0
 MAX_HORIZON = 100_000
@@ -54,6 +58,22 @@ class PolicyRecord:
 
 
 @dataclass(frozen=True)
+class ChunkSpec:
+    """How the steps of an action chunk are executed.
+
+    Attributes:
+        execute_steps: after so many steps the next chunk is computed.
+        in_background: whether that happens while the steps that are left are executed. The new
+            chunk then joins where these have got to.
+        ensemble_decay: see `policy_server.chunk_player.ChunkPlayer`; None: no ensemble.
+    """
+
+    execute_steps: int = 1
+    in_background: bool = False
+    ensemble_decay: float | None = None
+
+
+@dataclass(frozen=True)
 class ActionSpec:
     """The action that the policy returns.
 
@@ -64,7 +84,9 @@ class ActionSpec:
         frame: frame in which deltas are expressed.
         space: name of the action space, e.g. end_effector_delta.
         gripper_closed, gripper_open: values of the entry named "gripper", if there is one.
-        execute_steps: of a chunk (…, H, A), how many steps are run before the next inference.
+        chunk: how the steps of a tensor (…, H, A) are executed.
+        max_observation_age_s: how old the observation behind a step may be when the step is
+            executed [s].
     """
 
     tensor: str
@@ -76,7 +98,8 @@ class ActionSpec:
     space: str
     gripper_closed: float | None
     gripper_open: float | None
-    execute_steps: int
+    chunk: ChunkSpec
+    max_observation_age_s: float
 
 
 @dataclass(frozen=True)
@@ -183,9 +206,10 @@ def parse_deployment(section: Section) -> Deployment:
         BundleError: naming the field, what it holds and what it may hold.
     """
     version = section.value("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise section.error("schema_version", f"{SCHEMA_VERSION} (this version reads no other)")
+    if version not in SCHEMA_VERSIONS or isinstance(version, bool):
+        raise section.error("schema_version", f"one of {list(SCHEMA_VERSIONS)}")
     control = section.section("control")
+    rate_hz = control.number("rate_hz", 0.1, MAX_RATE_HZ)
     tasks, instructions = _parse_tasks(section)
     validation = section.section("validation")
     policy = _parse_policy(section.section("policy"))
@@ -194,10 +218,10 @@ def parse_deployment(section: Section) -> Deployment:
         raise section.error("navigation", f"a mapping exactly for the kinds {NAVIGATION_KINDS}")
     deployment = Deployment(
         policy=policy,
-        rate_hz=control.number("rate_hz", 0.1, MAX_RATE_HZ),
+        rate_hz=rate_hz,
         horizon=control.integer("horizon", 1, MAX_HORIZON),
         robot=section.string("robot"),
-        action=_parse_action(section.section("action")),
+        action=_parse_action(section.section("action"), int(version), rate_hz),
         observations=_parse_observations(section, tasks, navigates),
         tasks=tasks,
         instructions=instructions,
@@ -227,7 +251,7 @@ def _parse_policy(section: Section) -> PolicyRecord:
     return record
 
 
-def _parse_action(section: Section) -> ActionSpec:
+def _parse_action(section: Section, version: int, rate_hz: float) -> ActionSpec:
     names = _unique(section, "names")
     units = _parse_units(section, names)
     low = np.array(section.numbers("low"))
@@ -249,6 +273,7 @@ def _parse_action(section: Section) -> ActionSpec:
         gripper.finish()
         if closed == opened:
             raise gripper.error("open", "a value different from `closed`")
+    chunk, max_observation_age_s = _parse_chunk(section, version, rate_hz)
     spec = ActionSpec(
         tensor=_parse_tensor(section, "tensor", section.value("tensor")),
         names=names,
@@ -259,12 +284,36 @@ def _parse_action(section: Section) -> ActionSpec:
         space=section.string("space"),
         gripper_closed=closed,
         gripper_open=opened,
-        execute_steps=(
-            section.integer("execute_steps", 1, 1000) if "execute_steps" in section else 1
-        ),
+        chunk=chunk,
+        max_observation_age_s=max_observation_age_s,
     )
     section.finish()
     return spec
+
+
+def _parse_chunk(section: Section, version: int, rate_hz: float) -> tuple[ChunkSpec, float]:
+    """Return how chunks are executed, and how old the observation behind a step may be [s]."""
+    if version == 1:
+        steps = section.integer("execute_steps", 1, 1000) if "execute_steps" in section else 1
+        return ChunkSpec(steps), OBSERVATION_AGE_S + (steps - 1) / rate_hz
+    chunk = ChunkSpec()
+    if "chunk" in section:
+        item = section.section("chunk")
+        in_background = item.string("inference", INFERENCE) == "background"
+        decay = item.number("ensemble_decay", 0.0, 10.0) if "ensemble_decay" in item else None
+        if decay is not None and not in_background:
+            raise item.error("ensemble_decay", "inference: background beside it")
+        chunk = ChunkSpec(item.integer("execute_steps", 1, 1000), in_background, decay)
+        item.finish()
+    max_observation_age_s = section.number("max_observation_age_s", 0.02, 100.0)
+    last_step_s = (chunk.execute_steps - 1) / rate_hz
+    if max_observation_age_s <= last_step_s:
+        raise section.error(
+            "max_observation_age_s",
+            f"more than {last_step_s:g}: step {chunk.execute_steps} is executed so long after the "
+            "observation",
+        )
+    return chunk, max_observation_age_s
 
 
 def _parse_navigation(section: Section) -> NavigationRecord:

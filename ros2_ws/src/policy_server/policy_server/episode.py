@@ -13,6 +13,9 @@ import numpy as np
 from node_common.pacing import Pacer, Percentiles, RecentValues, TickClock
 from numpy.typing import NDArray
 
+from policy_server.chunk_player import ChunkPlayer, PlannedStep
+from policy_server.deployment import ChunkSpec
+from policy_server.inference import InferenceFault, Inferences
 from policy_server.observation_buffer import SOURCE_NAMES, Problem, Snapshot
 from policy_server.policy import Observation, Policy
 
@@ -24,6 +27,9 @@ _PHASE_S = 0.005
 """Ticks start so long after an image has arrived [s]. Control periods are often a multiple of the
 camera's, so the phase stays: the image is fresh at every tick, and the next one, a millisecond of
 work for the same interpreter, does not arrive while a tick is under way."""
+_LEAST_INTERVAL = 0.8
+"""Commands are never closer than this part of the period, within which the arm's controller makes
+the motion of one: after a command that was late the next one would else double the speed."""
 
 
 class Reason(enum.IntEnum):
@@ -65,9 +71,10 @@ class EpisodeSettings:
     Attributes:
         period_s: time between ticks [s].
         max_steps: commands after which it ends.
-        num_samples: actions to draw per tick.
+        num_samples: action chunks to draw per inference.
         seed: for policies that draw.
         observation_wait_s: real time to wait for the first usable observation [s].
+        chunk: how chunks are executed.
     """
 
     period_s: float
@@ -75,27 +82,45 @@ class EpisodeSettings:
     num_samples: int
     seed: int
     observation_wait_s: float
+    chunk: ChunkSpec
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command that was sent. Times in seconds."""
+    """One command that was sent.
+
+    Attributes:
+        index: its number in the episode, from 1.
+        action: float64, shape (A,), within the bundle's bounds.
+        inference_s: duration of the inference whose chunk it is the first executed step of, None
+            for the others [s].
+        observe_to_publish_s: what the tick took, without the waiting for the step's time [s].
+        observation_age_s: age of the observation that caused it, when it was sent [s].
+    """
 
     index: int
     action: NDArray[np.float64]
-    inference_s: float
+    inference_s: float | None
     observe_to_publish_s: float
     observation_age_s: float
 
 
 @dataclass(frozen=True)
 class EpisodeOutcome:
-    """How an episode went; `rate_hz` is over the whole of it, NaN before two ticks."""
+    """How an episode went.
+
+    Attributes:
+        steps: commands that were sent.
+        missed_ticks: see `Episode.missed_ticks`.
+        overruns: see `Episode.overruns`.
+        rate_hz: over the whole of it, NaN before two ticks.
+    """
 
     reason: Reason
     message: str
     steps: int
     missed_ticks: int
+    overruns: int
     duration_s: float
     rate_hz: float
     inference: Percentiles
@@ -132,14 +157,23 @@ class Episode:
         self._on_step = on_step
         self._stop = stop
         self._pacer: Pacer | None = None
+        self._player = ChunkPlayer(1)
+        self._ready_s = self._sent_s = -math.inf
+        self._has_inferred = False
+        self._is_waiting = False
         self._stale_ticks = 0
+        self._ticks_without_step = 0
         self._steps = 0
+        self.overruns = 0
+        """Inferences that were not ready when their first step was due, without the first one."""
+        self.dropped_steps = 0
+        """Steps that were not executed because what they were computed for had changed."""
 
     @property
     def missed_ticks(self) -> int:
-        """Ticks that came too late or had no usable observation."""
+        """Ticks that came too late, had no usable observation or no step to execute."""
         late = self._pacer.report().missed_ticks if self._pacer else 0
-        return late + self._stale_ticks
+        return late + self._stale_ticks + self._ticks_without_step
 
     @property
     def rate_hz(self) -> float:
@@ -159,6 +193,7 @@ class Episode:
             message=message,
             steps=self._steps,
             missed_ticks=self.missed_ticks,
+            overruns=self.overruns,
             duration_s=self._clock.now() - started_s,
             rate_hz=self._pacer.report().mean_rate_hz if self._pacer else float("nan"),
             inference=inference_s.percentiles(),
@@ -190,53 +225,115 @@ class Episode:
     ) -> tuple[Reason, str]:
         self._policy.reset(settings.seed)
         self._pacer = pacer = Pacer(settings.period_s, self._clock)
-        action_spec = self._policy.spec.action
-        low, high = action_spec.low, action_spec.high
+        self._player = ChunkPlayer(settings.chunk.execute_steps, settings.chunk.ensemble_decay)
         stale_ticks_to_end = max(2, math.ceil(STALE_TO_END_S / settings.period_s))
         stale_in_a_row = 0
-        while pacer.wait() and not self._stop.event.is_set():
-            if self._steps == settings.max_steps:
-                # One period after the last command: that command has had its time.
-                return Reason.HORIZON, f"{self._steps} steps were run"
-            observed_s = time.perf_counter()
-            found = self._observe()
-            if isinstance(found, Problem):
-                self._stale_ticks += 1
-                stale_in_a_row += 1
-                if stale_in_a_row == stale_ticks_to_end:
-                    return _reason_of(found), found.message
-                continue
-            stale_in_a_row = 0
-            try:
-                samples = self._policy.infer(
-                    Observation(found.values, self._task()), settings.num_samples
-                )
-            except Exception as error:
-                return Reason.INFERENCE_FAILED, f"{type(error).__name__}: {error}"
-            inferred_s = time.perf_counter()
-            action = samples.action.astype(np.float64)
-            if action.shape != low.shape or not np.isfinite(action).all():
-                return (
-                    Reason.BAD_ACTION,
-                    f"found the action {action.tolist()}, expected {low.size} finite numbers",
-                )
-            action = np.minimum(np.maximum(action, low), high)
-            if self._stop.event.is_set():
-                break
-            self._publish(action, found.stamp_ns)
-            published_s = time.perf_counter()
-            self._steps += 1
-            inference_s.add(inferred_s - observed_s)
-            self._on_step(
-                Step(
-                    index=self._steps,
-                    action=action,
-                    inference_s=inferred_s - observed_s,
-                    observe_to_publish_s=published_s - observed_s,
-                    observation_age_s=found.age_s,
-                )
-            )
+        task: str | None = None
+        with Inferences(
+            self._policy, settings.num_samples, settings.chunk.in_background
+        ) as inferences:
+            while pacer.wait() and not self._stop.event.is_set():
+                if self._steps == settings.max_steps:
+                    # One period after the last command: that command has had its time.
+                    return Reason.HORIZON, f"{self._steps} steps were run"
+                started_s, began_s = time.perf_counter(), self._clock.now()
+                task_before, task = task, self._task()
+                found = self._observe()
+                if task != task_before or isinstance(found, Problem):
+                    # What was computed for another task, or for a world that was not seen since.
+                    inferences.discard()
+                    self.dropped_steps += self._player.clear()
+                if isinstance(found, Problem):
+                    self._stale_ticks += 1
+                    stale_in_a_row += 1
+                    if stale_in_a_row == stale_ticks_to_end:
+                        return _reason_of(found), found.message
+                    continue
+                stale_in_a_row = 0
+                try:
+                    duration_s = self._take_chunk(inferences, began_s, settings)
+                    if self._player.wants_chunk:
+                        observation = Observation(found.values, task)
+                        inferences.begin(observation, found.stamp_ns, self._player.position)
+                        duration_s = self._take_chunk(inferences, began_s, settings) or duration_s
+                except InferenceFault as fault:
+                    return Reason[fault.code], str(fault)
+                if duration_s is not None:
+                    inference_s.add(duration_s)
+                step = self._player.take()
+                self._is_waiting = self._player.has_run_out and step is None
+                self._ticks_without_step += self._is_waiting
+                if step is None:
+                    continue
+                worked_s = time.perf_counter() - started_s
+                if self._wait_until_due(step, began_s, settings):
+                    age_s = found.age_s + (found.stamp_ns - step.stamp_ns) * 1e-9
+                    age_s += self._sent_s - began_s
+                    self._send(step, duration_s, worked_s, age_s)
         return self._stop.reason, self._stop.message
+
+    def _take_chunk(
+        self, inferences: Inferences, began_s: float, settings: EpisodeSettings
+    ) -> float | None:
+        """Take a chunk if one is ready, in a tick that began at `began_s`.
+
+        Returns:
+            The duration of its inference, None without a chunk [s].
+
+        Raises:
+            InferenceFault: the policy failed.
+        """
+        chunk = inferences.collect()
+        if chunk is None:
+            return None
+        self._ready_s = self._clock.now()
+        steps = chunk.steps
+        if settings.chunk.in_background:
+            was_waited_for = self._is_waiting
+        else:
+            was_waited_for = self._ready_s - began_s > settings.period_s
+            steps = steps[: settings.chunk.execute_steps]
+        self.overruns += was_waited_for and self._has_inferred
+        self._has_inferred = True
+        self._player.add(steps, chunk.stamp_ns, chunk.begin)
+        return chunk.duration_s
+
+    def _wait_until_due(self, step: PlannedStep, began_s: float, settings: EpisodeSettings) -> bool:
+        """Block until a step's time, in a tick that began at `began_s`.
+
+        Returns:
+            False when it must not be sent: the episode was stopped, or the clock went back.
+        """
+        if self._sent_s > began_s:  # the clock went back
+            self._sent_s = -math.inf
+        due_s = self._sent_s + _LEAST_INTERVAL * settings.period_s
+        if not settings.chunk.in_background:
+            # The chunk was ready so late after a tick; all its steps are as late.
+            due_s = max(due_s, self._ready_s + step.index * settings.period_s)
+        if due_s > self._clock.now() and not self._clock.wait_until(due_s):
+            return False
+        now_s = self._clock.now()
+        if self._stop.event.is_set() or now_s < began_s:
+            return False
+        self._sent_s = now_s
+        return True
+
+    def _send(
+        self, step: PlannedStep, inference_s: float | None, worked_s: float, age_s: float
+    ) -> None:
+        started_s = time.perf_counter()
+        self._publish(step.action, step.stamp_ns)
+        worked_s += time.perf_counter() - started_s
+        self._steps += 1
+        self._on_step(
+            Step(
+                index=self._steps,
+                action=step.action,
+                inference_s=inference_s if step.is_first else None,
+                observe_to_publish_s=worked_s,
+                observation_age_s=age_s,
+            )
+        )
 
 
 def _reason_of(problem: Problem) -> Reason:

@@ -1,7 +1,7 @@
 """The interface that every policy has: PTR, chunked, random, and wrappers and planners over them.
 
-A wrapper (re-ranking by another value function) holds a policy, asks it for `num_samples` actions
-and returns an `ActionSamples` with scores and another `chosen`. A planner (subgoals) holds one and
+A wrapper (re-ranking by another value function) holds a policy, asks it for `num_samples` chunks
+and returns an `ActionChunk` with scores and another `chosen`. A planner (subgoals) holds one and
 passes it an `Observation` with one value more. Neither needs more than what is here.
 """
 
@@ -45,12 +45,13 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class ActionSamples:
-    """What the policy would do.
+class ActionChunk:
+    """What the policy would do from one observation on.
 
     Attributes:
-        actions: float32, shape (K, A), physical units, in the order of the bundle's names.
-        chosen: index of the action to execute.
+        actions: float32, shape (K, H, A): K samples of H steps, one control period apart, physical
+            units, in the order of the bundle's names.
+        chosen: index of the sample to execute.
         scores: float32, shape (K,), larger is better, or None when nothing scored them.
         stage_times_s: model → duration of its run in this call [s].
     """
@@ -61,9 +62,15 @@ class ActionSamples:
     stage_times_s: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def steps(self) -> NDArray[np.float32]:
+        """The steps to execute, shape (H, A)."""
+        steps: NDArray[np.float32] = self.actions[self.chosen]
+        return steps
+
+    @property
     def action(self) -> NDArray[np.float32]:
-        """The action to execute, shape (A,)."""
-        action: NDArray[np.float32] = self.actions[self.chosen]
+        """The first step to execute, shape (A,)."""
+        action: NDArray[np.float32] = self.steps[0]
         return action
 
 
@@ -78,12 +85,15 @@ class Policy(Protocol):
     def reset(self, seed: int) -> None:
         """Forget the past; `seed` decides everything random until the next reset."""
 
-    def infer(self, observation: Observation, num_samples: int = 1) -> ActionSamples:
-        """Compute actions for one tick.
+    def infer(self, observation: Observation, num_samples: int = 1) -> ActionChunk:
+        """Compute what to do from one observation on.
+
+        How many of the steps are executed, and when the next call comes, is the episode's matter:
+        calls come one at a time, not always from the same thread.
 
         Args:
             observation: with a value for every camera and state of `spec`.
-            num_samples: 1: the policy's best action. Above: so many samples of its distribution.
+            num_samples: 1: the policy's best chunk. Above: so many samples of its distribution.
 
         Raises:
             UnknownTaskError: the observation's task is not in `spec.tasks`.

@@ -45,6 +45,7 @@ from policy_server.bundle import (
     load_bundle,
     model_search_path,
 )
+from policy_server.deployment import INFERENCE, ChunkSpec, Deployment
 from policy_server.engine import (
     PROVIDER_NAMES,
     EngineOptions,
@@ -115,7 +116,24 @@ PARAMETERS = (
         50,
     ),
     NodeParameter("seed", 0, "Seed of episodes whose goal has seed 0", 0, 2**31 - 1),
-    NodeParameter("num_samples", 1, "Actions drawn per tick; 1: the best action only", 1, 1024),
+    NodeParameter(
+        "num_samples", 1, "Action chunks drawn per inference; 1: the best one only", 1, 1024
+    ),
+    NodeParameter(
+        "inference",
+        "",
+        "When the next chunk is computed; empty: as the bundle says",
+        choices=("", *INFERENCE),
+        structural=True,
+    ),
+    NodeParameter(
+        "execute_steps",
+        0,
+        "Steps of a chunk after which the next one is computed; 0: the bundle's",
+        0,
+        1000,
+        structural=True,
+    ),
     NodeParameter("camera_timeout_s", 0.3, "Largest age of an image by its stamp", 0.01, 10.0),
     NodeParameter("state_timeout_s", 0.3, "Largest age of a state by its stamp", 0.01, 10.0),
     NodeParameter(
@@ -146,6 +164,7 @@ class _Loaded:
     policy: Policy
     robot: RobotSpec
     rate_hz: float
+    chunk: ChunkSpec
     buffer: ObservationBuffer
     state_indices: dict[str, list[int]]
     sampling_problem: str
@@ -158,6 +177,8 @@ class _Statistics:
 
     ticks: int = 0
     missed_ticks: int = 0
+    overruns: int = 0
+    dropped_steps: int = 0
     bad_images: int = 0
     bad_states: int = 0
     observation_age_s: float = math.nan
@@ -259,7 +280,8 @@ class PolicyNode(ManagedNode):
             policy = create_policy(bundle, options, self._parameter("policy"))
         for warning in caught:
             self.get_logger().warning(str(warning.message))
-        sampling_problem = self._warm_up(bundle, policy)
+        chunk = self._chunk(spec, rate_hz)
+        sampling_problem = self._warm_up(bundle, policy, chunk)
         sources: list[Source] = []
         if spec.cameras:
             sources.append("camera")
@@ -270,6 +292,7 @@ class PolicyNode(ManagedNode):
             policy=policy,
             robot=robot,
             rate_hz=rate_hz,
+            chunk=chunk,
             buffer=ObservationBuffer(
                 tuple(sources), self._limits(), lambda text: self.get_logger().warning(text)
             ),
@@ -280,19 +303,49 @@ class PolicyNode(ManagedNode):
             sampling_problem=sampling_problem,
         )
 
-    def _warm_up(self, bundle: Bundle, policy: Policy) -> str:
+    def _chunk(self, spec: Deployment, rate_hz: float) -> ChunkSpec:
+        """Return how chunks are executed: as the bundle says, or as the parameters do."""
+        chunk = spec.action.chunk
+        if steps := self._parameter("execute_steps"):
+            chunk = replace(chunk, execute_steps=steps)
+        if inference := self._parameter("inference"):
+            in_background = inference == "background"
+            decay = chunk.ensemble_decay if in_background else None
+            chunk = replace(chunk, in_background=in_background, ensemble_decay=decay)
+        longest_s = spec.action.max_observation_age_s
+        if (chunk.execute_steps - 1) / rate_hz >= longest_s:
+            raise ValueError(
+                f"found {chunk.execute_steps} steps of a chunk at {rate_hz:g} Hz, expected at most "
+                f"{math.ceil(longest_s * rate_hz)}: later ones would be executed more than "
+                f"{longest_s:g} s, the bundle's max_observation_age_s, after their observation"
+            )
+        return chunk
+
+    def _warm_up(self, bundle: Bundle, policy: Policy, chunk: ChunkSpec) -> str:
         """Use every model; return why the policy cannot draw actions, "" when it can."""
         observation = example_observation(policy.spec)
         num_samples = self._parameter("num_samples")
         policy.reset(0)
         for _ in range(WARM_UP_RUNS):
             start_s = time.perf_counter()
-            action = policy.infer(observation, num_samples).action
+            steps = policy.infer(observation, num_samples).steps
             last_s = time.perf_counter() - start_s
-            if action.shape != policy.spec.action.low.shape or not np.isfinite(action).all():
+            shape = (max(1, len(steps)), *policy.spec.action.low.shape)
+            if steps.shape != shape or not np.isfinite(steps).all():
                 raise BundleError(
-                    bundle.file, "warm-up", action.tolist(), "an action of finite numbers"
+                    bundle.file,
+                    "warm-up",
+                    steps.tolist(),
+                    f"steps of finite numbers, shape {list(shape)}",
                 )
+        # In the background the steps after these are executed while the next chunk is computed.
+        most = len(steps) - chunk.in_background
+        if chunk.execute_steps > most:
+            raise ValueError(
+                f"found {chunk.execute_steps} steps to execute of a chunk of {len(steps)}, "
+                f"expected at most {most}"
+                + (" with inference in the background" if chunk.in_background else "")
+            )
         sampling_problem = ""
         try:
             policy.infer(observation, 2)
@@ -418,7 +471,7 @@ class PolicyNode(ManagedNode):
         refusal = self._claim(goal_handle.request, stop)
         if refusal is not None:
             outcome = EpisodeOutcome(
-                *refusal, 0, 0, 0.0, math.nan, Percentiles(math.nan, math.nan, math.nan)
+                *refusal, 0, 0, 0, 0.0, math.nan, Percentiles(math.nan, math.nan, math.nan)
             )
         else:
             try:
@@ -434,6 +487,7 @@ class PolicyNode(ManagedNode):
             message=outcome.message,
             steps=outcome.steps,
             missed_ticks=outcome.missed_ticks,
+            overruns=outcome.overruns,
             duration_s=outcome.duration_s,
             rate_hz=outcome.rate_hz,
             inference_p50_ms=outcome.inference.p50 * 1e3,
@@ -476,7 +530,11 @@ class PolicyNode(ManagedNode):
         wait_s = self._parameter("observation_wait_s")
         simulated = isinstance(clock, ROSClock) and clock.ros_time_is_active
         tick_clock: TickClock = (
-            SimulatedTickClock(clock, stop, wait_s) if simulated else SteadyTickClock(stop.event)
+            SimulatedTickClock(
+                clock, stop.event, wait_s, lambda text: stop.set(Reason.STALE_CAMERA, text)
+            )
+            if simulated
+            else SteadyTickClock(stop.event)
         )
         feedback = RunEpisode.Feedback()
 
@@ -484,11 +542,12 @@ class PolicyNode(ManagedNode):
             statistics = self._statistics
             statistics.ticks += 1
             statistics.observation_age_s = step.observation_age_s
-            statistics.inference_s.add(step.inference_s)
+            if step.inference_s is not None:
+                statistics.inference_s.add(step.inference_s)
             statistics.observe_to_publish_s.add(step.observe_to_publish_s)
             feedback.step = step.index
             feedback.action = step.action
-            feedback.inference_ms = step.inference_s * 1e3
+            feedback.inference_ms = (step.inference_s or 0.0) * 1e3
             feedback.observation_age_ms = step.observation_age_s * 1e3
             goal_handle.publish_feedback(feedback)
 
@@ -512,12 +571,15 @@ class PolicyNode(ManagedNode):
                     num_samples=self._parameter("num_samples"),
                     seed=goal.seed or self._parameter("seed"),
                     observation_wait_s=wait_s,
+                    chunk=loaded.chunk,
                 )
             )
         finally:
             if isinstance(tick_clock, SimulatedTickClock):
                 tick_clock.close()
         self._statistics.missed_ticks += outcome.missed_ticks
+        self._statistics.overruns += outcome.overruns
+        self._statistics.dropped_steps += episode.dropped_steps
         if outcome.reason not in (Reason.HORIZON, Reason.CANCELLED, Reason.INACTIVE):
             if outcome.reason in (Reason.STALE_CAMERA, Reason.STALE_STATE) and outcome.steps:
                 outcome = replace(outcome, message=outcome.message + self._cpu_load.note)
@@ -531,11 +593,14 @@ class PolicyNode(ManagedNode):
         message.header.frame_id = action.frame
         message.names = list(action.names)
         message.step_s = 1.0 / loaded.rate_hz
+        message.max_observation_age_s = action.max_observation_age_s
         publisher = self._commands
 
         def publish(values: NDArray[np.float64], stamp_ns: int) -> None:
             stamp = message.header.stamp
             stamp.sec, stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+            now = message.execute_at
+            now.sec, now.nanosec = divmod(self._now_ns(), 1_000_000_000)
             message.values = array.array("d", values.tobytes())
             publisher.publish(message)
 
@@ -549,6 +614,8 @@ class PolicyNode(ManagedNode):
         inference = statistics.inference_s.percentiles()
         observe_to_publish = statistics.observe_to_publish_s.percentiles()
         missed = statistics.missed_ticks + (episode.missed_ticks if episode else 0)
+        overruns = statistics.overruns + (episode.overruns if episode else 0)
+        dropped_steps = statistics.dropped_steps + (episode.dropped_steps if episode else 0)
         status = PolicyStatus()
         status.header.stamp = self.get_clock().now().to_msg()
         if episode is not None:
@@ -560,6 +627,8 @@ class PolicyNode(ManagedNode):
         status.reason = self.fault
         status.ticks = statistics.ticks
         status.missed_ticks = missed
+        status.overruns = overruns
+        status.dropped_steps = dropped_steps
         status.dropped_images = loaded.buffer.images_dropped if loaded else 0
         status.rate_hz = episode.rate_hz if episode else math.nan
         status.inference_p50_ms = inference.p50 * 1e3
@@ -575,6 +644,8 @@ class PolicyNode(ManagedNode):
             "task": status.task,
             "ticks": statistics.ticks,
             "missed_ticks": missed,
+            "overruns": overruns,
+            "dropped_steps": dropped_steps,
             "images_received": loaded.buffer.images_received if loaded else 0,
             "images_dropped": status.dropped_images,
             "images_refused": statistics.bad_images,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from policy_server.bundle import Bundle, TensorSpec
 from policy_server.deployment import Deployment
 from policy_server.engine import EngineOptions, Pipeline
-from policy_server.policy import ActionSamples, Observation, ObservationBinder
+from policy_server.policy import ActionChunk, Observation, ObservationBinder
 from policy_server.registry import register_policy
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
@@ -73,23 +73,23 @@ class PtrPolicy:
         self._pipeline.reset()
         self._random = np.random.default_rng(seed)
 
-    def infer(self, observation: Observation, num_samples: int = 1) -> ActionSamples:
+    def infer(self, observation: Observation, num_samples: int = 1) -> ActionChunk:
         """See `Policy.infer`. Samples are drawn after `reset`'s seed."""
         feed = self._bind(observation)
         actor_feed = {k: v for k, v in feed.items() if k.split("/", 1)[0] in self._actor}
         outputs = self._pipeline.run(actor_feed, self._actor)
         if num_samples == 1:
             action = outputs[self._spec.action.tensor]
-            return ActionSamples(action, stage_times_s=self._times(self._actor))
+            return ActionChunk(action[:, None], stage_times_s=self._times(self._actor))
         log_std = np.clip(outputs[self._log_std_key], LOG_STD_MIN, LOG_STD_MAX)
         noise = self._random.standard_normal((num_samples, self._low.size), dtype=np.float32)
         squashed = np.tanh(outputs[self._mean_key] + np.exp(log_std) * noise)
         actions = self._low + (squashed + 1.0) * 0.5 * (self._high - self._low)
         if self._critic is None:
-            return ActionSamples(actions, stage_times_s=self._times(self._actor))
+            return ActionChunk(actions[:, None], stage_times_s=self._times(self._actor))
         scores = self._score(feed, squashed)
-        return ActionSamples(
-            actions,
+        return ActionChunk(
+            actions[:, None],
             chosen=int(np.argmax(scores)),
             scores=scores,
             stage_times_s=self._times((*self._actor, *self._critic_nodes)),

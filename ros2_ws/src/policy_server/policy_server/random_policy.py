@@ -7,7 +7,7 @@ import numpy as np
 from policy_server.bundle import Bundle
 from policy_server.deployment import Deployment
 from policy_server.engine import EngineOptions
-from policy_server.policy import ActionSamples, Observation
+from policy_server.policy import ActionChunk, Observation
 from policy_server.registry import register_policy
 
 
@@ -28,9 +28,9 @@ class RandomPolicy:
         """Restart the random numbers."""
         self._random = np.random.default_rng(seed)
 
-    def infer(self, observation: Observation, num_samples: int = 1) -> ActionSamples:
+    def infer(self, observation: Observation, num_samples: int = 1) -> ActionChunk:
         """See `Policy.infer`."""
         action = self._spec.action
-        shape = (num_samples, len(action.names))
+        shape = (num_samples, 1, len(action.names))
         actions = self._random.uniform(action.low, action.high, shape)
-        return ActionSamples(actions.astype(np.float32))
+        return ActionChunk(actions.astype(np.float32))

@@ -20,6 +20,7 @@ class RobotSpec:
         action_names, action_units, action_low, action_high: entries of a command, with bounds.
         state_names, state_units: entries of the reported end-effector state.
         step_range_s: shortest and longest period of commands that its controller executes.
+        max_observation_age_s: how old the observation behind a command may at most be [s].
         start_state: the state at its named pose `start`, gripper open.
     """
 
@@ -33,6 +34,7 @@ class RobotSpec:
     state_names: tuple[str, ...]
     state_units: tuple[str, ...]
     step_range_s: tuple[float, float]
+    max_observation_age_s: float
     start_state: tuple[float, ...]
 
     def executes(self, step_s: float) -> bool:
@@ -54,6 +56,7 @@ ROBOTS = {
         state_names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
         state_units=("m", "m", "m", "rad", "rad", "rad", "opening"),
         step_range_s=(0.02, 2.0),
+        max_observation_age_s=2.0,
         start_state=(0.299997, 0.0, 0.150004, 0.0, 3.67e-6, 0.0, 1.0),
     )
 }
@@ -104,6 +107,14 @@ def check_robot(file: Path, deployment: Deployment, robot: str) -> RobotSpec:
                 f"[{action.low[index]:g}, {action.high[index]:g}]",
                 f"within [{low:g}, {high:g}], which the robot {robot} accepts",
             )
+    if not action.max_observation_age_s <= spec.max_observation_age_s * (1 + 1e-6):
+        raise BundleError(
+            file,
+            "deployment.action.max_observation_age_s",
+            f"{action.max_observation_age_s:g}",
+            f"at most {spec.max_observation_age_s:g}, which the robot {robot} accepts: execute "
+            "fewer steps of a chunk",
+        )
     if "gripper" in spec.action_names:
         require("action.gripper", (action.gripper_closed, action.gripper_open), (0.0, 1.0))
     for state in deployment.states:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
 from interbotix_xs_msgs.srv import RegisterValues
@@ -34,7 +35,6 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.subscription import MessageInfo
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Header
 
 from widowx_control.arm_control import ArmControl, ArmMode, CommandCode
 from widowx_control.command_gate import CommandGate, GateCode
@@ -154,6 +154,7 @@ class ArmController(LifecycleNode):
             self._config.command_max_age_s,
             self._config.future_tolerance_s,
             self._config.base_frame,
+            self._config.command_max_lateness_s,
         )
         self._reader = JointStateReader(
             self._config.joint_states_timeout_s, self._config.future_tolerance_s
@@ -335,7 +336,7 @@ class ArmController(LifecycleNode):
         while (left_s := deadline_s - time.monotonic()) > 0:
             message = self._client.next_joint_states(left_s)
             # It came just now; the node's simulated clock rests during a transition.
-            measurement = message and self._read(message, _stamp_s(message.header))
+            measurement = message and self._read(message, _stamp_s(message.header.stamp))
             if measurement:
                 return measurement
         topic = self.resolve_topic_name("joint_states")
@@ -345,7 +346,7 @@ class ArmController(LifecycleNode):
         )
 
     def _read(self, message: JointState, now_s: float) -> ArmMeasurement | None:
-        stamp_s = _stamp_s(message.header)
+        stamp_s = _stamp_s(message.header.stamp)
         return self._reader.read(message.name, message.position, stamp_s, now_s)
 
     def _now_s(self) -> float:
@@ -486,8 +487,10 @@ class ArmController(LifecycleNode):
             message.values,
             message.header.frame_id,
             message.step_s,
-            _stamp_s(message.header),
+            _stamp_s(message.header.stamp),
             self._now_s(),
+            _stamp_s(message.execute_at) or None,
+            message.max_observation_age_s or None,
         )
         if self._gate.notice:
             self.get_logger().warning(self._gate.notice)
@@ -778,8 +781,8 @@ def _gid(info: MessageInfo) -> bytes:
     return b"" if gid is None else bytes(gid["data"])
 
 
-def _stamp_s(header: Header) -> float:
-    return float(header.stamp.sec + 1e-9 * header.stamp.nanosec)
+def _stamp_s(stamp: Time) -> float:
+    return float(stamp.sec + 1e-9 * stamp.nanosec)
 
 
 def _pose_message(pose: Any) -> Pose:

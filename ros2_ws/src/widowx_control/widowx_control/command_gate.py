@@ -27,6 +27,7 @@ class GateCode(StrEnum):
     WRONG_FRAME = "wrong_frame"
     BAD_STEP = "bad_step"
     STALE = "stale"
+    LATE = "late"
     FUTURE_STAMP = "future_stamp"
     OUT_OF_ORDER = "out_of_order"
 
@@ -49,18 +50,26 @@ class GateVerdict:
 class CommandGate:
     """Refuses what must not move the arm, and counts it by code in `counters`."""
 
-    def __init__(self, max_age_s: float, future_tolerance_s: float, frame: str) -> None:
+    def __init__(
+        self,
+        max_age_s: float,
+        future_tolerance_s: float,
+        frame: str,
+        max_lateness_s: float,
+    ) -> None:
         """Set the limits.
 
         Args:
-            max_age_s: oldest observation that a command may come from.
+            max_age_s: oldest observation of a command that does not say its own limit.
             future_tolerance_s: how far a stamp may be ahead of this machine's clock.
             frame: frame of the deltas; a command without frame passes too.
+            max_lateness_s: how long after its time a command may still be executed.
         """
         self._max_age_s = max_age_s
+        self._max_lateness_s = max_lateness_s
         self._future_tolerance_s = future_tolerance_s
         self._frame = frame
-        self._last_stamp_s = -math.inf
+        self._last_stamp_s = self._last_execute_at_s = -math.inf
         self._last_now_s = -math.inf
         self._late_stamps_s: list[float] = []
         self.counters: Counter[str] = Counter()
@@ -69,7 +78,7 @@ class CommandGate:
 
     def reset(self) -> None:
         """Forget the last stamp (not the counters), e.g. when the controller is activated."""
-        self._last_stamp_s = self._last_now_s = -math.inf
+        self._last_stamp_s = self._last_execute_at_s = self._last_now_s = -math.inf
 
     def check(
         self,
@@ -79,6 +88,8 @@ class CommandGate:
         step_s: float,
         stamp_s: float,
         now_s: float,
+        execute_at_s: float | None = None,
+        max_observation_age_s: float | None = None,
     ) -> GateVerdict:
         """Judge one command.
 
@@ -89,12 +100,26 @@ class CommandGate:
             step_s: time that the motion should take.
             stamp_s: time of the observation that caused the command.
             now_s: present time on the same clock.
+            execute_at_s: when the motion should begin, on the same clock; None: at once.
+            max_observation_age_s: how old the observation may be, as far as the robot allows it;
+                None: not said.
         """
         self._follow_clock(now_s)
-        verdict = self._judge(names, values, frame, step_s, stamp_s, now_s)
+        verdict = (
+            self._judge_content(names, values, frame, step_s)
+            or self._judge_age(stamp_s, now_s, max_observation_age_s)
+            or self._judge_time(execute_at_s, now_s)
+            or self._judge_order(stamp_s, execute_at_s)
+        )
+        if verdict is None:
+            value_of = dict(zip(names, values, strict=True))
+            verdict = GateVerdict(
+                GateCode.PASSED, action=tuple(value_of[name] for name in ACTION_NAMES)
+            )
         self.counters[verdict.code.value] += 1
         if verdict.passed:
             self._last_stamp_s = stamp_s
+            self._last_execute_at_s = -math.inf if execute_at_s is None else execute_at_s
             self._late_stamps_s = []
         return verdict
 
@@ -106,7 +131,7 @@ class CommandGate:
         self._last_now_s = now_s
 
     def _begin_anew(self, cause: str) -> None:
-        self._last_stamp_s = -math.inf
+        self._last_stamp_s = self._last_execute_at_s = -math.inf
         self.counters["clock_went_back"] += 1
         self.notice = f"{cause}: the order of commands begins anew"
 
@@ -117,15 +142,9 @@ class CommandGate:
         self._late_stamps_s.append(stamp_s)
         return len(self._late_stamps_s) >= _NEW_ORDER
 
-    def _judge(
-        self,
-        names: Sequence[str],
-        values: Sequence[float],
-        frame: str,
-        step_s: float,
-        stamp_s: float,
-        now_s: float,
-    ) -> GateVerdict:
+    def _judge_content(
+        self, names: Sequence[str], values: Sequence[float], frame: str, step_s: float
+    ) -> GateVerdict | None:
         if sorted(names) != sorted(ACTION_NAMES):
             return GateVerdict(
                 GateCode.WRONG_NAMES,
@@ -146,26 +165,54 @@ class CommandGate:
         if not ROBOT.executes(step_s):
             low, high = STEP_RANGE_S
             return GateVerdict(GateCode.BAD_STEP, f"step_s is {step_s}, expected {low} .. {high} s")
+        return None
+
+    def _judge_age(
+        self, stamp_s: float, now_s: float, max_observation_age_s: float | None
+    ) -> GateVerdict | None:
         age_s = now_s - stamp_s
-        # Written so that an age of NaN is refused too.
+        # Written so that a number that is none is refused too.
         if not age_s >= -self._future_tolerance_s:
+            return self._future("stamped", -age_s)
+        limit_s = self._max_age_s
+        if max_observation_age_s is not None:
+            limit_s = min(max_observation_age_s, ROBOT.max_observation_age_s)
+        if not age_s <= limit_s:
             return GateVerdict(
-                GateCode.FUTURE_STAMP,
-                f"stamped {-age_s:.3f} s in the future (tolerance {self._future_tolerance_s} s); "
-                "are the clocks of the machines synchronised?",
+                GateCode.STALE, f"the observation is {age_s:.3f} s old, limit {limit_s:g} s"
             )
-        if not age_s <= self._max_age_s:
+        return None
+
+    def _judge_time(self, execute_at_s: float | None, now_s: float) -> GateVerdict | None:
+        if execute_at_s is None:
+            return None
+        late_s = now_s - execute_at_s
+        if not late_s >= -self._future_tolerance_s:
+            return self._future("to be executed", -late_s)
+        if not late_s <= self._max_lateness_s:
             return GateVerdict(
-                GateCode.STALE,
-                f"the observation is {age_s:.3f} s old, limit {self._max_age_s} s",
+                GateCode.LATE,
+                f"comes {late_s:.3f} s after its time, limit {self._max_lateness_s:g} s",
             )
-        back_s = self._last_stamp_s - stamp_s
-        if back_s > 0:
-            if not self._sender_went_back(stamp_s):
-                return GateVerdict(
-                    GateCode.OUT_OF_ORDER,
-                    f"the observation is {back_s:.3f} s older than that of the last command",
-                )
-            self._begin_anew(f"the stamps of commands went back by {back_s:.3f} s")
-        value_of = dict(zip(names, values, strict=True))
-        return GateVerdict(GateCode.PASSED, action=tuple(value_of[name] for name in ACTION_NAMES))
+        return None
+
+    def _future(self, what: str, ahead_s: float) -> GateVerdict:
+        return GateVerdict(
+            GateCode.FUTURE_STAMP,
+            f"{what} {ahead_s:.3f} s in the future (tolerance {self._future_tolerance_s} s); "
+            "are the clocks of the machines synchronised?",
+        )
+
+    def _judge_order(self, stamp_s: float, execute_at_s: float | None) -> GateVerdict | None:
+        back_s, what = self._last_stamp_s - stamp_s, "the observation"
+        if back_s <= 0 and execute_at_s is not None:
+            # Steps of one action chunk come from the same observation.
+            back_s, what = self._last_execute_at_s - execute_at_s, "the time of execution"
+        if not back_s > 0:
+            return None
+        if not self._sender_went_back(stamp_s if execute_at_s is None else execute_at_s):
+            return GateVerdict(
+                GateCode.OUT_OF_ORDER, f"{what} is {back_s:.3f} s before that of the last command"
+            )
+        self._begin_anew(f"the stamps of commands went back by {back_s:.3f} s")
+        return None

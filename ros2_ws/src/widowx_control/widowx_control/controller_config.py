@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from node_common.parameters import NodeParameter, ParameterError
 
-from widowx_control.arm_control import ArmControlConfig
+from widowx_control.arm_control import ROBOT, ArmControlConfig
 from widowx_control.gripper import GripperConfig
 from widowx_control.kinematics import (
     JOINT_LOWER_RAD,
@@ -43,7 +43,18 @@ PARAMETERS: Final = (
         2.0,
     ),
     NodeParameter(
-        "command_max_age_s", 0.4, "Oldest observation that a command may come from", 0.02, 2.0
+        "command_max_age_s",
+        0.4,
+        "Oldest observation of a command that does not say its own limit",
+        0.02,
+        ROBOT.max_observation_age_s,
+    ),
+    NodeParameter(
+        "command_max_lateness_s",
+        0.25,
+        "How long after its time (execute_at) a command may still be executed",
+        0.02,
+        2.0,
     ),
     NodeParameter("future_tolerance_s", 0.1, "How far a stamp may be ahead of the clock", 0.0, 0.5),
     NodeParameter(
@@ -187,6 +198,7 @@ class ControllerConfig:
     base_frame: str
     rate_hz: float
     command_max_age_s: float
+    command_max_lateness_s: float
     future_tolerance_s: float
     joint_states_timeout_s: float
     gripper_inactive_pwm: float
