@@ -165,7 +165,7 @@ def test_every_encoding_gives_the_picture(encoding, seed):
         assert found.shape == rgb.shape and found.dtype == np.uint8, case
         assert found.flags.c_contiguous and found.flags.writeable, case
         assert np.abs(found.astype(int) - expected).mean() < 3, case
-        small = ImageConverter().network_image(message, SIZE)
+        small = ImageConverter().network_image(message, SIZE, squash)
         assert np.abs(small.astype(int) - squash(expected, SIZE)).mean() < 3, case
 
 
@@ -179,7 +179,7 @@ def test_lossless_encodings_lose_nothing():
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8"])
 def test_the_networks_image_is_the_squashed_image(encoding):
     rgb = np.random.default_rng(1).integers(0, 256, (48, 100, 3), np.uint8)
-    found = ImageConverter().network_image(message_of(rgb, encoding, 5), SIZE)
+    found = ImageConverter().network_image(message_of(rgb, encoding, 5), SIZE, squash)
     np.testing.assert_array_equal(found, squash(rgb, SIZE))
     assert found.flags.c_contiguous
 
@@ -193,7 +193,7 @@ def test_viewing_copies_nothing():
 def test_an_image_does_not_stay_tied_to_the_message(encoding):
     message = message_of(scene(4, SIZE[1], SIZE[0]), encoding)
     converter = ImageConverter()
-    found = [converter.rgb(message), converter.network_image(message, SIZE)]
+    found = [converter.rgb(message), converter.network_image(message, SIZE, squash)]
     before = [image.copy() for image in found]
     np.frombuffer(message.data, np.uint8)[:] = 0
     np.testing.assert_array_equal(found, before)
@@ -228,7 +228,7 @@ def test_messages_that_do_not_fit_together_are_refused(length, height, width, st
         data=array.array("B", bytes(length)),
     )
     with pytest.raises(ImageError, match=r"found .*expected"):
-        ImageConverter().network_image(message, SIZE)
+        ImageConverter().network_image(message, SIZE, squash)
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
@@ -267,7 +267,7 @@ def test_encoded_images_are_whole_or_refused(suffix):
     assert np.abs(found.astype(int) - rgb).mean() < 3
     message = SimpleNamespace(format="", data=array.array("B", content))
     np.testing.assert_array_equal(
-        ImageConverter().network_image(message, SIZE), squash(found, SIZE)
+        ImageConverter().network_image(message, SIZE, squash), squash(found, SIZE)
     )
     for part in (0.9, 0.5, 0.1):
         with pytest.raises(ImageError, match="whole image"):
@@ -301,7 +301,7 @@ def test_compressed_bayer_images_have_colours(pattern, suffix):
         )
         found = ImageConverter().rgb(message)
         assert np.abs(found.astype(int) - rgb).mean() < 3
-        small = ImageConverter().network_image(message, SIZE)
+        small = ImageConverter().network_image(message, SIZE, squash)
         assert np.abs(small.astype(int) - squash(rgb, SIZE)).mean() < 3
 
 

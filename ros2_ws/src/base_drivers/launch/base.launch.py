@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from base_drivers.kobuki.serial_line import DEFAULT_PORT, UDEV_RULE
+from base_drivers.kobuki import DEFAULT_PORT, UDEV_RULE
 from base_drivers.robot_config import load_robot
 from graph_launch.devices import serial_port_problem
 from graph_launch.launch_arguments import ArgumentError

@@ -90,6 +90,7 @@ class Monitor(Node):
                 "reason": message.reason,
                 "ticks": message.ticks,
                 "missed_ticks": message.missed_ticks,
+                "overruns": message.overruns,
                 "rate_hz": _finite(message.rate_hz),
                 "inference_p50_ms": _finite(message.inference_p50_ms),
                 "inference_p95_ms": _finite(message.inference_p95_ms),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from base_drivers.kobuki.serial_line import DEFAULT_PORT, UDEV_RULE
+from base_drivers.kobuki import DEFAULT_PORT, UDEV_RULE
 from base_drivers.robot_config import RobotConfig
 from graph_launch.devices import camera_problem, serial_port_problem
 from graph_launch.launch_arguments import LaunchArgument

@@ -12,7 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from policy_server.preprocessing import squash
+
+Resize = Callable[[NDArray[np.uint8], tuple[int, int]], NDArray[np.uint8]]
+"""Makes an image (height, width, 3) another one of a size (width, height)."""
 
 # Decoders stop where the end marker of a JPEG is missing, as it is in what some webcams send. So
 # many zeros let them finish the last block of a whole image, and are too few to fill a cut one.
@@ -254,12 +256,15 @@ class ImageConverter:
             np.array(rgb, order="C") if np.shares_memory(rgb, view) else np.ascontiguousarray(rgb)
         )
 
-    def network_image(self, message: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """The image of a message, squashed to a network's input.
+    def network_image(
+        self, message: Any, size: tuple[int, int], resize: Resize
+    ) -> NDArray[np.uint8]:
+        """The image of a message in the size of a network's input.
 
         Args:
             message: see `rgb`.
             size: (width, height) of the result.
+            resize: makes it that size, each channel like the others.
 
         Returns:
             RGB image, uint8, C-contiguous, shape (size[1], size[0], 3), in memory of its own.
@@ -268,10 +273,10 @@ class ImageConverter:
             ImageError: the message cannot be understood, or is no whole picture.
         """
         if getattr(message, "encoding", "") not in ("rgb8", "bgr8", "rgba8", "bgra8"):
-            return squash(self.rgb(message), size)
+            return resize(self.rgb(message), size)
         view, encoding = self._picture(message)
-        # Averaging treats channels alike: reordering the small image gives the same result.
-        small = squash(view[..., :3], size)
+        # As channels are treated alike, reordering the small image gives the same result.
+        small = resize(view[..., :3], size)
         if encoding.startswith("bgr"):
             small = small[..., ::-1]
         owns = small.flags.c_contiguous and not np.shares_memory(small, view)

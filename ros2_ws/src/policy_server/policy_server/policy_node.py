@@ -68,6 +68,7 @@ from policy_server.observation_buffer import (
     Source,
 )
 from policy_server.policy import Policy, UnknownTaskError, example_observation
+from policy_server.preprocessing import squash
 from policy_server.registry import create_policy
 from policy_server.robots import ROBOTS, RobotSpec, check_robot
 
@@ -405,7 +406,7 @@ class PolicyNode(ManagedNode):
             return
         try:
             values = {
-                camera.name: self._converter.network_image(message, camera.size)
+                camera.name: self._converter.network_image(message, camera.size, squash)
                 for camera in loaded.bundle.deployment.cameras
             }
         except ImageError as error:

@@ -13,8 +13,6 @@ import serial
 
 from base_drivers.kobuki import stop_keeper
 
-DEFAULT_PORT: Final = "/dev/kobuki"
-UDEV_RULE: Final = "udev/60-kobuki.rules of base_drivers"
 BAUD_RATE: Final = 115200
 _READ_BYTES: Final = 4096
 
