@@ -10,9 +10,10 @@ from policy_server.chunk_player import ChunkPlayer
 from policy_server.deployment import ChunkSpec
 from policy_server.episode import Episode, EpisodeSettings, Reason, StopSignal
 from policy_server.observation_buffer import Problem, Snapshot
-from policy_server.policy import ActionChunk
+from policy_server.policy import ActionChunk, Task
 
 CALLING_THREAD = inference.CallingThread
+LEFT, RIGHT = Task("push_left"), Task("push_right")
 SCALE = 5e-4
 """The scripted policy's action is the number of a step times this, within the bundle's bounds."""
 
@@ -167,7 +168,7 @@ def run(
     latency_s=lambda call: 0.01,
     period_s=0.2,
     max_steps=60,
-    task=lambda world: "push_left",
+    task=lambda world: LEFT,
     blind=lambda time_s: False,
 ):
     stop = StopSignal()
@@ -284,12 +285,12 @@ def test_a_new_task_is_commanded_at_the_next_inference(monkeypatch, ptr_file, in
         ptr_file,
         ChunkSpec(7, in_background),
         horizon=8,
-        task=lambda world: "push_left" if len(world.commands) < 3 else "push_right",
+        task=lambda world: LEFT if len(world.commands) < 3 else RIGHT,
         max_steps=10,
     )
     assert outcome.reason is Reason.HORIZON
-    changed = policy.tasks.index("push_right")
-    assert policy.tasks[changed:] == ["push_right"] * (len(policy.tasks) - changed)
+    changed = policy.tasks.index(RIGHT)
+    assert policy.tasks[changed:] == [RIGHT] * (len(policy.tasks) - changed)
     stamps = [stamp_s for _, _, stamp_s in world.commands]
     assert stamps[3] > world.commands[2][0]
     assert episode.dropped_steps == (5 if in_background else 4)
@@ -305,13 +306,13 @@ def test_what_was_inferred_for_the_task_before_is_not_executed(monkeypatch, ptr_
         ChunkSpec(2, in_background=True),
         horizon=8,
         latency_s=lambda call: 0.5,
-        task=lambda world: "push_left" if world.time_s < 101.35 else "push_right",
+        task=lambda world: LEFT if world.time_s < 101.35 else RIGHT,
         max_steps=20,
     )
     right_s = min(stamp_s for time_s, _, stamp_s in world.commands if stamp_s > 101.35)
     for time_s, _, stamp_s in world.commands:
         assert (time_s > 101.35) == (stamp_s >= right_s)
-    assert "push_right" in policy.tasks
+    assert RIGHT in policy.tasks
 
 
 @pytest.mark.parametrize("in_background", [False, True])
@@ -337,7 +338,7 @@ def test_stopping_ends_a_chunk(monkeypatch, ptr_file, in_background):
     def task(world):
         if len(world.commands) == 3:
             world.stop.set(Reason.CANCELLED, "enough")
-        return "push_left"
+        return LEFT
 
     outcome, world, *_ = run(
         monkeypatch, ptr_file, ChunkSpec(7, in_background), horizon=8, task=task

@@ -8,17 +8,18 @@ from policy_server.bundle import load_bundle
 from policy_server.deployment import ChunkSpec
 from policy_server.episode import STALE_TO_END_S, Episode, EpisodeSettings, Reason, StopSignal
 from policy_server.observation_buffer import FreshnessLimits, ObservationBuffer, Problem
-from policy_server.policy import ActionChunk
+from policy_server.policy import NO_TASK, ActionChunk, Task
 
 LIMITS = FreshnessLimits(camera_timeout_s=0.2, state_timeout_s=0.1, future_tolerance_s=0.05)
 PERIOD_S = 0.2
+PUSH_LEFT = Task("push_left")
 
 
 class Scene:
     """A camera and an arm on a clock that advances while the episode waits."""
 
     def __init__(self, stop, camera_dies_s=np.inf, state_dies_s=np.inf, stamp_offset_s=0.0):
-        self.buffer = ObservationBuffer(("camera", "state"), LIMITS)
+        self.buffer = ObservationBuffer(("camera", "end_effector_state"), LIMITS)
         self.stop = stop
         self.time_s = 50.0
         self.start_s = self.time_s
@@ -34,7 +35,7 @@ class Scene:
         if elapsed < self.camera_dies_s:
             self.buffer.put("camera", {"image": np.zeros((2, 2, 3), np.uint8)}, stamp_ns)
         if elapsed < self.state_dies_s:
-            self.buffer.put("state", {"state": np.zeros(7, np.float32)}, stamp_ns)
+            self.buffer.put("end_effector_state", {"state": np.zeros(7, np.float32)}, stamp_ns)
 
     def now(self):
         return self.time_s
@@ -83,7 +84,7 @@ def run(ptr_file, act=middle, max_steps=10, on_step=None, wait_s=0.05, **scene_a
         policy=policy,
         observe=scene.observe,
         clock=scene,
-        task=lambda: "push_left",
+        task=lambda: PUSH_LEFT,
         publish=lambda action, stamp_ns: published.append((scene.time_s, action, stamp_ns)),
         on_step=(lambda step: on_step(step, stop)) if on_step else (lambda step: None),
         stop=stop,
@@ -173,7 +174,7 @@ def test_a_gap_in_the_images_costs_ticks_but_not_the_episode(ptr_file, gap_s, mi
         policy=ScriptedPolicy(load_bundle(ptr_file).deployment, middle),
         observe=scene.observe,
         clock=scene,
-        task=lambda: None,
+        task=lambda: NO_TASK,
         publish=lambda action, stamp_ns: published.append(scene.time_s),
         on_step=lambda step: None,
         stop=stop,
@@ -224,16 +225,17 @@ def test_the_buffer_counts_replaced_frames_and_forgets_on_clear():
 
 NS = 10**9
 IMAGE = {"image": np.zeros((2, 2, 3), np.uint8)}
+STATE_SOURCE = "end_effector_state"
 STATE = {"state": np.zeros(7, np.float32)}
 
 
 def fed(now_s, camera=True, state=True, buffer=None, **arguments):
     """A buffer into which both sources have put what they see at `now_s`."""
-    buffer = buffer or ObservationBuffer(("camera", "state"), LIMITS, **arguments)
+    buffer = buffer or ObservationBuffer(("camera", "end_effector_state"), LIMITS, **arguments)
     stamp_ns = round((now_s - 0.02) * NS)
     # As the node does: the state is read when an image arrives.
     if state:
-        buffer.put("state", STATE, stamp_ns, round(now_s * NS))
+        buffer.put("end_effector_state", STATE, stamp_ns, round(now_s * NS))
     if camera:
         buffer.put("camera", IMAGE, stamp_ns, round(now_s * NS))
     return buffer
@@ -243,14 +245,18 @@ def fed(now_s, camera=True, state=True, buffer=None, **arguments):
     ("source", "reason", "told"),
     [
         ("camera", 'found the encoding "8UC3"', "images arrive and are refused: found the encod"),
-        ("state", "not finite: found [nan]", "end-effector states arrive and are refused: not fin"),
+        (
+            STATE_SOURCE,
+            "not finite: found [nan]",
+            "end-effector states arrive and are refused: not fin",
+        ),
     ],
 )
 @pytest.mark.parametrize("before", [True, False], ids=["after good ones", "from the start"])
 def test_what_was_refused_is_not_reported_as_what_did_not_come(source, reason, told, before):
-    buffer = fed(100.0) if before else ObservationBuffer(("camera", "state"), LIMITS)
+    buffer = fed(100.0) if before else ObservationBuffer(("camera", "end_effector_state"), LIMITS)
     assert buffer.refusal() == ""
-    others = {"camera": source != "camera", "state": source != "state"}
+    others = {"camera": source != "camera", "state": source != STATE_SOURCE}
     fed(110.0, buffer=buffer, **others)
     silent = buffer.take(110 * NS)
     assert "arrive and are refused" not in silent.message
@@ -281,7 +287,7 @@ def test_a_slow_camera_is_not_taken_for_a_dead_arm(age_s):
     assert not isinstance(buffer.take(round((100.0 + age_s) * NS)), Problem)
     # The state that a later image comes with is old by itself.
     fed(100.0 + age_s, state=False, buffer=buffer)
-    assert buffer.take(round((100.0 + age_s) * NS)).source == "state"
+    assert buffer.take(round((100.0 + age_s) * NS)).source == STATE_SOURCE
 
 
 @pytest.mark.parametrize("back_s", [0.2, 30.0, 3600.0])
@@ -299,7 +305,7 @@ def test_a_clock_that_goes_back_begins_anew_with_one_warning(back_s):
     assert f"went back by {back_s:.3f} s" in message
 
 
-@pytest.mark.parametrize("source", ["camera", "state"])
+@pytest.mark.parametrize("source", ["camera", STATE_SOURCE])
 def test_one_stamp_far_ahead_is_refused_and_forgotten(source):
     told = []
     buffer = fed(100.0, on_restart=told.append)
@@ -311,7 +317,7 @@ def test_one_stamp_far_ahead_is_refused_and_forgotten(source):
     assert not isinstance(buffer.take(round(100.1 * NS)), Problem)
     # While all are, it is the reason.
     buffer.put(source, values, 3705 * NS, 105 * NS)
-    fed(105.0, camera=source != "camera", state=source != "state", buffer=buffer)
+    fed(105.0, camera=source != "camera", state=source != STATE_SOURCE, buffer=buffer)
     assert "in the future" in buffer.take(105 * NS).message
     assert not told
 
@@ -323,15 +329,15 @@ def test_a_message_without_a_stamp_is_called_one():
 
 
 def test_a_policy_without_camera_waits_for_states(ptr_file):
-    buffer = ObservationBuffer(("state",), LIMITS)
-    buffer.put("state", STATE, 100 * NS, 100 * NS)
+    buffer = ObservationBuffer(("end_effector_state",), LIMITS)
+    buffer.put("end_effector_state", STATE, 100 * NS, 100 * NS)
     stop = StopSignal()
     scene = Scene(stop)
     episode = Episode(
         policy=ScriptedPolicy(load_bundle(ptr_file).deployment, middle),
         observe=lambda: buffer.take(100 * NS),
         clock=scene,
-        task=lambda: None,
+        task=lambda: NO_TASK,
         publish=lambda action, stamp_ns: None,
         on_step=lambda step: None,
         stop=stop,

@@ -13,6 +13,7 @@ from policy_server.engine import EngineOptions, InferenceError
 from policy_server.policy import (
     Observation,
     Policy,
+    Task,
     UnknownTaskError,
     example_observation,
 )
@@ -31,13 +32,13 @@ def observation(task="push_right", seed=0):
     size = bundle_builder.IMAGE_SIZE
     image = random.integers(0, 256, (size, size, 3), np.uint8)
     return Observation(
-        {"image": image, "state": random.normal(size=7).astype(np.float32) * 0.3}, task
+        {"image": image, "state": random.normal(size=7).astype(np.float32) * 0.3}, Task(task)
     )
 
 
 def expected_mean(seen):
     colour = seen.values["image"].mean(axis=(0, 1)) / 255
-    one_hot = np.eye(2)[bundle_builder.TASKS[seen.task]]
+    one_hot = np.eye(2)[bundle_builder.TASKS[seen.task.name]]
     return np.concatenate([colour, one_hot, [0, 0]]) + seen.values["state"]
 
 
@@ -94,9 +95,9 @@ def test_the_sample_that_the_critic_likes_best_is_executed(tmp_path, batch):
 def test_unknown_tasks_are_refused_with_the_known_ones(ptr_file):
     policy = load_policy(ptr_file, CPU)
     with pytest.raises(UnknownTaskError, match=r"push_lft.*push_left.*did you mean"):
-        policy.infer(Observation(observation().values, "push_lft"))
+        policy.infer(Observation(observation().values, Task("push_lft")))
     with pytest.raises(UnknownTaskError):
-        policy.infer(Observation(observation().values, None))
+        policy.infer(Observation(observation().values))
 
 
 def test_a_chunk_has_all_its_steps_and_memory_advances_once_per_chunk(tmp_path):

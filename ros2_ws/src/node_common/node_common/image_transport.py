@@ -15,8 +15,17 @@ IMAGE_TRANSPORT = NodeParameter(
 )
 
 
-def image_source(transport: str) -> tuple[type[Image] | type[CompressedImage], str]:
-    """Type and topic of the images, of one of `IMAGE_TRANSPORT.choices`."""
+def image_source(
+    transport: str, camera: str = "main"
+) -> tuple[type[Image] | type[CompressedImage], str]:
+    """Return type and topic of a camera's images.
+
+    Args:
+        transport: one of `IMAGE_TRANSPORT.choices`.
+        camera: name of the camera: the images of `main` are on camera/image_raw, those of any other
+            on NAME/image_raw.
+    """
+    topic = f"{'camera' if camera == 'main' else camera}/image_raw"
     if transport == "compressed":
-        return CompressedImage, "camera/image_raw/compressed"
-    return Image, "camera/image_raw"
+        return CompressedImage, f"{topic}/compressed"
+    return Image, topic

@@ -464,7 +464,7 @@ def _check_against_models(
                 raise BundleError(
                     file, field, tensor, f"an input that nothing else feeds: {sorted(external)}"
                 )
-            shape, dtype = _expected_input(deployment, observation.name)
+            dtype, shape = observation.tensor
             found = inputs[tensor]
             if (found.dtype, found.shape) != (dtype, shape):
                 raise BundleError(
@@ -473,13 +473,3 @@ def _check_against_models(
                     f"{found.dtype} {list(found.shape)}",
                     f"{dtype} {list(shape)}",
                 )
-
-
-def _expected_input(deployment: Deployment, name: str) -> tuple[tuple[int, ...], str]:
-    for camera in deployment.cameras:
-        if camera.name == name:
-            return (camera.history, camera.size[1], camera.size[0], 3), "uint8"
-    for state in deployment.states:
-        if state.name == name:
-            return (1, len(state.names)), "float32"
-    return (1, len(deployment.tasks)), "float32"

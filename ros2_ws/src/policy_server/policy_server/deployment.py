@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from node_common.strict_yaml import BundleError, Section
+from node_common.strict_yaml import BundleError, Section, did_you_mean
 from numpy.typing import NDArray
 
 SCHEMA_VERSIONS = (1, 2)
@@ -25,7 +25,28 @@ STAGE_ROLES = (
     "explore",
     "denoise",
 )
-OBSERVATION_KINDS = ("camera", "end_effector_state", "task_one_hot")
+OBSERVATION_KINDS = {1: ("camera", "end_effector_state", "task_one_hot")}
+"""Kinds of observations of each schema."""
+IMU_UNITS = {
+    **dict.fromkeys(("angular_velocity_x", "angular_velocity_y", "angular_velocity_z"), "rad/s"),
+    **dict.fromkeys(
+        ("linear_acceleration_x", "linear_acceleration_y", "linear_acceleration_z"), "m/s^2"
+    ),
+    **dict.fromkeys(("gravity_x", "gravity_y", "gravity_z"), "1"),
+    **dict.fromkeys(("roll", "pitch", "yaw"), "rad"),
+}
+"""What an IMU tells, in the frame of its body; gravity is the unit vector that points down."""
+VELOCITY_UNITS = {"vx": "m/s", "vy": "m/s", "wz": "rad/s"}
+"""A commanded velocity of a base: forward, left, counter-clockwise."""
+QUANTITY_UNITS = {
+    "position": ("rad", "m"),
+    "velocity": ("rad/s", "m/s"),
+    "effort": ("N*m", "N", "mA"),
+}
+"""What a joint state tells of each joint."""
+STATE_KINDS = ("end_effector_state", "joint_state", "imu", "commanded_velocity", "last_action")
+"""Kinds of observations that are vectors of named numbers."""
+OBSERVATION_KINDS[2] = ("camera", *STATE_KINDS, "goal_image", "task_one_hot", "language_embedding")
 NAVIGATION_KINDS = ("gnm", "vint", "nomad")
 """Kinds of policy that drive to a goal image; they have a `navigation` section."""
 RESIZE_FILTERS = {"squash": "area", "crop_4_3": "bicubic"}
@@ -35,7 +56,7 @@ INFERENCE = ("between_steps", "background")
 """When the next chunk is computed: while the robot waits for it, or while it executes this one."""
 OBSERVATION_AGE_S = 0.4
 """Oldest observation of the first step of a bundle that does not say its own [s]."""
-UNITS = ("m", "rad", "m/s", "rad/s", "opening", "1")
+UNITS = ("m", "rad", "m/s", "rad/s", "m/s^2", "N*m", "N", "mA", "opening", "1")
 MAX_RATE_HZ = 200.0
 MAX_HORIZON = 100_000
 
@@ -119,25 +140,83 @@ class CameraObservation:
     resize: str = "squash"
     history: int = 1
 
+    @property
+    def tensor(self) -> tuple[str, tuple[int, ...]]:
+        """Dtype and shape of the models' inputs."""
+        return "uint8", (self.history, self.size[1], self.size[0], 3)
+
 
 @dataclass(frozen=True)
 class StateObservation:
-    """The end effector's state, not normalised. As a value: float32, shape (len(names),)."""
+    """A vector of named numbers, not normalised.
+
+    As a value: float32, shape (len(names),), or (history, len(names)), oldest first, if `history`
+    is above 1.
+
+    Attributes:
+        kind: one of `STATE_KINDS`.
+        quantity: of a joint state: `position`, `velocity` or `effort`; else empty.
+    """
 
     name: str
     tensors: tuple[str, ...]
     names: tuple[str, ...]
     units: tuple[str, ...]
     kind: str = "end_effector_state"
+    quantity: str = ""
+    history: int = 1
+
+    @property
+    def tensor(self) -> tuple[str, tuple[int, ...]]:
+        """Dtype and shape of the models' inputs."""
+        return "float32", (self.history, len(self.names))
+
+
+@dataclass(frozen=True)
+class GoalImageObservation:
+    """The image of the goal, which comes with the task; `size` and `resize` as of a camera."""
+
+    name: str
+    tensors: tuple[str, ...]
+    size: tuple[int, int]
+    resize: str = "squash"
+    kind: str = "goal_image"
+
+    @property
+    def tensor(self) -> tuple[str, tuple[int, ...]]:
+        """Dtype and shape of the models' inputs."""
+        return "uint8", (1, self.size[1], self.size[0], 3)
 
 
 @dataclass(frozen=True)
 class TaskObservation:
-    """The task as a one-hot vector; made by the policy from the task's name."""
+    """The task as a one-hot vector of `size` entries; made by the policy from the task's name."""
 
     name: str
     tensors: tuple[str, ...]
+    size: int
     kind: str = "task_one_hot"
+
+    @property
+    def tensor(self) -> tuple[str, tuple[int, ...]]:
+        """Dtype and shape of the models' inputs."""
+        return "float32", (1, self.size)
+
+
+@dataclass(frozen=True)
+class EmbeddingObservation:
+    """The task's instruction as a vector of `size` numbers, made by the model called `encoder`."""
+
+    name: str
+    tensors: tuple[str, ...]
+    size: int
+    encoder: str
+    kind: str = "language_embedding"
+
+    @property
+    def tensor(self) -> tuple[str, tuple[int, ...]]:
+        """Dtype and shape of the models' inputs."""
+        return "float32", (1, self.size)
 
 
 @dataclass(frozen=True)
@@ -157,7 +236,13 @@ class NavigationRecord:
     can_explore: bool
 
 
-ObservationSpec = CameraObservation | StateObservation | TaskObservation
+ObservationSpec = (
+    CameraObservation
+    | StateObservation
+    | GoalImageObservation
+    | TaskObservation
+    | EmbeddingObservation
+)
 
 
 @dataclass(frozen=True)
@@ -195,8 +280,12 @@ class Deployment:
 
     @property
     def states(self) -> tuple[StateObservation, ...]:
-        """The end-effector state observations."""
+        """The observations that are vectors of named numbers."""
         return tuple(o for o in self.observations if isinstance(o, StateObservation))
+
+    def needs(self, kind: str) -> bool:
+        """Whether the policy has an observation of a kind, e.g. `goal_image`."""
+        return any(observation.kind == kind for observation in self.observations)
 
 
 def parse_deployment(section: Section) -> Deployment:
@@ -222,7 +311,7 @@ def parse_deployment(section: Section) -> Deployment:
         horizon=control.integer("horizon", 1, MAX_HORIZON),
         robot=section.string("robot"),
         action=_parse_action(section.section("action"), int(version), rate_hz),
-        observations=_parse_observations(section, tasks, navigates),
+        observations=_parse_observations(section, tasks, int(version), navigates),
         tasks=tasks,
         instructions=instructions,
         stages=_parse_stages(section.section("stages")),
@@ -332,7 +421,7 @@ def _parse_navigation(section: Section) -> NavigationRecord:
 
 
 def _parse_observations(
-    section: Section, tasks: Mapping[str, int], navigates: bool
+    section: Section, tasks: Mapping[str, int], version: int, navigates: bool
 ) -> tuple[ObservationSpec, ...]:
     entries = section.value("observations")
     if not isinstance(entries, list) or not entries:
@@ -340,7 +429,7 @@ def _parse_observations(
     observations: list[ObservationSpec] = []
     for index, entry in enumerate(entries):
         item = Section(section.file, f"{section.field('observations')}[{index}]", entry)
-        observation = _parse_observation(item, navigates)
+        observation = _parse_observation(item, len(tasks), version, navigates)
         item.finish()
         if observation.name in [other.name for other in observations]:
             raise item.error("name", "a name that no other observation has")
@@ -359,9 +448,11 @@ def _parse_observations(
     return tuple(observations)
 
 
-def _parse_observation(item: Section, navigates: bool) -> ObservationSpec:
+def _parse_observation(
+    item: Section, num_tasks: int, version: int, navigates: bool
+) -> ObservationSpec:
     name = item.string("name")
-    kind = item.string("kind", OBSERVATION_KINDS)
+    kind = item.string("kind", OBSERVATION_KINDS[version])
     if ("tensor" in item) == ("tensors" in item):
         raise BundleError(
             item.file,
@@ -374,13 +465,38 @@ def _parse_observation(item: Section, navigates: bool) -> ObservationSpec:
     else:
         tensors = tuple(_parse_tensor(item, "tensors", t) for t in item.strings("tensors"))
     if kind == "task_one_hot":
-        return TaskObservation(name, tensors)
-    history = item.integer("history", 1, MAX_HISTORY if navigates and kind == "camera" else 1)
-    if kind == "end_effector_state":
-        names = _unique(item, "names")
-        return StateObservation(name, tensors, names, _parse_units(item, names))
+        return TaskObservation(name, tensors, num_tasks)
+    if kind == "language_embedding":
+        size = item.integer("size", 1, 65_536)
+        return EmbeddingObservation(name, tensors, size, item.string("encoder"))
+    if kind == "goal_image":
+        return GoalImageObservation(name, tensors, *_parse_image(item, any_rule=True))
+    if kind == "camera" and name.startswith("goal") and not navigates:
+        # What is there now would be compared with itself.
+        raise item.error("kind", "goal_image (schema 2): a camera shows what is there now")
+    has_history = version > 1 or (navigates and kind == "camera")
+    history = item.integer("history", 1, MAX_HISTORY if has_history else 1)
+    if kind == "camera":
+        camera = item.string("camera")
+        size, resize = _parse_image(item, any_rule=version > 1 or navigates)
+        return CameraObservation(name, tensors, camera, size, resize=resize, history=history)
+    names = _unique(item, "names")
+    units = _parse_units(item, names)
+    quantity = item.string("quantity", QUANTITY_UNITS) if kind == "joint_state" else ""
+    known = {"imu": IMU_UNITS, "commanded_velocity": VELOCITY_UNITS}.get(kind, {})
+    for entry, unit in zip(names, units, strict=True):
+        if known and entry not in known:
+            raise item.error("names", f"names out of {list(known)}{did_you_mean(entry, known)}")
+        expected = QUANTITY_UNITS.get(quantity, (known.get(entry, unit),))
+        if unit not in expected:
+            raise item.error("units", f"{' or '.join(expected)} for {entry}")
+    return StateObservation(name, tensors, names, units, kind, quantity, history)
+
+
+def _parse_image(item: Section, any_rule: bool) -> tuple[tuple[int, int], str]:
+    """Return the size (width, height) of a network's image and the rule that makes it so."""
     item.string("channels", ["rgb"])
-    resize = item.string("resize", RESIZE_FILTERS if navigates else ["squash"])
+    resize = item.string("resize", RESIZE_FILTERS if any_rule else ["squash"])
     item.string("filter", [RESIZE_FILTERS[resize]])
     size = item.value("size")
     if (
@@ -389,14 +505,7 @@ def _parse_observation(item: Section, navigates: bool) -> ObservationSpec:
         or not all(isinstance(v, int) and 1 <= v <= 4096 for v in size)
     ):
         raise item.error("size", "[width, height] in pixels, each from 1 to 4096")
-    return CameraObservation(
-        name,
-        tensors,
-        item.string("camera"),
-        (size[0], size[1]),
-        resize=resize,
-        history=history,
-    )
+    return (size[0], size[1]), resize
 
 
 def _parse_tasks(section: Section) -> tuple[dict[str, int], dict[str, str]]:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from policy_server.chunk_player import ChunkPlayer, PlannedStep
 from policy_server.deployment import ChunkSpec
 from policy_server.inference import InferenceFault, Inferences
-from policy_server.observation_buffer import SOURCE_NAMES, Problem, Snapshot
-from policy_server.policy import Observation, Policy
+from policy_server.observation_buffer import Problem, Snapshot, is_camera, source_name
+from policy_server.observation_history import ObservationHistory
+from policy_server.policy import Observation, Policy, Task
 
 STALE_TO_END_S = 1.0
 """So long without a fresh observation ends an episode [s]; no command is sent meanwhile, the arm
@@ -133,7 +134,7 @@ class Episode:
         policy: what computes actions.
         observe: returns the newest data, or why it must not be acted upon.
         clock: what the ticks are paced by.
-        task: returns the task to run now, None for a policy without tasks.
+        task: returns the task to run now; another object is another task.
         publish: sends an action (A,) caused by the observation stamped with the given time [ns].
         on_step: called after each command.
         stop: ends the episode from outside.
@@ -144,7 +145,7 @@ class Episode:
         policy: Policy,
         observe: Callable[[], Snapshot | Problem],
         clock: TickClock,
-        task: Callable[[], str | None],
+        task: Callable[[], Task],
         publish: Callable[[NDArray[np.float64], int], None],
         on_step: Callable[[Step], None],
         stop: StopSignal,
@@ -211,9 +212,7 @@ class Episode:
                 first_stamp_ns = found.stamp_ns
             if not arrived and time.monotonic() >= deadline:
                 if isinstance(found, Snapshot):
-                    found = Problem(
-                        found.source, f"no new {SOURCE_NAMES[found.source]} has arrived"
-                    )
+                    found = Problem(found.source, f"no new {source_name(found.source)} has arrived")
                 return _reason_of(found), f"{found.message}, after waiting {timeout_s:g} s"
             if self._stop.event.wait(_PHASE_S if arrived else _START_POLL_S):
                 return self._stop.reason, self._stop.message
@@ -228,7 +227,8 @@ class Episode:
         self._player = ChunkPlayer(settings.chunk.execute_steps, settings.chunk.ensemble_decay)
         stale_ticks_to_end = max(2, math.ceil(STALE_TO_END_S / settings.period_s))
         stale_in_a_row = 0
-        task: str | None = None
+        history = ObservationHistory(self._policy.spec)
+        task: Task | None = None
         with Inferences(
             self._policy, settings.num_samples, settings.chunk.in_background
         ) as inferences:
@@ -239,21 +239,23 @@ class Episode:
                 started_s, began_s = time.perf_counter(), self._clock.now()
                 task_before, task = task, self._task()
                 found = self._observe()
-                if task != task_before or isinstance(found, Problem):
+                if task is not task_before or isinstance(found, Problem):
                     # What was computed for another task, or for a world that was not seen since.
                     inferences.discard()
                     self.dropped_steps += self._player.clear()
                 if isinstance(found, Problem):
+                    history.clear()
                     self._stale_ticks += 1
                     stale_in_a_row += 1
                     if stale_in_a_row == stale_ticks_to_end:
                         return _reason_of(found), found.message
                     continue
                 stale_in_a_row = 0
+                values = history.extend(found.values)
                 try:
                     duration_s = self._take_chunk(inferences, began_s, settings)
                     if self._player.wants_chunk:
-                        observation = Observation(found.values, task)
+                        observation = Observation(values, task)
                         inferences.begin(observation, found.stamp_ns, self._player.position)
                         duration_s = self._take_chunk(inferences, began_s, settings) or duration_s
                 except InferenceFault as fault:
@@ -270,6 +272,7 @@ class Episode:
                     age_s = found.age_s + (found.stamp_ns - step.stamp_ns) * 1e-9
                     age_s += self._sent_s - began_s
                     self._send(step, duration_s, worked_s, age_s)
+                    history.acted(step.action)
         return self._stop.reason, self._stop.message
 
     def _take_chunk(
@@ -337,4 +340,4 @@ class Episode:
 
 
 def _reason_of(problem: Problem) -> Reason:
-    return Reason.STALE_CAMERA if problem.source == "camera" else Reason.STALE_STATE
+    return Reason.STALE_CAMERA if is_camera(problem.source) else Reason.STALE_STATE

@@ -1,18 +1,30 @@
-"""The newest camera image and end-effector state, and whether they may be acted upon."""
+"""The newest images and states, and whether they may be acted upon.
+
+A source is named by a string: `camera` for the camera `main`, `camera NAME` for any other, and the
+kind of an observation for a state.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
-Source = Literal["camera", "state"]
-
-SOURCE_NAMES: Mapping[Source, str] = {"camera": "image", "state": "end-effector state"}
+MAIN_CAMERA = "main"
+END_EFFECTOR_STATE = "end_effector_state"
+_NAMES = {
+    END_EFFECTOR_STATE: ("end-effector state", "end-effector states"),
+    "joint_state": ("joint state", "joint states"),
+    "imu": ("IMU measurement", "IMU measurements"),
+    "commanded_velocity": ("commanded velocity", "commanded velocities"),
+}
+_PAIRING_DEPTH = 64
+"""Images that are kept of each of several cameras: two seconds of one at 30 Hz."""
 _REFUSED_S = 2.0
 """So long after a refusal it is the reason for having nothing newer [s], on the steady clock."""
 
@@ -25,18 +37,37 @@ class FreshnessLimits:
         camera_timeout_s: largest age of an image [s].
         state_timeout_s: largest age of a state, when its image arrives if there is one [s].
         future_tolerance_s: how far a stamp may lie ahead of the clock [s].
+        pairing_tolerance_s: how far apart the stamps of images of several cameras may be [s].
     """
 
     camera_timeout_s: float
     state_timeout_s: float
     future_tolerance_s: float
+    pairing_tolerance_s: float = 0.05
+
+
+def camera_source(camera: str) -> str:
+    """Return the source that is a camera, by the camera's name."""
+    return "camera" if camera == MAIN_CAMERA else f"camera {camera}"
+
+
+def is_camera(source: str) -> bool:
+    """Whether a source is a camera."""
+    return source.split(" ")[0] == "camera"
+
+
+def source_name(source: str, plural: bool = False) -> str:
+    """Return what a message of a source is called, for people."""
+    if not is_camera(source):
+        return _NAMES[source][plural]
+    return ("images" if plural else "image") + (f" of {source}" if " " in source else "")
 
 
 @dataclass(frozen=True)
 class Problem:
     """Why there is no usable observation."""
 
-    source: Source
+    source: str
     message: str
 
 
@@ -46,7 +77,8 @@ class Snapshot:
 
     Attributes:
         values: observation name → value.
-        stamp_ns: stamp of the image, or of the state when the policy has no camera [ns].
+        stamp_ns: stamp of the image, of several cameras the oldest, or of the state when the policy
+            has no camera [ns].
         age_s: age of that stamp [s].
         source: where it is from.
     """
@@ -54,28 +86,32 @@ class Snapshot:
     values: Mapping[str, NDArray[Any]]
     stamp_ns: int
     age_s: float
-    source: Source = "camera"
+    source: str = "camera"
 
 
-@dataclass
-class _Slot:
-    values: dict[str, NDArray[Any]]
-    stamp_ns: int | None = None
-    arrived_ns: int | None = None
+@dataclass(frozen=True)
+class _Entry:
+    values: Mapping[str, NDArray[Any]]
+    stamp_ns: int
+    arrived_ns: int | None
 
 
 class ObservationBuffer:
     """Holds only the newest data; safe to use from several threads.
 
+    Of several cameras with different delays it pairs images of the same moment: the newest at which
+    every camera has shown something. The states are those nearest to it.
+
     Args:
-        sources: the sources that the policy needs, the one whose stamp counts first.
+        sources: the sources that the policy needs, cameras first; without a camera, the one whose
+            stamp counts.
         limits: when data is too old or stamped in the future; may be replaced at any time.
         on_restart: told when the clock went back, and all data was forgotten for that.
     """
 
     def __init__(
         self,
-        sources: tuple[Source, ...],
+        sources: tuple[str, ...],
         limits: FreshnessLimits,
         on_restart: Callable[[str], object] = lambda _: None,
     ) -> None:
@@ -83,10 +119,12 @@ class ObservationBuffer:
         self._on_restart = on_restart
         self._sources = sources
         self._lock = threading.Lock()
-        self._slots: dict[Source, _Slot] = {}
-        self._refusals: dict[Source, tuple[str, float]] = {}
+        self._cameras = tuple(source for source in sources if is_camera(source))
+        self._depth = _PAIRING_DEPTH if len(self._cameras) > 1 else 1
+        self._entries: dict[str, deque[_Entry]] = {}
+        self._refusals: dict[str, tuple[str, float]] = {}
         self._newest_ns: int | None = None
-        self._image_used = True
+        self._unused_images: set[str] = set()
         self.images_received = 0
         self.images_dropped = 0
         self.clear()
@@ -94,17 +132,20 @@ class ObservationBuffer:
     def clear(self) -> None:
         """Forget all data and counts."""
         with self._lock:
-            self._slots = {source: _Slot({}) for source in self._sources}
+            self._forget()
             self._refusals = {}
             self._newest_ns = None
-            self._image_used = True
+            self._unused_images = set()
             self.images_received = 0
             self.images_dropped = 0
 
+    def _forget(self) -> None:
+        self._entries = {source: deque(maxlen=self._depth) for source in self._sources}
+
     def put(
         self,
-        source: Source,
-        values: dict[str, NDArray[Any]],
+        source: str,
+        values: Mapping[str, NDArray[Any]],
         stamp_ns: int,
         now_ns: int | None = None,
     ) -> str:
@@ -131,17 +172,16 @@ class ObservationBuffer:
                 )
                 self.refuse(source, refusal)
                 return refusal
-        slot = _Slot(values, stamp_ns, now_ns)
         with self._lock:
-            self._slots[source] = slot
+            self._entries[source].append(_Entry(values, stamp_ns, now_ns))
             self._refusals.pop(source, None)
-            if source == "camera":
+            if is_camera(source):
                 self.images_received += 1
-                self.images_dropped += not self._image_used
-                self._image_used = False
+                self.images_dropped += source in self._unused_images
+                self._unused_images.add(source)
         return ""
 
-    def refuse(self, source: Source, reason: str) -> None:
+    def refuse(self, source: str, reason: str) -> None:
         """Remember that data came and could not be used, which is another fault than silence."""
         with self._lock:
             self._refusals[source] = (reason, time.monotonic())
@@ -152,11 +192,11 @@ class ObservationBuffer:
             told = [self._refusal(source) for source in self._sources]
         return "; ".join(text for text in told if text)
 
-    def _refusal(self, source: Source) -> str:
+    def _refusal(self, source: str) -> str:
         reason, refused_s = self._refusals.get(source, ("", 0.0))
         if not reason or time.monotonic() - refused_s > _REFUSED_S:
             return ""
-        return f"{SOURCE_NAMES[source]}s arrive and are refused: {reason}"
+        return f"{source_name(source, plural=True)} arrive and are refused: {reason}"
 
     def _follow(self, now_ns: int) -> None:
         """Begin anew when the clock went back: what is kept would lie in the future."""
@@ -166,7 +206,7 @@ class ObservationBuffer:
             if before_ns is None or back_s <= self.limits.future_tolerance_s:
                 self._newest_ns = max(before_ns or now_ns, now_ns)
                 return
-            self._slots = {source: _Slot({}) for source in self._sources}
+            self._forget()
         self._on_restart(f"the clock went back by {back_s:.3f} s: beginning anew")
 
     def take(self, now_ns: int) -> Snapshot | Problem:
@@ -177,31 +217,42 @@ class ObservationBuffer:
         """
         self._follow(now_ns)
         with self._lock:
-            slots = dict(self._slots)
-            image = slots.get("camera")
-            values: dict[str, NDArray[Any]] = {}
-            for source, slot in slots.items():
-                then_ns = now_ns
-                if source == "state" and image is not None and image.arrived_ns is not None:
-                    # It was read when the image came. A slow camera makes no state old.
-                    then_ns = max(image.arrived_ns, slot.arrived_ns or 0)
-                problem = self._problem(source, slot.stamp_ns, then_ns)
+            newest = {s: entries[-1] for s, entries in self._entries.items() if entries}
+            images = [newest[camera] for camera in self._cameras if camera in newest]
+            # A state was read when the image came. A slow camera makes no state old.
+            arrived_ns = max((image.arrived_ns or 0 for image in images), default=0)
+            for source in self._sources:
+                entry, then_ns = newest.get(source), now_ns
+                if entry is not None and not is_camera(source) and arrived_ns:
+                    then_ns = max(arrived_ns, entry.arrived_ns or 0)
+                problem = self._problem(source, entry, then_ns)
                 if problem is not None:
                     return problem
-                values |= slot.values
-            self._image_used = True
-        stamp_ns = slots[self._sources[0]].stamp_ns
-        assert stamp_ns is not None
+            stamp_ns = min(image.stamp_ns for image in images) if images else 0
+            stamp_ns = stamp_ns if images else newest[self._sources[0]].stamp_ns
+            values: dict[str, NDArray[Any]] = {}
+            for source, entries in self._entries.items():
+                entry = min(entries, key=lambda kept: abs(kept.stamp_ns - stamp_ns))
+                apart_s = abs(entry.stamp_ns - stamp_ns) * 1e-9
+                if is_camera(source) and apart_s > self.limits.pairing_tolerance_s:
+                    return Problem(
+                        source,
+                        f"the {source_name(source)} that is nearest to those of the other cameras "
+                        f"is {apart_s:.3f} s from them, expected at most "
+                        f"{self.limits.pairing_tolerance_s:g} s",
+                    )
+                values |= entry.values
+            self._unused_images = set()
         return Snapshot(values, stamp_ns, (now_ns - stamp_ns) * 1e-9, self._sources[0])
 
-    def _problem(self, source: Source, stamp_ns: int | None, now_ns: int) -> Problem | None:
-        name = SOURCE_NAMES[source]
+    def _problem(self, source: str, entry: _Entry | None, now_ns: int) -> Problem | None:
+        name = source_name(source)
         refusal = self._refusal(source)
-        if stamp_ns is None:
+        if entry is None:
             return Problem(source, refusal or f"no {name} has arrived")
         limits = self.limits
-        limit_s = limits.camera_timeout_s if source == "camera" else limits.state_timeout_s
-        age_s = (now_ns - stamp_ns) * 1e-9
+        limit_s = limits.camera_timeout_s if is_camera(source) else limits.state_timeout_s
+        age_s = (now_ns - entry.stamp_ns) * 1e-9
         if age_s < -limits.future_tolerance_s:
             return Problem(
                 source,
@@ -212,5 +263,5 @@ class ObservationBuffer:
             return None
         if refusal:
             return Problem(source, refusal)
-        found = f"is {age_s:.3f} s old" if stamp_ns else "has no stamp (0)"
+        found = f"is {age_s:.3f} s old" if entry.stamp_ns else "has no stamp (0)"
         return Problem(source, f"the newest {name} {found}, expected at most {limit_s:g} s")

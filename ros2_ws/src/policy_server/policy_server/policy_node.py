@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import array
 import contextlib
+import functools
 import math
 import os
+import re
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from node_common.strict_yaml import BundleError
 from node_common.threaded_action_server import GoalEnd, GoalServer
 from numpy.typing import NDArray
 from policy_interfaces.action import RunEpisode
-from policy_interfaces.msg import EndEffectorDelta, EndEffectorState, PolicyStatus
+from policy_interfaces.msg import EndEffectorDelta, PolicyStatus
 from policy_interfaces.srv import SetTask
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import ROSClock
@@ -45,7 +47,7 @@ from policy_server.bundle import (
     load_bundle,
     model_search_path,
 )
-from policy_server.deployment import INFERENCE, ChunkSpec, Deployment
+from policy_server.deployment import INFERENCE, CameraObservation, ChunkSpec, Deployment
 from policy_server.engine import (
     PROVIDER_NAMES,
     EngineOptions,
@@ -61,18 +63,27 @@ from policy_server.episode import (
     StopSignal,
 )
 from policy_server.observation_buffer import (
+    END_EFFECTOR_STATE,
     FreshnessLimits,
     ObservationBuffer,
     Problem,
     Snapshot,
-    Source,
+    camera_source,
 )
-from policy_server.policy import Policy, UnknownTaskError, example_observation
-from policy_server.preprocessing import squash
+from policy_server.observation_sources import STATE_SOURCES, Reader
+from policy_server.policy import (
+    NO_TASK,
+    Policy,
+    Task,
+    TaskError,
+    UnknownTaskError,
+    check_task,
+    example_observation,
+)
+from policy_server.preprocessing import RESIZE_RULES
 from policy_server.registry import create_policy
 from policy_server.robots import ROBOTS, RobotSpec, check_robot
 
-CAMERA = "main"
 WARM_UP_RUNS = 5
 RATE_FACTOR = 2.0
 """A rate_hz that differs from the bundle's by more than this factor is refused."""
@@ -138,6 +149,13 @@ PARAMETERS = (
     NodeParameter("camera_timeout_s", 0.3, "Largest age of an image by its stamp", 0.01, 10.0),
     NodeParameter("state_timeout_s", 0.3, "Largest age of a state by its stamp", 0.01, 10.0),
     NodeParameter(
+        "pairing_tolerance_s",
+        0.05,
+        "How far apart the stamps of several cameras' images may be",
+        0.001,
+        1.0,
+    ),
+    NodeParameter(
         "future_tolerance_s", 0.1, "How far a stamp may lie ahead of the clock", 0.0, 1.0
     ),
     NodeParameter(
@@ -153,6 +171,7 @@ _SENSOR_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 _COMMAND_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 """Commands are deltas: one that is replaced before it was sent is motion that is missing."""
 _WATCH_PERIOD_S = 0.5
+_CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _GOAL_ENDS = {Reason.HORIZON: GoalEnd.SUCCEEDED, Reason.CANCELLED: GoalEnd.CANCELED}
 _LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -161,13 +180,15 @@ _LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 class _Loaded:
     """Everything that `configure` made."""
 
-    bundle: Bundle
+    name: str
+    """Of the bundle."""
     policy: Policy
     robot: RobotSpec
     rate_hz: float
     chunk: ChunkSpec
     buffer: ObservationBuffer
-    state_indices: dict[str, list[int]]
+    readers: dict[str, dict[str, Reader]]
+    """Source of states → observation → what reads it out of a message."""
     sampling_problem: str
     """Why `num_samples` must be 1; empty: it may be more."""
 
@@ -197,13 +218,13 @@ class PolicyNode(ManagedNode):
         self._statistics = _Statistics()
         self._cpu_load = CpuLoad()
         self._missed_reported = 0
-        self._task = ""
+        self._task = NO_TASK
         self._lock = threading.Lock()
         self._stop: StopSignal | None = None
         self._episode: Episode | None = None
         self._idle = threading.Event()
         self._idle.set()
-        self._state_subscription: PolledSubscription | None = None
+        self._state_subscriptions: dict[str, PolledSubscription] = {}
         self._commands = self.create_lifecycle_publisher(
             EndEffectorDelta, "end_effector_delta", _COMMAND_QOS
         )
@@ -224,7 +245,7 @@ class PolicyNode(ManagedNode):
     def configure(self, values: dict[str, Any]) -> None:
         """Load, verify and warm up the bundle."""
         self._loaded = self._load()
-        self._task = values["task"]
+        self._task = _named_task(values["task"], self._loaded.policy.spec)
         self._subscribe(self._loaded)
 
     def activate(self) -> None:
@@ -245,21 +266,58 @@ class PolicyNode(ManagedNode):
 
     def release(self) -> None:
         """Release the models."""
-        self._loaded = self._state_subscription = None
+        self._loaded = None
+        self._state_subscriptions = {}
 
     def _load(self) -> _Loaded:
         file = find_bundle(self._parameter("model"), model_search_path(os.environ, [Path.cwd()]))
         bundle = load_bundle(file)
-        spec = bundle.deployment
+        policy = self._create_policy(bundle)
+        # A wrapper sees and needs other things than the bundle's own kind.
+        spec = policy.spec
         robot = check_robot(file, spec, self._parameter("robot"))
         for camera in spec.cameras:
-            if camera.camera != CAMERA:
+            if not _CAMERA_NAME.fullmatch(camera.camera):
                 field_name = f"deployment.observations {camera.name}.camera"
-                raise BundleError(file, field_name, camera.camera, f'"{CAMERA}", the only one')
+                raise BundleError(file, field_name, camera.camera, "a name of ROS, as wrist_camera")
         task = self._parameter("task")
         if task and spec.tasks and task not in spec.tasks:
             raise UnknownTaskError(task, tuple(spec.tasks))
-        rate_hz = self._parameter("rate_hz") or spec.rate_hz
+        rate_hz = self._rate_hz(spec, robot)
+        chunk = self._chunk(spec, rate_hz)
+        sampling_problem = self._warm_up(bundle, policy, chunk)
+        readers: dict[str, dict[str, Reader]] = {}
+        for state in spec.states:
+            if source := STATE_SOURCES.get(state.kind):
+                readers.setdefault(state.kind, {})[state.name] = source.make_reader(state, robot)
+        cameras = list(dict.fromkeys(camera_source(camera.camera) for camera in spec.cameras))
+        if not cameras and not readers:
+            readers[END_EFFECTOR_STATE] = {}  # whose stamps tell what a command comes from
+        return _Loaded(
+            name=bundle.name,
+            policy=policy,
+            robot=robot,
+            rate_hz=rate_hz,
+            chunk=chunk,
+            buffer=ObservationBuffer(
+                (*cameras, *readers), self._limits(), lambda text: self.get_logger().warning(text)
+            ),
+            readers=readers,
+            sampling_problem=sampling_problem,
+        )
+
+    def _create_policy(self, bundle: Bundle) -> Policy:
+        options = EngineOptions(self._parameter("provider"), self._parameter("threads"))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ProviderWarning)
+            policy = create_policy(bundle, options, self._parameter("policy"))
+        for warning in caught:
+            self.get_logger().warning(str(warning.message))
+        return policy
+
+    def _rate_hz(self, spec: Deployment, robot: RobotSpec) -> float:
+        """Return the control rate: the policy's, or the parameter's if both can do it."""
+        rate_hz = float(self._parameter("rate_hz") or spec.rate_hz)
         if not spec.rate_hz / RATE_FACTOR <= rate_hz <= spec.rate_hz * RATE_FACTOR:
             raise ValueError(
                 f"found rate_hz {rate_hz:g}, expected 0 or {spec.rate_hz / RATE_FACTOR:g} to "
@@ -275,34 +333,7 @@ class PolicyNode(ManagedNode):
             self.get_logger().warning(
                 f"running at {rate_hz:g} Hz; the bundle was made for {spec.rate_hz:g} Hz"
             )
-        options = EngineOptions(self._parameter("provider"), self._parameter("threads"))
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ProviderWarning)
-            policy = create_policy(bundle, options, self._parameter("policy"))
-        for warning in caught:
-            self.get_logger().warning(str(warning.message))
-        chunk = self._chunk(spec, rate_hz)
-        sampling_problem = self._warm_up(bundle, policy, chunk)
-        sources: list[Source] = []
-        if spec.cameras:
-            sources.append("camera")
-        if spec.states or not sources:
-            sources.append("state")
-        return _Loaded(
-            bundle=bundle,
-            policy=policy,
-            robot=robot,
-            rate_hz=rate_hz,
-            chunk=chunk,
-            buffer=ObservationBuffer(
-                tuple(sources), self._limits(), lambda text: self.get_logger().warning(text)
-            ),
-            state_indices={
-                observation.name: [robot.state_names.index(name) for name in observation.names]
-                for observation in spec.states
-            },
-            sampling_problem=sampling_problem,
-        )
+        return rate_hz
 
     def _chunk(self, spec: Deployment, rate_hz: float) -> ChunkSpec:
         """Return how chunks are executed: as the bundle says, or as the parameters do."""
@@ -375,6 +406,7 @@ class PolicyNode(ManagedNode):
             camera_timeout_s=self._parameter("camera_timeout_s"),
             state_timeout_s=self._parameter("state_timeout_s"),
             future_tolerance_s=self._parameter("future_tolerance_s"),
+            pairing_tolerance_s=self._parameter("pairing_tolerance_s"),
         )
 
     def check_values(self, values: dict[str, Any]) -> None:
@@ -391,31 +423,43 @@ class PolicyNode(ManagedNode):
     # --- observations ----------------------------------------------------------------------
 
     def _subscribe(self, loaded: _Loaded) -> None:
-        spec = loaded.bundle.deployment
-        if spec.cameras:
-            source = image_source(self._parameter("image_transport"))
-            self.hold(self.create_subscription(*source, self._on_image, _SENSOR_QOS))
-        self._state_subscription = self.hold(
-            PolledSubscription(self, EndEffectorState, "end_effector_state")
-        )
+        by_camera: dict[str, list[CameraObservation]] = {}
+        for camera in loaded.policy.spec.cameras:
+            by_camera.setdefault(camera.camera, []).append(camera)
+        for name, observations in by_camera.items():
+            message_type, topic = image_source(self._parameter("image_transport"), name)
+            take = functools.partial(self._on_image, camera_source(name), observations)
+            self.hold(self.create_subscription(message_type, topic, take, _SENSOR_QOS))
+        for kind in loaded.readers:
+            source = STATE_SOURCES[kind]
+            self._state_subscriptions[kind] = self.hold(
+                PolledSubscription(self, source.message_type, source.topic)
+            )
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
+    def _on_image(
+        self,
+        source: str,
+        observations: Sequence[CameraObservation],
+        message: Image | CompressedImage,
+    ) -> None:
         """Shrink the image when it arrives, so that a tick only has to infer and publish."""
         loaded = self._loaded
         if loaded is None or not self.active:
             return
         try:
             values = {
-                camera.name: self._converter.network_image(message, camera.size, squash)
-                for camera in loaded.bundle.deployment.cameras
+                camera.name: self._converter.network_image(
+                    message, camera.size, RESIZE_RULES[camera.resize]
+                )
+                for camera in observations
             }
         except ImageError as error:
-            loaded.buffer.refuse("camera", str(error))
+            loaded.buffer.refuse(source, str(error))
             self._count_bad_image(str(error))
             return
-        # The state of the same moment, as in the training data.
-        self._poll_state(loaded)
-        refusal = loaded.buffer.put("camera", values, _nanoseconds(message), self._now_ns())
+        # The states of the same moment, as in the training data.
+        self._poll_states(loaded)
+        refusal = loaded.buffer.put(source, values, _nanoseconds(message), self._now_ns())
         if refusal:
             self._count_bad_image(refusal)
 
@@ -426,25 +470,30 @@ class PolicyNode(ManagedNode):
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)
 
-    def _poll_state(self, loaded: _Loaded) -> None:
-        subscription = self._state_subscription
-        message = subscription.take() if subscription is not None else None
-        if message is None:
-            return
-        state = np.asarray(message.state, np.float32)
-        if np.isfinite(state).all():
-            values = {name: state[indices] for name, indices in loaded.state_indices.items()}
-            refusal = loaded.buffer.put("state", values, _nanoseconds(message), self._now_ns())
-        else:
-            refusal = f"not finite: found {state.tolist()}, expected finite numbers"
-            loaded.buffer.refuse("state", refusal)
-        if refusal:
-            self._statistics.bad_states += 1
-            self.get_logger().error(f"state refused: {refusal}", throttle_duration_sec=5.0)
+    def _poll_states(self, loaded: _Loaded) -> None:
+        for kind, subscription in self._state_subscriptions.items():
+            message = subscription.take()
+            if message is None:
+                continue
+            try:
+                values = {name: read(message) for name, read in loaded.readers[kind].items()}
+                bad = [value.tolist() for value in values.values() if not np.isfinite(value).all()]
+                if bad:
+                    raise ValueError(f"not finite: found {bad[0]}, expected finite numbers")
+            except ValueError as error:
+                refusal = str(error)
+                loaded.buffer.refuse(kind, refusal)
+            else:
+                now_ns = self._now_ns()
+                stamp_ns = _nanoseconds(message) if hasattr(message, "header") else now_ns
+                refusal = loaded.buffer.put(kind, values, stamp_ns, now_ns)
+            if refusal:
+                self._statistics.bad_states += 1
+                self.get_logger().error(f"state refused: {refusal}", throttle_duration_sec=5.0)
 
     def _observe(self, loaded: _Loaded) -> Snapshot | Problem:
-        if not loaded.bundle.deployment.cameras:
-            self._poll_state(loaded)
+        if not loaded.policy.spec.cameras:
+            self._poll_states(loaded)
         return loaded.buffer.take(self._now_ns())
 
     # --- episodes --------------------------------------------------------------------------
@@ -454,16 +503,41 @@ class PolicyNode(ManagedNode):
         if loaded is None:
             response.message = "found the node unconfigured, expected a configured one"
             return response
-        known = loaded.bundle.deployment.tasks
-        response.known_tasks = list(known)
-        response.message = _label_note(request.task, known)
-        if known and request.task not in known:
-            response.message = str(UnknownTaskError(request.task, tuple(known)))
+        spec = loaded.policy.spec
+        response.known_tasks = list(spec.tasks)
+        try:
+            self._task = self._asked_task(request, spec)
+        except TaskError as error:
+            response.message = str(error)
             return response
-        self._task = request.task
+        response.message = _label_note(request.task, spec)
         response.success = True
         self.report()
         return response
+
+    def _asked_task(self, request: RunEpisode.Goal | SetTask.Request, spec: Deployment) -> Task:
+        """Return the task of a request: the current one if it has none, or the same again.
+
+        Raises:
+            TaskError: it is not known, lacks what the policy needs, or its image cannot be read.
+        """
+        current = self._task
+        goal_image: NDArray[np.uint8] | None = None
+        if len(request.goal_image.data):
+            try:
+                goal_image = self._converter.rgb(request.goal_image)
+            except ImageError as error:
+                raise TaskError(f"goal image refused: {error}") from error
+        embedding = np.asarray(request.embedding, np.float32) if len(request.embedding) else None
+        if goal_image is None and embedding is None:
+            name = request.task or current.name
+            words = request.instruction or spec.instructions.get(request.task, "")
+            same = (name, words or current.instruction) == (current.name, current.instruction)
+            task = current if same else Task(name, words)
+        else:
+            task = Task(request.task or current.name, request.instruction, goal_image, embedding)
+        check_task(spec, task)
+        return task
 
     def _on_goal(
         self, goal_handle: ServerGoalHandle[Any, Any, Any], stop: StopSignal
@@ -504,10 +578,10 @@ class PolicyNode(ManagedNode):
                 return Reason.INACTIVE, "found the node not active, expected it to be activated"
             if self._stop is not None:
                 return Reason.BUSY, "another episode is running: cancel it first"
-            tasks = loaded.bundle.deployment.tasks
-            task = goal.task or self._task
-            if tasks and task not in tasks:
-                return Reason.UNKNOWN_TASK, str(UnknownTaskError(task, tuple(tasks)))
+            try:
+                task = self._asked_task(goal, loaded.policy.spec)
+            except TaskError as error:
+                return Reason.UNKNOWN_TASK, str(error)
             others = self.contradiction("end_effector_delta")
             if others:
                 return Reason.BUSY, others
@@ -522,7 +596,7 @@ class PolicyNode(ManagedNode):
     ) -> EpisodeOutcome:
         loaded = self._loaded
         assert loaded is not None
-        note = _label_note(self._task, loaded.bundle.deployment.tasks)
+        note = _label_note(self._task.name, loaded.policy.spec)
         if note:
             self.get_logger().info(note)
         _ask_for_priority(self._parameter("realtime_priority"))
@@ -556,7 +630,7 @@ class PolicyNode(ManagedNode):
             policy=loaded.policy,
             observe=lambda: self._observe(loaded),
             clock=tick_clock,
-            task=lambda: self._task if loaded.bundle.deployment.tasks else None,
+            task=lambda: self._task,
             publish=self._publisher(loaded),
             on_step=on_step,
             stop=stop,
@@ -568,7 +642,7 @@ class PolicyNode(ManagedNode):
             outcome = episode.run(
                 EpisodeSettings(
                     period_s=1.0 / loaded.rate_hz,
-                    max_steps=goal.max_steps or loaded.bundle.deployment.horizon,
+                    max_steps=goal.max_steps or loaded.policy.spec.horizon,
                     num_samples=self._parameter("num_samples"),
                     seed=goal.seed or self._parameter("seed"),
                     observation_wait_s=wait_s,
@@ -589,7 +663,7 @@ class PolicyNode(ManagedNode):
         return replace(outcome, message=f"{outcome.message}; {note}") if note else outcome
 
     def _publisher(self, loaded: _Loaded) -> Callable[[NDArray[np.float64], int], None]:
-        action = loaded.bundle.deployment.action
+        action = loaded.policy.spec.action
         message = EndEffectorDelta()
         message.header.frame_id = action.frame
         message.names = list(action.names)
@@ -623,8 +697,8 @@ class PolicyNode(ManagedNode):
             status.state = PolicyStatus.STATE_RUNNING
         else:
             status.state = PolicyStatus.STATE_FAULT if self.fault else PolicyStatus.STATE_IDLE
-        status.policy = loaded.bundle.name if loaded else ""
-        status.task = self._task
+        status.policy = loaded.name if loaded else ""
+        status.task = self._task.name or self._task.instruction
         status.reason = self.fault
         status.ticks = statistics.ticks
         status.missed_ticks = missed
@@ -689,9 +763,13 @@ def _ask_for_priority(priority: int) -> None:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
 
 
-def _label_note(task: str, known: Collection[str]) -> str:
+def _named_task(name: str, spec: Deployment) -> Task:
+    return Task(name, spec.instructions.get(name, "")) if name else NO_TASK
+
+
+def _label_note(task: str, spec: Deployment) -> str:
     """What to say of a task that is given to a policy for a single one."""
-    if known or not task:
+    if spec.tasks or not task:
         return ""
     return f'the policy has no tasks: "{task}" is a label that changes nothing'
 
@@ -704,7 +782,7 @@ def _in_ms(name: str, percentiles: Percentiles) -> dict[str, float]:
     }
 
 
-def _nanoseconds(message: Image | CompressedImage | EndEffectorState) -> int:
+def _nanoseconds(message: Any) -> int:
     stamp = message.header.stamp
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 

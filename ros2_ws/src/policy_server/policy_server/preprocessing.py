@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 import PIL.Image
+from node_common.image_conversion import Resize
 from numpy.typing import NDArray
 
 NAVIGATION_ASPECT = 4 / 3
@@ -68,6 +71,10 @@ def crop_bicubic(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
         return np.ascontiguousarray(cropped)
     resized = PIL.Image.fromarray(cropped).resize(size, PIL.Image.Resampling.BICUBIC)
     return np.array(resized)
+
+
+RESIZE_RULES: Mapping[str, Resize] = {"squash": squash, "crop_4_3": crop_bicubic}
+"""The rules of `policy_server.deployment.RESIZE_FILTERS` → what does it."""
 
 
 def _check_image(image: NDArray[np.uint8]) -> None:

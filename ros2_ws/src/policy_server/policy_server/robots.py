@@ -19,6 +19,7 @@ class RobotSpec:
         frame: frame of the action.
         action_names, action_units, action_low, action_high: entries of a command, with bounds.
         state_names, state_units: entries of the reported end-effector state.
+        joint_names: of its `joint_states`.
         step_range_s: shortest and longest period of commands that its controller executes.
         max_observation_age_s: how old the observation behind a command may at most be [s].
         start_state: the state at its named pose `start`, gripper open.
@@ -33,6 +34,7 @@ class RobotSpec:
     action_high: tuple[float, ...]
     state_names: tuple[str, ...]
     state_units: tuple[str, ...]
+    joint_names: tuple[str, ...]
     step_range_s: tuple[float, float]
     max_observation_age_s: float
     start_state: tuple[float, ...]
@@ -55,6 +57,17 @@ ROBOTS = {
         action_high=(0.05, 0.05, 0.05, 0.25, 0.25, 0.25, 1.0),
         state_names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
         state_units=("m", "m", "m", "rad", "rad", "rad", "opening"),
+        joint_names=(
+            "waist",
+            "shoulder",
+            "elbow",
+            "forearm_roll",
+            "wrist_angle",
+            "wrist_rotate",
+            "gripper",
+            "left_finger",
+            "right_finger",
+        ),
         step_range_s=(0.02, 2.0),
         max_observation_age_s=2.0,
         start_state=(0.299997, 0.0, 0.150004, 0.0, 3.67e-6, 0.0, 1.0),
@@ -117,15 +130,28 @@ def check_robot(file: Path, deployment: Deployment, robot: str) -> RobotSpec:
         )
     if "gripper" in spec.action_names:
         require("action.gripper", (action.gripper_closed, action.gripper_open), (0.0, 1.0))
+    units_of = {
+        "end_effector_state": dict(zip(spec.state_names, spec.state_units, strict=True)),
+        "joint_state": dict.fromkeys(spec.joint_names),
+        "last_action": dict(zip(action.names, action.units, strict=True)),
+    }
     for state in deployment.states:
+        known = units_of.get(state.kind)
+        if known is None:
+            raise BundleError(
+                file,
+                f"deployment.observations {state.name}.kind",
+                state.kind,
+                f"one of {list(units_of)}, which the robot {robot} has",
+            )
         for name, unit in zip(state.names, state.units, strict=True):
-            if name not in spec.state_names:
+            if name not in known:
                 raise BundleError(
                     file,
                     f"deployment.observations {state.name}.names",
                     name,
-                    f"names out of {list(spec.state_names)}, which the robot {robot} reports",
+                    f"names out of {list(known)}, which the robot {robot} reports",
                 )
-            expected = spec.state_units[spec.state_names.index(name)]
-            require(f"observations {state.name}.units of {name}", unit, expected)
+            if known[name] is not None:
+                require(f"observations {state.name}.units of {name}", unit, known[name])
     return spec
