@@ -297,3 +297,107 @@ def write_recurrent_bundle(directory, initial=None, execute_steps=2):
         feedback=[("add/total_out", "add/total_in")],
         initial=initial,
     )
+
+
+ALL_KINDS_SCALE = (0.0001, 0.0001, 0.0001, 0.01, 0.1, 0.1, 0.01)
+ALL_KINDS = (
+    (
+        HEADER
+        + """policy (uint8[2,4,4,3] image, uint8[1,4,4,3] wrist, uint8[1,4,4,3] goal_image,
+  float[3,7] state, float[1,2] joints, float[1,2] last, float[1,5] words) => (float[1,7] action)
+{
+  axes = Constant<value = int64[2] {0, 1}>()
+  first = Constant<value = int64[1] {0}>()
+  pixels = Cast<to = 1>(image)
+  seen = ReduceMean<axes = [0, 1, 2, 3], keepdims = 0>(pixels)
+  wrist_pixels = Cast<to = 1>(wrist)
+  seen_by_wrist = ReduceMean<axes = [0, 1, 2, 3], keepdims = 0>(wrist_pixels)
+  goal_pixels = Cast<to = 1>(goal_image)
+  wanted = ReduceMean<axes = [0, 1, 2, 3], keepdims = 0>(goal_pixels)
+  moved = ReduceSum<keepdims = 0>(state, axes)
+  bent = ReduceSum<keepdims = 0>(joints, axes)
+  acted = ReduceSum<keepdims = 0>(last, axes)
+  told = ReduceSum<keepdims = 0>(words, axes)
+  a = Unsqueeze(seen, first)
+  b = Unsqueeze(seen_by_wrist, first)
+  c = Unsqueeze(wanted, first)
+  d = Unsqueeze(moved, first)
+  e = Unsqueeze(bent, first)
+  f = Unsqueeze(acted, first)
+  g = Unsqueeze(told, first)
+  row = Concat<axis = 0>(a, b, c, d, e, f, g)
+  scale = Constant<value = float[7] {SCALE}>()
+  scaled = Mul(row, scale)
+  action = Unsqueeze(scaled, first)
+}"""
+    )
+    .replace("18", "13")
+    .replace("SCALE", ", ".join(map(str, ALL_KINDS_SCALE)))
+)
+
+
+def _camera(name, camera_name, history=1):
+    return {
+        "name": name,
+        "tensor": f"policy/{name}",
+        "kind": "camera",
+        "camera": camera_name,
+        "size": [4, 4],
+        "channels": "rgb",
+        "resize": "squash",
+        "filter": "area",
+        "history": history,
+    }
+
+
+def _all_kinds():
+    goal = _camera("goal_image", "")
+    del goal["camera"], goal["history"]
+    state = state_observation("policy/state")
+    return [
+        _camera("image", "main", history=2),
+        _camera("wrist", "wrist_camera"),
+        {**goal, "kind": "goal_image"},
+        {**state, "history": 3},
+        {
+            "name": "joints",
+            "tensor": "policy/joints",
+            "kind": "joint_state",
+            "quantity": "velocity",
+            "names": ["waist", "elbow"],
+            "units": ["rad/s", "rad/s"],
+            "history": 1,
+        },
+        {
+            "name": "last",
+            "tensor": "policy/last",
+            "kind": "last_action",
+            "names": ["dx", "gripper"],
+            "units": ["m", "opening"],
+            "history": 1,
+        },
+        {
+            "name": "words",
+            "tensor": "policy/words",
+            "kind": "language_embedding",
+            "size": 5,
+            "encoder": "minilm",
+        },
+    ]
+
+
+def write_all_kinds_bundle(directory, change=lambda deployment: None):
+    """Write a bundle with an observation of every kind that an arm has.
+
+    Its action: the mean of two images of `main`, of the one of `wrist_camera`, of the goal image,
+    the sums over three end-effector states, two joint velocities, two entries of the last action
+    and the five numbers of the embedding; times `ALL_KINDS_SCALE`.
+    """
+    section = deployment(
+        kind="chunked", observations=_all_kinds(), stages={"policy": "policy"}, schema_version=2
+    )
+    section["action"]["max_observation_age_s"] = 0.4
+    file = write_bundle(directory, {"policy": ALL_KINDS}, section)
+    document = yaml.safe_load(file.read_text())
+    change(document["deployment"])
+    return write_yaml(file.parent, document)

@@ -1,131 +1,19 @@
 """The policy node through its own topics, services, action and parameters, in its own process."""
 
-import array
-import os
 import shutil
 import time
 
 import bundle_builder
-import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import State
-from node_rig import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, NodeRig, wait_until
+from node_rig import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, wait_until
 from policy_interfaces.action import RunEpisode
-from policy_interfaces.msg import EndEffectorDelta, EndEffectorState, PolicyStatus
+from policy_interfaces.msg import EndEffectorDelta, PolicyStatus
 from policy_interfaces.srv import SetTask
+from policy_rig import PERIOD_S, rigs
 from policy_server.episode import STALE_TO_END_S
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
-from rclpy.action import ActionClient
 from rclpy.clock import Clock
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import Image
-
-PERIOD_S = 0.2
-
-
-class Robot(Node):
-    """A camera at 30 Hz, an arm's state at 50 Hz, and an ear on what the policy commands."""
-
-    def __init__(self, context, simulated_rate=None):
-        super().__init__("robot", context=context, use_global_arguments=False)
-        self.camera_on = True
-        self.camera_offset_s = 0.0
-        self.state_on = True
-        self.z_m = 0.1
-        self.clock_offset_s = 0.0
-        self.diagnostics = []
-        self.commands = []  # (receive time [s], message)
-        self.statuses = []
-        self.simulated_rate = simulated_rate
-        self.simulated_start_s = time.monotonic()
-        self.images = self.create_publisher(
-            Image,
-            "camera/image_raw",
-            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-        )
-        self.states = self.create_publisher(EndEffectorState, "end_effector_state", 1)
-        self.create_subscription(EndEffectorDelta, "end_effector_delta", self._on_command, 10)
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.create_subscription(PolicyStatus, "policy_node/status", self.statuses.append, latched)
-        self.create_subscription(
-            DiagnosticArray, "/diagnostics", lambda m: self.diagnostics.extend(m.status), 10
-        )
-        self.image = Image(height=24, width=32, encoding="bgr8", step=96)
-        self.image.data = array.array("B", bytes(range(256)) * 9)
-        self.create_timer(1 / 30, self._send_image)
-        self.create_timer(1 / 50, self._send_state)
-        if simulated_rate:
-            self.clock_publisher = self.create_publisher(ClockMessage, "/clock", 10)
-            self.create_timer(1 / 200, self._send_clock)
-
-    def now_ns(self):
-        if self.simulated_rate:
-            elapsed_s = time.monotonic() - self.simulated_start_s
-            return round((1.0 + self.clock_offset_s + elapsed_s * self.simulated_rate) * 1e9)
-        return Clock().now().nanoseconds
-
-    def _stamp(self, message, offset_s=0.0):
-        stamp_ns = self.now_ns() + round(offset_s * 1e9)
-        stamp = message.header.stamp
-        stamp.sec, stamp.nanosec = divmod(stamp_ns, 10**9)
-        return message
-
-    def _send_image(self):
-        if self.camera_on:
-            self.images.publish(self._stamp(self.image, self.camera_offset_s))
-
-    def _send_state(self):
-        if self.state_on:
-            message = self._stamp(EndEffectorState())
-            message.state = [0.2, 0.0, self.z_m, 0.0, 0.0, 0.0, 1.0]
-            self.states.publish(message)
-
-    def _send_clock(self):
-        message = ClockMessage()
-        message.clock.sec, message.clock.nanosec = divmod(self.now_ns(), 10**9)
-        self.clock_publisher.publish(message)
-
-    def _on_command(self, message):
-        self.commands.append((time.monotonic(), message))
-
-
-class Rig(NodeRig):
-    """The policy node's process and the robot around it."""
-
-    def __init__(self, domain, simulated_rate=None, **parameters):
-        def robot(context):
-            return Robot(context, simulated_rate)
-
-        super().__init__(domain, "policy_server.policy_node", "policy_node", robot, **parameters)
-        self.robot = self.around
-        self.episodes = ActionClient(self.robot, RunEpisode, "policy_node/run_episode")
-        self.feedback = []
-
-    def start_episode(self, **goal):
-        goal = {"task": "push_left", "max_steps": 5, "seed": 1, **goal}
-        assert self.episodes.wait_for_server(20.0)
-        future = self.episodes.send_goal_async(
-            RunEpisode.Goal(**goal),
-            feedback_callback=lambda message: self.feedback.append(message.feedback),
-        )
-        handle = self.wait_for(future)
-        assert handle.accepted
-        return handle, handle.get_result_async()
-
-    def set_parameter(self, name, value):
-        kinds = {int: ("integer_value", ParameterType.PARAMETER_INTEGER)}
-        field, kind = kinds[type(value)]
-        parameter = Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
-        request = SetParameters.Request(parameters=[parameter])
-        return self.call(SetParameters, "policy_node/set_parameters", request).results[0]
-
-    def run_episode(self, **goal):
-        _, future = self.start_episode(**goal)
-        return self.wait_for(future).result
 
 
 @pytest.fixture
@@ -135,16 +23,8 @@ def bundle(tmp_path):
 
 @pytest.fixture
 def make_rig(bundle, free_domain, monkeypatch):
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    rigs = []
-
-    def make(**arguments):
-        rigs.append(Rig(free_domain, **{"model": bundle, **arguments}))
-        return rigs[-1]
-
-    yield make
-    for rig in rigs:
-        rig.close()
+    with rigs(free_domain, monkeypatch) as start:
+        yield lambda **arguments: start(**{"model": bundle, **arguments})
 
 
 def test_an_episode_commands_at_the_rate_with_the_stamps_of_its_images(make_rig):
@@ -496,127 +376,6 @@ def test_the_random_baseline_runs_from_a_parameter(make_rig):
         actions.append([tuple(message.values) for _, message in rig.robot.commands])
         rig.robot.commands.clear()
     assert actions[0] == actions[1] != actions[2]
-
-
-COUNTING = """
-import time
-import numpy as np
-from policy_server.policy import ActionChunk
-
-class Counting:
-    "Computes chunks of eight steps, each for {work_s} s; dy says for which task."
-
-    def __init__(self, bundle, options):
-        self.spec = bundle.deployment
-        self.calls = 0
-
-    def reset(self, seed):
-        self.calls = 0
-
-    def infer(self, observation, num_samples=1):
-        end_s = time.monotonic() + {work_s}
-        matrix = np.eye(300)
-        while time.monotonic() < end_s:
-            matrix = matrix @ matrix
-        self.calls += 1
-        steps = np.zeros((1, 8, 7), np.float32)
-        steps[0, :, 0] = 1e-3 * self.calls + 1e-4 * np.arange(8)
-        steps[0, :, 1] = -0.01 if observation.task == "push_left" else 0.01
-        return ActionChunk(steps)
-"""
-
-
-@pytest.fixture
-def make_slow_rig(make_rig, tmp_path, monkeypatch):
-    """The rig with a policy of another, installed package, that works 2.5 periods per inference."""
-
-    def make(inference, work_s=2.5 * PERIOD_S):
-        site = tmp_path / "site"
-        information = site / "counting_policy-1.0.dist-info"
-        information.mkdir(parents=True)
-        (site / "counting_policy.py").write_text(COUNTING.format(work_s=work_s))
-        (information / "METADATA").write_text("Metadata-Version: 2.1\nName: counting-policy\n")
-        (information / "entry_points.txt").write_text(
-            "[coxswain.policies]\ncounting = counting_policy:Counting\n"
-        )
-        paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-        monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-        bundle = bundle_builder.with_chunks(
-            bundle_builder.write_ptr_bundle(tmp_path / "slow"),
-            execute_steps=4,
-            inference=inference,
-        )
-        rig = make_rig(model=bundle.parent, policy="counting")
-        rig.activate()
-        return rig
-
-    return make
-
-
-def stamp_s(stamp):
-    return stamp.sec + 1e-9 * stamp.nanosec
-
-
-@pytest.mark.alone
-@pytest.mark.parametrize("inference", ["between_steps", "background"])
-def test_steps_of_a_slow_policy_are_played_by_time(make_slow_rig, inference):
-    """Three steps meant for 0.6 s were sent within 0.11 s."""
-    rig = make_slow_rig(inference)
-    result = rig.run_episode(max_steps=20)
-    assert result.termination_reason == RunEpisode.Result.REASON_HORIZON, result.message
-    assert wait_until(lambda: len(rig.robot.commands) == 20)
-    messages = [message for _, message in rig.robot.commands]
-    chunks = [round(message.values[0] * 1e3 - 0.4) for message in messages]
-    steps = [round((m.values[0] - 1e-3 * n) * 1e4) for m, n in zip(messages, chunks, strict=True)]
-    stamps_s = [stamp_s(message.header.stamp) for message in messages]
-    intervals_s = np.diff([time_s for time_s, _ in rig.robot.commands])
-    assert intervals_s.min() > 0.75 * PERIOD_S
-    begins = np.flatnonzero(np.diff(chunks)) + 1
-    if inference == "background":
-        # Each chunk joins where the one before has got to, and nobody waits for it.
-        assert result.overruns == 0
-        assert intervals_s.max() < 1.25 * PERIOD_S
-        assert [steps[k] for k in begins] == [3] * len(begins)
-    else:
-        assert result.overruns == len(begins) == 4
-        assert steps == [0, 1, 2, 3] * 5
-        assert np.delete(intervals_s, begins - 1).max() < 1.25 * PERIOD_S
-    # One observation caused all steps of a chunk; when each is due is another matter.
-    assert len(set(stamps_s)) == len(begins) + 1
-    for message, caused_s in zip(messages, stamps_s, strict=True):
-        assert message.max_observation_age_s == 1.9
-        assert 0.0 < stamp_s(message.execute_at) - caused_s < 1.9
-    executed_s = np.diff([stamp_s(message.execute_at) for message in messages])
-    np.testing.assert_allclose(executed_s, intervals_s, atol=0.25 * PERIOD_S)
-
-
-@pytest.mark.alone
-@pytest.mark.parametrize("inference", ["between_steps", "background"])
-def test_a_new_task_makes_the_chunk_of_the_old_one_void(make_slow_rig, inference):
-    """Five more steps of the old task were commanded (F3)."""
-    rig = make_slow_rig(inference, work_s=0.05)
-    _, future = rig.start_episode(task="push_left", max_steps=20)
-    assert wait_until(lambda: len(rig.robot.commands) >= 6)
-    assert rig.call(SetTask, "policy_node/set_task", SetTask.Request(task="push_right")).success
-    changed_s = time.monotonic()
-    assert rig.wait_for(future).result.steps == 20
-    after = [(t, m.values[1]) for t, m in rig.robot.commands if t > changed_s + 0.05]
-    assert after and all(dy > 0 for _, dy in after)
-    assert after[0][0] - changed_s < 3 * PERIOD_S
-    assert wait_until(lambda: rig.robot.statuses[-1].dropped_steps > 0)
-
-
-@pytest.mark.alone
-def test_a_camera_that_dies_stops_a_chunk_while_the_next_one_is_computed(make_slow_rig):
-    rig = make_slow_rig("background")
-    _, future = rig.start_episode(max_steps=200)
-    assert wait_until(lambda: len(rig.robot.commands) >= 6)
-    rig.robot.camera_on = False
-    died_s = time.monotonic()
-    result = rig.wait_for(future).result
-    assert result.termination_reason == RunEpisode.Result.REASON_STALE_CAMERA
-    assert rig.robot.commands[-1][0] - died_s <= 2 * PERIOD_S
 
 
 def test_a_bundle_whose_observations_may_be_older_than_the_robot_allows_is_refused(

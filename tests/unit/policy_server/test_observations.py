@@ -5,7 +5,6 @@ import math
 import bundle_builder
 import numpy as np
 import pytest
-import yaml
 from geometry_msgs.msg import Twist
 from node_common.strict_yaml import BundleError
 from policy_server.bundle import load_bundle
@@ -167,99 +166,9 @@ def test_a_commanded_velocity():
 
 # --- bundles ------------------------------------------------------------------------------------
 
-ALL_KINDS = (
-    bundle_builder.HEADER
-    + """policy (uint8[2,4,4,3] image, uint8[1,4,4,3] wrist, uint8[1,4,4,3] goal_image,
-  float[3,7] state, float[1,2] joints, float[1,2] last, float[1,5] words) => (float[1,7] action)
-{
-  axes = Constant<value = int64[2] {0, 1}>()
-  first = Constant<value = int64[1] {0}>()
-  pixels = Cast<to = 1>(image)
-  seen = ReduceMean<axes = [0, 1, 2, 3], keepdims = 0>(pixels)
-  wrist_pixels = Cast<to = 1>(wrist)
-  seen_by_wrist = ReduceMean<axes = [0, 1, 2, 3], keepdims = 0>(wrist_pixels)
-  goal_pixels = Cast<to = 1>(goal_image)
-  wanted = ReduceMean<axes = [0, 1, 2, 3], keepdims = 0>(goal_pixels)
-  moved = ReduceSum<keepdims = 0>(state, axes)
-  bent = ReduceSum<keepdims = 0>(joints, axes)
-  acted = ReduceSum<keepdims = 0>(last, axes)
-  told = ReduceSum<keepdims = 0>(words, axes)
-  a = Unsqueeze(seen, first)
-  b = Unsqueeze(seen_by_wrist, first)
-  c = Unsqueeze(wanted, first)
-  d = Unsqueeze(moved, first)
-  e = Unsqueeze(bent, first)
-  f = Unsqueeze(acted, first)
-  g = Unsqueeze(told, first)
-  row = Concat<axis = 0>(a, b, c, d, e, f, g)
-  action = Unsqueeze(row, first)
-}"""
-).replace("18", "13")
-
-
-def camera(name, camera_name, history=1):
-    return {
-        "name": name,
-        "tensor": f"policy/{name}",
-        "kind": "camera",
-        "camera": camera_name,
-        "size": [4, 4],
-        "channels": "rgb",
-        "resize": "squash",
-        "filter": "area",
-        "history": history,
-    }
-
-
-def observations():
-    goal = camera("goal_image", "")
-    del goal["camera"], goal["history"]
-    state = bundle_builder.state_observation("policy/state")
-    return [
-        camera("image", "main", history=2),
-        camera("wrist", "wrist_camera"),
-        {**goal, "kind": "goal_image"},
-        {**state, "history": 3},
-        {
-            "name": "joints",
-            "tensor": "policy/joints",
-            "kind": "joint_state",
-            "quantity": "velocity",
-            "names": ["waist", "elbow"],
-            "units": ["rad/s", "rad/s"],
-            "history": 1,
-        },
-        {
-            "name": "last",
-            "tensor": "policy/last",
-            "kind": "last_action",
-            "names": ["dx", "gripper"],
-            "units": ["m", "opening"],
-            "history": 1,
-        },
-        {
-            "name": "words",
-            "tensor": "policy/words",
-            "kind": "language_embedding",
-            "size": 5,
-            "encoder": "minilm",
-        },
-    ]
-
-
-def write_all_kinds(directory, change=lambda document: None):
-    section = bundle_builder.deployment(
-        kind="chunked", observations=observations(), stages={"policy": "policy"}, schema_version=2
-    )
-    section["action"]["max_observation_age_s"] = 0.4
-    file = bundle_builder.write_bundle(directory, {"policy": ALL_KINDS}, section)
-    document = yaml.safe_load(file.read_text())
-    change(document["deployment"])
-    return bundle_builder.write_yaml(file.parent, document)
-
 
 def test_a_bundle_may_have_observations_of_every_kind(tmp_path):
-    file = write_all_kinds(tmp_path / "all")
+    file = bundle_builder.write_all_kinds_bundle(tmp_path / "all")
     policy = load_policy(file)
     check_robot(file, policy.spec, "wx250s")
     assert policy.spec.needs("goal_image") and policy.spec.needs("language_embedding")
@@ -276,7 +185,8 @@ def test_a_bundle_may_have_observations_of_every_kind(tmp_path):
     }
     task = Task(goal_image=goal_image, embedding=np.arange(5, dtype=np.float32))
     action = policy.infer(type(example)(seen, task)).action
-    np.testing.assert_allclose(action, [15, 30, 90, 2.1, 0.75, 1.01, 10], rtol=1e-5)
+    expected = np.array([15, 30, 90, 2.1, 0.75, 1.01, 10]) * bundle_builder.ALL_KINDS_SCALE
+    np.testing.assert_allclose(action, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +199,7 @@ def test_a_bundle_may_have_observations_of_every_kind(tmp_path):
     ],
 )
 def test_a_task_that_lacks_what_the_policy_needs_is_refused(tmp_path, task, said):
-    spec = load_bundle(write_all_kinds(tmp_path / "all")).deployment
+    spec = load_bundle(bundle_builder.write_all_kinds_bundle(tmp_path / "all")).deployment
     with pytest.raises(TaskError, match=said):
         check_task(spec, task)
 
@@ -319,7 +229,7 @@ def at(index, key, value):
 )
 def test_observations_that_do_not_fit_are_refused(tmp_path, change, said):
     with pytest.raises(BundleError) as refused:
-        file = write_all_kinds(tmp_path / "all", change)
+        file = bundle_builder.write_all_kinds_bundle(tmp_path / "all", change)
         check_robot(file, load_bundle(file).deployment, "wx250s")
     assert said in str(refused.value)
 
@@ -333,7 +243,7 @@ def test_a_robot_without_an_imu_is_told_so(tmp_path):
         }
         del deployment["observations"][4]["quantity"]
 
-    file = write_all_kinds(tmp_path / "all", change)
+    file = bundle_builder.write_all_kinds_bundle(tmp_path / "all", change)
     with pytest.raises(BundleError, match=r"kind: found imu, expected one of .*joint_state"):
         check_robot(file, load_bundle(file).deployment, "wx250s")
 
@@ -342,7 +252,7 @@ def test_a_robot_without_an_imu_is_told_so(tmp_path):
 
 
 def test_a_history_is_of_the_last_ticks_and_begins_with_the_oldest_that_is_known(tmp_path):
-    spec = load_bundle(write_all_kinds(tmp_path / "all")).deployment
+    spec = load_bundle(bundle_builder.write_all_kinds_bundle(tmp_path / "all")).deployment
     history = ObservationHistory(spec)
 
     def tick(number):
