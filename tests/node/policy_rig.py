@@ -1,6 +1,7 @@
 """The policy node in its own process, and the robot around it."""
 
 import array
+import collections
 import contextlib
 import os
 import time
@@ -16,9 +17,12 @@ from rclpy.clock import Clock
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, JointState
 
 PERIOD_S = 0.2
+DELAY_IMAGES = 5
+"""The wrist camera's images come so much later than those of the same moment of the other."""
+EMBEDDING = [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
 class Robot(Node):
@@ -85,6 +89,44 @@ class Robot(Node):
 
     def _on_command(self, message):
         self.commands.append((time.monotonic(), message))
+
+
+def grey(value):
+    message = Image(height=24, width=32, encoding="rgb8", step=96)
+    message.data = array.array("B", bytes([value]) * (24 * 96))
+    return message
+
+
+class RobotWithTwoCameras(Robot):
+    """Both cameras show the number of the image; that of the wrist is slow."""
+
+    def __init__(self, context, simulated_rate=None):
+        self.number = 0
+        self.wrist_on = True
+        self.stamps_s = {}
+        self.waiting = collections.deque()
+        super().__init__(context, simulated_rate)
+        quality = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self.wrist_images = self.create_publisher(Image, "wrist_camera/image_raw", quality)
+        self.joints = self.create_publisher(JointState, "joint_states", 1)
+
+    def _send_image(self):
+        self.number = (self.number + 1) % 250
+        message = self._stamp(grey(self.number))
+        self.stamps_s[self.number] = seconds(message.header.stamp)
+        self.waiting.append(message)
+        if self.camera_on:
+            self.images.publish(message)
+        if len(self.waiting) > DELAY_IMAGES:
+            late = self.waiting.popleft()
+            if self.wrist_on:
+                self.wrist_images.publish(late)
+
+    def _send_state(self):
+        super()._send_state()
+        names, velocities = ["gripper", "elbow", "waist"], [9.0, 0.25, 0.5]
+        message = JointState(name=names, position=[0.0] * 3, velocity=velocities)
+        self.joints.publish(self._stamp(message))
 
 
 class Rig(NodeRig):

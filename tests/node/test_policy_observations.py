@@ -1,61 +1,16 @@
 """Every kind of observation that an arm has, through the graph: topics, pairing, task, history."""
 
-import array
-import collections
-
 import bundle_builder
 import numpy as np
 import pytest
 from node_rig import wait_until
 from policy_interfaces.action import RunEpisode
 from policy_interfaces.srv import SetTask
-from policy_rig import Robot, rigs, seconds
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image, JointState
+from policy_rig import EMBEDDING, RobotWithTwoCameras, grey, rigs, seconds
+from sensor_msgs.msg import Image
 
-DELAY_IMAGES = 5
-"""The wrist camera's images come so much later than those of the same moment of the other."""
 GOAL_GREY = 90
 BROKEN = Image(height=2, width=2, encoding="8UC9", data=[0] * 36)
-EMBEDDING = [0.0, 1.0, 2.0, 3.0, 4.0]
-
-
-def grey(value):
-    message = Image(height=24, width=32, encoding="rgb8", step=96)
-    message.data = array.array("B", bytes([value]) * (24 * 96))
-    return message
-
-
-class RobotWithTwoCameras(Robot):
-    """Both cameras show the number of the image; that of the wrist is slow."""
-
-    def __init__(self, context, simulated_rate=None):
-        self.number = 0
-        self.wrist_on = True
-        self.stamps_s = {}
-        self.waiting = collections.deque()
-        super().__init__(context, simulated_rate)
-        quality = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self.wrist_images = self.create_publisher(Image, "wrist_camera/image_raw", quality)
-        self.joints = self.create_publisher(JointState, "joint_states", 1)
-
-    def _send_image(self):
-        self.number = (self.number + 1) % 250
-        message = self._stamp(grey(self.number))
-        self.stamps_s[self.number] = seconds(message.header.stamp)
-        self.waiting.append(message)
-        if self.camera_on:
-            self.images.publish(message)
-        if len(self.waiting) > DELAY_IMAGES:
-            late = self.waiting.popleft()
-            if self.wrist_on:
-                self.wrist_images.publish(late)
-
-    def _send_state(self):
-        super()._send_state()
-        names, velocities = ["gripper", "elbow", "waist"], [9.0, 0.25, 0.5]
-        message = JointState(name=names, position=[0.0] * 3, velocity=velocities)
-        self.joints.publish(self._stamp(message))
 
 
 @pytest.fixture

@@ -107,7 +107,11 @@ class ActionChunk:
 
 @runtime_checkable
 class Policy(Protocol):
-    """A policy that can be run at control rate."""
+    """A policy that can be run at control rate.
+
+    One that holds threads, files or devices may also have a method `close()`, which is called when
+    it is not used any more.
+    """
 
     @property
     def spec(self) -> Deployment:

@@ -19,6 +19,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 from node_common.cpu_load import CpuLoad
 from node_common.diagnostics import OK, WARN
 from node_common.image_conversion import ImageConverter, ImageError
@@ -98,6 +99,12 @@ PARAMETERS = (
     ),
     NodeParameter(
         "policy", "", 'Kind of policy in place of the bundle\'s, e.g. "random"', structural=True
+    ),
+    NodeParameter(
+        "policy_parameters",
+        "",
+        "Parameters of the kind of policy as YAML, e.g. {beta: 1.0}",
+        structural=True,
     ),
     NodeParameter("robot", "wx250s", "The connected robot", choices=tuple(ROBOTS), structural=True),
     NodeParameter(
@@ -266,8 +273,11 @@ class PolicyNode(ManagedNode):
 
     def release(self) -> None:
         """Release the models."""
+        close = getattr(self._loaded.policy, "close", None) if self._loaded else None
         self._loaded = None
         self._state_subscriptions = {}
+        if close is not None:
+            close()
 
     def _load(self) -> _Loaded:
         file = find_bundle(self._parameter("model"), model_search_path(os.environ, [Path.cwd()]))
@@ -310,7 +320,12 @@ class PolicyNode(ManagedNode):
         options = EngineOptions(self._parameter("provider"), self._parameter("threads"))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ProviderWarning)
-            policy = create_policy(bundle, options, self._parameter("policy"))
+            policy = create_policy(
+                bundle,
+                options,
+                self._parameter("policy"),
+                _mapping(self._parameter("policy_parameters")),
+            )
         for warning in caught:
             self.get_logger().warning(str(warning.message))
         return policy
@@ -761,6 +776,17 @@ def _ask_for_priority(priority: int) -> None:
     if priority > 0:
         with contextlib.suppress(PermissionError):
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """Read the parameters of a kind of policy."""
+    try:
+        parameters = yaml.safe_load(text) if text else {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"found policy_parameters {text!r}, expected YAML: {error}") from None
+    if not isinstance(parameters, dict) or not all(isinstance(name, str) for name in parameters):
+        raise ValueError(f"found policy_parameters {text!r}, expected a mapping as {{beta: 1.0}}")
+    return parameters
 
 
 def _named_task(name: str, spec: Deployment) -> Task:

@@ -1,17 +1,19 @@
 """Which class runs which kind of policy.
 
 Kinds come from this package and from installed packages that declare an entry point in the group
-`coxswain.policies` (name: the kind, object: a class taking (Bundle, EngineOptions)). A bundle can
-name a kind but never a module, so reading one cannot import code.
+`coxswain.policies` (name: the kind, object: a class taking (Bundle, EngineOptions) and, by keyword,
+parameters of its own). A bundle can name a kind but never a module, so reading one cannot import
+code.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from node_common.strict_yaml import BundleError, did_you_mean
 
@@ -22,7 +24,8 @@ from policy_server.policy import Policy
 ENTRY_POINT_GROUP = "coxswain.policies"
 _OWN_MODULES = ("ptr", "chunked", "random_policy")
 
-PolicyFactory = Callable[[Bundle, EngineOptions], Policy]
+PolicyFactory = Callable[..., Policy]
+"""Takes a bundle, engine options and, by keyword, the parameters of its kind."""
 FactoryT = TypeVar("FactoryT", bound=PolicyFactory)
 _factories: dict[str, PolicyFactory] = {}
 
@@ -62,16 +65,22 @@ def policy_kinds() -> dict[str, PolicyFactory]:
     return kinds
 
 
-def create_policy(bundle: Bundle, options: EngineOptions, kind: str = "") -> Policy:
+def create_policy(
+    bundle: Bundle,
+    options: EngineOptions,
+    kind: str = "",
+    parameters: Mapping[str, Any] | None = None,
+) -> Policy:
     """Make the policy that runs a bundle.
 
     Args:
         bundle: a verified bundle.
         options: provider and threads.
         kind: "" for the bundle's own kind; another to run in its place, e.g. "random".
+        parameters: of the kind, e.g. what a wrapper needs beside the bundle.
 
     Raises:
-        BundleError: the kind is unknown, or the bundle lacks what the kind needs.
+        BundleError: the kind is unknown, has no such parameter, or the bundle lacks what it needs.
     """
     wanted = kind or bundle.deployment.policy.kind
     kinds = policy_kinds()
@@ -82,9 +91,42 @@ def create_policy(bundle: Bundle, options: EngineOptions, kind: str = "") -> Pol
             wanted,
             f"available: {sorted(kinds)}{did_you_mean(wanted, kinds)}",
         )
-    return kinds[wanted](bundle, options)
+    parameters = parameters or {}
+    _check_parameters(wanted, kinds[wanted], parameters)
+    return kinds[wanted](bundle, options, **parameters)
 
 
-def load_policy(file: Path, options: EngineOptions | None = None, kind: str = "") -> Policy:
+def _check_parameters(kind: str, factory: PolicyFactory, given: Mapping[str, Any]) -> None:
+    _, _, *known = inspect.signature(factory).parameters.values()
+    names = [parameter.name for parameter in known]
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known)
+    for name in given:
+        if name not in names and not takes_any:
+            raise BundleError(
+                "policy_parameters",
+                name,
+                given[name],
+                f'parameters of the kind "{kind}": {names}{did_you_mean(name, names)}',
+            )
+    for parameter in known:
+        needed = parameter.default is inspect.Parameter.empty and parameter.kind not in (
+            inspect.Parameter.VAR_KEYWORD,
+            inspect.Parameter.VAR_POSITIONAL,
+        )
+        if needed and parameter.name not in given:
+            raise BundleError(
+                "policy_parameters",
+                parameter.name,
+                "nothing",
+                f'a value, which the kind "{kind}" needs',
+            )
+
+
+def load_policy(
+    file: Path,
+    options: EngineOptions | None = None,
+    kind: str = "",
+    parameters: Mapping[str, Any] | None = None,
+) -> Policy:
     """Read, verify and load the bundle whose YAML is `file`. See `create_policy`."""
-    return create_policy(load_bundle(file), options or EngineOptions(), kind)
+    return create_policy(load_bundle(file), options or EngineOptions(), kind, parameters)

@@ -68,6 +68,7 @@ def start_graph(context: LaunchContext) -> list:
         remappings=[
             ("camera/image_raw", values["camera_topic"]),
             ("camera/image_raw/compressed", f"{values['camera_topic']}/compressed"),
+            ("joint_states", f"{arm}/joint_states"),
             ("end_effector_state", f"{arm}/end_effector_state"),
             ("end_effector_delta", f"{arm}/end_effector_delta"),
         ],

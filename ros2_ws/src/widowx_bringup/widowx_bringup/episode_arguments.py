@@ -99,6 +99,12 @@ def episode_arguments(launch_file: str) -> tuple[LaunchArgument, ...]:
             optional=True,
         ),
         LaunchArgument(
+            "policy_parameters",
+            "",
+            'parameters of that kind as YAML, e.g. "{beta: 1.0}"',
+            optional=True,
+        ),
+        LaunchArgument(
             "rate_hz",
             "",
             "policy rate [Hz]; empty: the bundle's",
