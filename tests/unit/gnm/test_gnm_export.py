@@ -192,7 +192,10 @@ def test_damaged_bundles_are_refused(exported, tmp_path):
         r"policy\.kind": lambda d: (
             d["deployment"]["policy"].update(kind="ptr"),
             d["deployment"].pop("navigation"),
-            [o.update(resize="squash", filter="area") for o in d["deployment"]["observations"]],
+            [
+                o.update(name=f"a_{o['name']}", resize="squash", filter="area")
+                for o in d["deployment"]["observations"]
+            ],
             d["deployment"]["observations"].pop(0),
         ),
     }
