@@ -283,6 +283,11 @@ class Deployment:
         """The observations that are vectors of named numbers."""
         return tuple(o for o in self.observations if isinstance(o, StateObservation))
 
+    @property
+    def sensed(self) -> tuple[CameraObservation | StateObservation, ...]:
+        """The observations that have a new value at every tick."""
+        return (*self.cameras, *self.states)
+
     def needs(self, kind: str) -> bool:
         """Whether the policy has an observation of a kind, e.g. `goal_image`."""
         return any(observation.kind == kind for observation in self.observations)

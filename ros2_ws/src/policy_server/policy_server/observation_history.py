@@ -33,7 +33,7 @@ class ObservationHistory:
         ]
         self._past: dict[str, deque[NDArray[Any]]] = {
             observation.name: deque(maxlen=observation.history)
-            for observation in (*spec.cameras, *spec.states)
+            for observation in spec.sensed
             if observation.history > 1
         }
 

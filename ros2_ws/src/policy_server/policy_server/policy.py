@@ -146,7 +146,7 @@ class ObservationBinder:
         self._task_feed: dict[str, NDArray[Any]] = {}
         self._valued = [
             (observation.name, observation.tensors, len(observation.tensor[1]))
-            for observation in (*self._spec.cameras, *self._spec.states)
+            for observation in self._spec.sensed
         ]
 
     def bind(self, observation: Observation) -> dict[str, NDArray[Any]]:
@@ -188,7 +188,7 @@ def task_feed(spec: Deployment, task: Task) -> dict[str, NDArray[Any]]:
     Raises:
         TaskError: the task is not in the bundle, or lacks what the policy needs.
     """
-    feed = {}
+    feed: dict[str, NDArray[Any]] = {}
     for observation in spec.observations:
         if isinstance(observation, TaskObservation):
             if task.name not in spec.tasks:

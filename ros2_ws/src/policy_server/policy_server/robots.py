@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def check_robot(file: Path, deployment: Deployment, robot: str) -> RobotSpec:
         )
     if "gripper" in spec.action_names:
         require("action.gripper", (action.gripper_closed, action.gripper_open), (0.0, 1.0))
-    units_of = {
+    units_of: dict[str, Mapping[str, str | None]] = {
         "end_effector_state": dict(zip(spec.state_names, spec.state_units, strict=True)),
         "joint_state": dict.fromkeys(spec.joint_names),
         "last_action": dict(zip(action.names, action.units, strict=True)),
