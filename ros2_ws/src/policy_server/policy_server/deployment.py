@@ -25,8 +25,6 @@ STAGE_ROLES = (
     "explore",
     "denoise",
 )
-OBSERVATION_KINDS = {1: ("camera", "end_effector_state", "task_one_hot")}
-"""Kinds of observations of each schema."""
 IMU_UNITS = {
     **dict.fromkeys(("angular_velocity_x", "angular_velocity_y", "angular_velocity_z"), "rad/s"),
     **dict.fromkeys(
@@ -46,7 +44,11 @@ QUANTITY_UNITS = {
 """What a joint state tells of each joint."""
 STATE_KINDS = ("end_effector_state", "joint_state", "imu", "commanded_velocity", "last_action")
 """Kinds of observations that are vectors of named numbers."""
-OBSERVATION_KINDS[2] = ("camera", *STATE_KINDS, "goal_image", "task_one_hot", "language_embedding")
+OBSERVATION_KINDS: Mapping[int, tuple[str, ...]] = {
+    1: ("camera", "end_effector_state", "task_one_hot"),
+    2: ("camera", *STATE_KINDS, "goal_image", "task_one_hot", "language_embedding"),
+}
+"""Kinds of observations of each schema."""
 NAVIGATION_KINDS = ("gnm", "vint", "nomad")
 """Kinds of policy that drive to a goal image; they have a `navigation` section."""
 RESIZE_FILTERS = {"squash": "area", "crop_4_3": "bicubic"}
@@ -472,8 +474,8 @@ def _parse_observation(
     if kind == "task_one_hot":
         return TaskObservation(name, tensors, num_tasks)
     if kind == "language_embedding":
-        size = item.integer("size", 1, 65_536)
-        return EmbeddingObservation(name, tensors, size, item.string("encoder"))
+        width = item.integer("size", 1, 65_536)
+        return EmbeddingObservation(name, tensors, width, item.string("encoder"))
     if kind == "goal_image":
         return GoalImageObservation(name, tensors, *_parse_image(item, any_rule=True))
     if kind == "camera" and name.startswith("goal") and not navigates:
