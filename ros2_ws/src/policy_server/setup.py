@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from setuptools import setup
 
 package_name = "policy_server"
@@ -9,9 +11,13 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package_name}"]),
         (f"share/{package_name}", ["package.xml"]),
+        (
+            f"share/{package_name}/config/robots",
+            [str(path) for path in sorted(Path("config/robots").glob("*.yaml"))],
+        ),
     ],
     install_requires=["setuptools"],
-    zip_safe=True,
+    zip_safe=False,
     maintainer="Coxswain maintainers",
     maintainer_email="maintainers@coxswain.dev",
     description="Runs policy bundles on a robot.",

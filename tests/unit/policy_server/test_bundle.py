@@ -13,7 +13,7 @@ from policy_server.bundle import find_bundle, load_bundle
 from policy_server.deployment import ChunkSpec
 from policy_server.engine import EngineOptions, Pipeline
 from policy_server.registry import create_policy
-from policy_server.robots import ROBOTS, check_robot
+from policy_server.robots import check_robot, load_robot
 
 
 def set_at(*path_and_value):
@@ -39,7 +39,7 @@ def drop(*path):
 def load_fully(file):
     """What `configure` does up to the warm-up."""
     bundle = load_bundle(file)
-    check_robot(file, bundle.deployment, "wx250s")
+    check_robot(file, bundle.deployment, ROBOT)
     return create_policy(bundle, EngineOptions("cpu", 1))
 
 
@@ -49,6 +49,7 @@ def test_a_good_bundle_loads(ptr_file):
     assert policy.spec.rate_hz == 5.0
 
 
+ROBOT = load_robot("wx250s")
 D = "deployment"
 REFUSALS = {
     "unknown top-level key": (set_at("deploymnt", {}), "deploymnt", 'did you mean "deployment"'),
@@ -331,21 +332,11 @@ def test_bundles_are_found_by_path_and_by_name(ptr_file, tmp_path):
         find_bundle("", [tmp_path])
 
 
-def test_the_robot_is_the_one_of_the_arm_controller():
-    spaces = pytest.importorskip("widowx_control.bridge_spaces")
-    robot = ROBOTS["wx250s"]
-    assert robot.action_names == spaces.ACTION_NAMES
-    assert robot.action_units == spaces.ACTION_UNITS
-    assert robot.state_names == spaces.STATE_NAMES
-    assert np.array_equal(robot.action_low, spaces.ACTION_LOW)
-    assert np.array_equal(robot.action_high, spaces.ACTION_HIGH)
-
-
 def test_the_start_state_is_that_of_the_named_pose():
     kinematics = pytest.importorskip("widowx_control.kinematics")
     spaces = pytest.importorskip("widowx_control.bridge_spaces")
     pose = kinematics.ArmKinematics().forward(kinematics.NAMED_POSES["start"])
-    start = ROBOTS["wx250s"].start_state
+    start = [ROBOT.start_state[name] for name in spaces.STATE_NAMES]
     np.testing.assert_allclose(start, spaces.state_from_pose(pose, 1.0), atol=1e-6)
 
 
@@ -388,7 +379,7 @@ def test_chunks_that_cannot_be_executed_are_refused(tmp_path, age_s, chunk, said
 
 def test_a_robot_caps_the_age_of_observations(ptr_file):
     deployment = load_bundle(bundle_builder.with_chunks(ptr_file, 2.0)).deployment
-    check_robot(ptr_file, deployment, "wx250s")
+    check_robot(ptr_file, deployment, ROBOT)
     deployment = load_bundle(bundle_builder.with_chunks(ptr_file, 2.01)).deployment
     with pytest.raises(BundleError, match=r"found 2\.01, expected at most 2"):
-        check_robot(ptr_file, deployment, "wx250s")
+        check_robot(ptr_file, deployment, ROBOT)

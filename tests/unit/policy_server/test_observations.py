@@ -19,12 +19,12 @@ from policy_server.observation_history import ObservationHistory
 from policy_server.observation_sources import STATE_SOURCES
 from policy_server.policy import Task, TaskError, check_task, example_observation
 from policy_server.registry import load_policy
-from policy_server.robots import ROBOTS, check_robot
+from policy_server.robots import check_robot, load_robot
 from sensor_msgs.msg import Imu, JointState
 
 MS = 10**6
 LIMITS = FreshnessLimits(camera_timeout_s=0.5, state_timeout_s=0.2, future_tolerance_s=0.05)
-ROBOT = ROBOTS["wx250s"]
+ROBOT = load_robot("wx250s")
 
 
 # --- two cameras --------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def test_cameras_whose_images_are_never_of_one_moment_are_refused():
 
 def reader(kind, names, units, quantity=""):
     observation = StateObservation("x", ("m/x",), tuple(names), tuple(units), kind, quantity)
-    return STATE_SOURCES[kind].make_reader(observation, ROBOT)
+    return STATE_SOURCES[kind].make_reader(observation)
 
 
 def test_joints_are_found_by_name_in_any_order():
@@ -170,7 +170,7 @@ def test_a_commanded_velocity():
 def test_a_bundle_may_have_observations_of_every_kind(tmp_path):
     file = bundle_builder.write_all_kinds_bundle(tmp_path / "all")
     policy = load_policy(file)
-    check_robot(file, policy.spec, "wx250s")
+    check_robot(file, policy.spec, ROBOT)
     assert policy.spec.needs("goal_image") and policy.spec.needs("language_embedding")
     example = example_observation(policy.spec)
     assert example.values["image"].shape == (2, 4, 4, 3)
@@ -230,7 +230,7 @@ def at(index, key, value):
 def test_observations_that_do_not_fit_are_refused(tmp_path, change, said):
     with pytest.raises(BundleError) as refused:
         file = bundle_builder.write_all_kinds_bundle(tmp_path / "all", change)
-        check_robot(file, load_bundle(file).deployment, "wx250s")
+        check_robot(file, load_bundle(file).deployment, ROBOT)
     assert said in str(refused.value)
 
 
@@ -245,7 +245,7 @@ def test_a_robot_without_an_imu_is_told_so(tmp_path):
 
     file = bundle_builder.write_all_kinds_bundle(tmp_path / "all", change)
     with pytest.raises(BundleError, match=r"kind: found imu, expected one of .*joint_state"):
-        check_robot(file, load_bundle(file).deployment, "wx250s")
+        check_robot(file, load_bundle(file).deployment, ROBOT)
 
 
 # --- history ------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from policy_server.policy import (
     example_observation,
 )
 from policy_server.registry import load_policy, policy_kinds, register_policy
+from policy_server.robots import load_robot
 
 CPU = EngineOptions("cpu", 1)
 LOW, HIGH = bundle_builder.LOW, bundle_builder.HIGH
@@ -207,7 +208,7 @@ def test_the_example_is_one_that_a_robot_can_see(tmp_path, ptr_file):
     text = bundle_builder.HEADER.replace("18", "13") + DIRECTION
     file = bundle_builder.write_bundle(tmp_path / "direction", {"policy": text}, section)
     policy = load_policy(file, CPU)
-    action = policy.infer(example_observation(policy.spec)).action
+    action = policy.infer(example_observation(policy.spec, load_robot("wx250s"))).action
     np.testing.assert_allclose(
         action[:3], np.array([0.3, 0, 0.15]) / np.hypot(0.3, 0.15), atol=1e-4
     )

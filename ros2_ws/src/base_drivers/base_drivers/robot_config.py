@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from node_common.package_share import share_file
 from node_common.strict_yaml import BundleError, Section, did_you_mean, read_yaml_mapping
 
 KINEMATICS = ("differential", "ackermann", "holonomic")
@@ -103,12 +104,7 @@ class RobotConfig:
 
 def robot_directory() -> Path:
     """The directory of the robots that come with this package."""
-    source = Path(__file__).resolve().parents[1] / "config" / "robots"
-    if source.is_dir():
-        return source
-    from ament_index_python.packages import get_package_share_directory
-
-    return Path(get_package_share_directory("base_drivers")) / "config" / "robots"
+    return share_file(__file__, "base_drivers", "config/robots")
 
 
 def robot_names() -> tuple[str, ...]:

@@ -15,10 +15,13 @@ from sensor_msgs.msg import Imu, JointState
 
 from policy_server.deployment import StateObservation
 from policy_server.observation_buffer import END_EFFECTOR_STATE
-from policy_server.robots import RobotSpec
 
 Reader = Callable[[Any], NDArray[np.float32]]
 """Returns the values (D,) of one observation out of a message; ValueError: it lacks one."""
+
+
+_END_EFFECTOR_STATE = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+"""Entries of policy_interfaces/EndEffectorState."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,11 @@ class StateSource:
 
     message_type: type
     topic: str
-    make_reader: Callable[[StateObservation, RobotSpec], Reader]
+    make_reader: Callable[[StateObservation], Reader]
 
 
-def _end_effector_reader(observation: StateObservation, robot: RobotSpec) -> Reader:
-    indices = [robot.state_names.index(name) for name in observation.names]
+def _end_effector_reader(observation: StateObservation) -> Reader:
+    indices = [_END_EFFECTOR_STATE.index(name) for name in observation.names]
 
     def read(message: EndEffectorState) -> NDArray[np.float32]:
         return np.asarray(message.state, np.float32)[indices]
@@ -39,7 +42,7 @@ def _end_effector_reader(observation: StateObservation, robot: RobotSpec) -> Rea
     return read
 
 
-def _joint_reader(observation: StateObservation, robot: RobotSpec) -> Reader:
+def _joint_reader(observation: StateObservation) -> Reader:
     wanted = observation.names
 
     def read(message: JointState) -> NDArray[np.float32]:
@@ -53,7 +56,7 @@ def _joint_reader(observation: StateObservation, robot: RobotSpec) -> Reader:
     return read
 
 
-def _imu_reader(observation: StateObservation, robot: RobotSpec) -> Reader:
+def _imu_reader(observation: StateObservation) -> Reader:
     groups = {
         "orientation": {"roll", "pitch", "yaw", "gravity_x", "gravity_y", "gravity_z"},
         "angular_velocity": {f"angular_velocity_{axis}" for axis in "xyz"},
@@ -95,7 +98,7 @@ def _attitude(quaternion: Any) -> dict[str, float]:
     }
 
 
-def _velocity_reader(observation: StateObservation, robot: RobotSpec) -> Reader:
+def _velocity_reader(observation: StateObservation) -> Reader:
     def read(message: Twist) -> NDArray[np.float32]:
         numbers = {"vx": message.linear.x, "vy": message.linear.y, "wz": message.angular.z}
         return np.array([numbers[name] for name in observation.names], np.float32)

@@ -24,7 +24,7 @@ from policy_server.deployment import (
     TaskObservation,
 )
 from policy_server.preprocessing import RESIZE_RULES
-from policy_server.robots import ROBOTS
+from policy_server.robots import RobotSpec
 
 
 class TaskError(ValueError):
@@ -217,13 +217,16 @@ def task_feed(spec: Deployment, task: Task) -> dict[str, NDArray[Any]]:
     return feed
 
 
-def example_observation(spec: Deployment) -> Observation:
+def example_observation(spec: Deployment, robot: RobotSpec | None = None) -> Observation:
     """A well-formed observation for warming up: images of noise, the robot at its pose `start`.
 
     Nothing in it is special, as grey images (no contrast) and states of zero (no direction) are.
+
+    Args:
+        spec: of the policy.
+        robot: None: any one; its end-effector states are small random numbers.
     """
-    robot = ROBOTS.get(spec.robot)
-    start = dict(zip(robot.state_names, robot.start_state, strict=True)) if robot else {}
+    start = robot.start_state if robot else {}
     random = np.random.default_rng(0)
 
     def image(size: tuple[int, int], history: int = 1) -> NDArray[np.uint8]:
@@ -232,8 +235,8 @@ def example_observation(spec: Deployment) -> Observation:
 
     def state(observation: StateObservation) -> NDArray[np.float32]:
         now = random.normal(scale=0.1, size=len(observation.names)).astype(np.float32)
-        if observation.kind == "end_effector_state":
-            now = np.array([start.get(name, 0.0) for name in observation.names], np.float32)
+        if observation.kind == "end_effector_state" and start:
+            now = np.array([start[name] for name in observation.names], np.float32)
         return now if observation.history == 1 else np.tile(now, (observation.history, 1))
 
     values: dict[str, NDArray[Any]] = {

@@ -83,7 +83,7 @@ from policy_server.policy import (
 )
 from policy_server.preprocessing import RESIZE_RULES
 from policy_server.registry import create_policy
-from policy_server.robots import ROBOTS, RobotSpec, check_robot
+from policy_server.robots import ActionSpace, RobotSpec, check_robot, load_robot, robot_names
 
 WARM_UP_RUNS = 5
 RATE_FACTOR = 2.0
@@ -106,7 +106,12 @@ PARAMETERS = (
         "Parameters of the kind of policy as YAML, e.g. {beta: 1.0}",
         structural=True,
     ),
-    NodeParameter("robot", "wx250s", "The connected robot", choices=tuple(ROBOTS), structural=True),
+    NodeParameter(
+        "robot",
+        "wx250s",
+        f"The connected robot: {', '.join(robot_names())}, or the path of a YAML file",
+        structural=True,
+    ),
     NodeParameter(
         "provider",
         "auto",
@@ -190,7 +195,6 @@ class _Loaded:
     name: str
     """Of the bundle."""
     policy: Policy
-    robot: RobotSpec
     rate_hz: float
     chunk: ChunkSpec
     buffer: ObservationBuffer
@@ -285,7 +289,8 @@ class PolicyNode(ManagedNode):
         policy = self._create_policy(bundle)
         # A wrapper sees and needs other things than the bundle's own kind.
         spec = policy.spec
-        robot = check_robot(file, spec, self._parameter("robot"))
+        robot = load_robot(self._parameter("robot"))
+        space = check_robot(file, spec, robot)
         for camera in spec.cameras:
             if not _CAMERA_NAME.fullmatch(camera.camera):
                 field_name = f"deployment.observations {camera.name}.camera"
@@ -293,20 +298,19 @@ class PolicyNode(ManagedNode):
         task = self._parameter("task")
         if task and spec.tasks and task not in spec.tasks:
             raise UnknownTaskError(task, tuple(spec.tasks))
-        rate_hz = self._rate_hz(spec, robot)
+        rate_hz = self._rate_hz(spec, space, robot.name)
         chunk = self._chunk(spec, rate_hz)
-        sampling_problem = self._warm_up(bundle, policy, chunk)
+        sampling_problem = self._warm_up(bundle, policy, robot, chunk)
         readers: dict[str, dict[str, Reader]] = {}
         for state in spec.states:
             if source := STATE_SOURCES.get(state.kind):
-                readers.setdefault(state.kind, {})[state.name] = source.make_reader(state, robot)
+                readers.setdefault(state.kind, {})[state.name] = source.make_reader(state)
         cameras = list(dict.fromkeys(camera_source(camera.camera) for camera in spec.cameras))
         if not cameras and not readers:
             readers[END_EFFECTOR_STATE] = {}  # whose stamps tell what a command comes from
         return _Loaded(
             name=bundle.name,
             policy=policy,
-            robot=robot,
             rate_hz=rate_hz,
             chunk=chunk,
             buffer=ObservationBuffer(
@@ -330,7 +334,7 @@ class PolicyNode(ManagedNode):
             self.get_logger().warning(str(warning.message))
         return policy
 
-    def _rate_hz(self, spec: Deployment, robot: RobotSpec) -> float:
+    def _rate_hz(self, spec: Deployment, space: ActionSpace, robot: str) -> float:
         """Return the control rate: the policy's, or the parameter's if both can do it."""
         rate_hz = float(self._parameter("rate_hz") or spec.rate_hz)
         if not spec.rate_hz / RATE_FACTOR <= rate_hz <= spec.rate_hz * RATE_FACTOR:
@@ -338,11 +342,11 @@ class PolicyNode(ManagedNode):
                 f"found rate_hz {rate_hz:g}, expected 0 or {spec.rate_hz / RATE_FACTOR:g} to "
                 f"{spec.rate_hz * RATE_FACTOR:g}: the bundle was made for {spec.rate_hz:g}"
             )
-        if not robot.executes(1 / rate_hz):
-            shortest_s, longest_s = robot.step_range_s
+        if not space.executes(1 / rate_hz):
+            shortest_s, longest_s = space.step_range_s
             raise ValueError(
                 f"found a rate of {rate_hz:g} Hz, expected {1 / longest_s:g} to "
-                f"{1 / shortest_s:g}, which the controller of {robot.name} executes"
+                f"{1 / shortest_s:g}, which the controller of {robot} executes"
             )
         if rate_hz != spec.rate_hz:
             self.get_logger().warning(
@@ -368,9 +372,9 @@ class PolicyNode(ManagedNode):
             )
         return chunk
 
-    def _warm_up(self, bundle: Bundle, policy: Policy, chunk: ChunkSpec) -> str:
+    def _warm_up(self, bundle: Bundle, policy: Policy, robot: RobotSpec, chunk: ChunkSpec) -> str:
         """Use every model; return why the policy cannot draw actions, "" when it can."""
-        observation = example_observation(policy.spec)
+        observation = example_observation(policy.spec, robot)
         num_samples = self._parameter("num_samples")
         policy.reset(0)
         for _ in range(WARM_UP_RUNS):

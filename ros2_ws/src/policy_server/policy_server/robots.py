@@ -1,4 +1,7 @@
-"""The robots that a policy node can be connected to, and whether a policy fits one."""
+"""The robots that a policy node can be connected to, and whether a policy fits one.
+
+A robot is a YAML file: one of `config/robots`, or a user's own by its path.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +9,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from node_common.strict_yaml import BundleError, did_you_mean
+from node_common.package_share import share_file
+from node_common.strict_yaml import BundleError, Section, did_you_mean, read_yaml_mapping
 
-from policy_server.deployment import Deployment
+from policy_server.deployment import STATE_KINDS, UNITS, Deployment
 
 
 @dataclass(frozen=True)
-class RobotSpec:
-    """What a robot's controller accepts and reports.
+class ActionSpace:
+    """Commands that a robot's controller takes.
 
     Attributes:
-        action_space: name of the action space its controller takes.
-        frame: frame of the action.
-        action_names, action_units, action_low, action_high: entries of a command, with bounds.
-        state_names, state_units: entries of the reported end-effector state.
-        joint_names: of its `joint_states`.
-        step_range_s: shortest and longest period of commands that its controller executes.
-        max_observation_age_s: how old the observation behind a command may at most be [s].
-        start_state: the state at its named pose `start`, gripper open.
+        name: e.g. end_effector_delta.
+        frame: frame of the commands.
+        names, units, low, high: entries of a command, with bounds.
+        step_range_s: shortest and longest period of commands that the controller executes.
     """
 
     name: str
-    action_space: str
     frame: str
-    action_names: tuple[str, ...]
-    action_units: tuple[str, ...]
-    action_low: tuple[float, ...]
-    action_high: tuple[float, ...]
-    state_names: tuple[str, ...]
-    state_units: tuple[str, ...]
-    joint_names: tuple[str, ...]
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
     step_range_s: tuple[float, float]
-    max_observation_age_s: float
-    start_state: tuple[float, ...]
 
     def executes(self, step_s: float) -> bool:
         """Whether the controller takes commands with this period; never for NaN."""
@@ -47,71 +41,156 @@ class RobotSpec:
         return shortest_s * (1 - 1e-6) <= step_s <= longest_s * (1 + 1e-6)
 
 
-ROBOTS = {
-    "wx250s": RobotSpec(
-        name="wx250s",
-        action_space="end_effector_delta",
-        frame="base_link",
-        action_names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
-        action_units=("m", "m", "m", "rad", "rad", "rad", "opening"),
-        action_low=(-0.05, -0.05, -0.05, -0.25, -0.25, -0.25, 0.0),
-        action_high=(0.05, 0.05, 0.05, 0.25, 0.25, 0.25, 1.0),
-        state_names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
-        state_units=("m", "m", "m", "rad", "rad", "rad", "opening"),
-        joint_names=(
-            "waist",
-            "shoulder",
-            "elbow",
-            "forearm_roll",
-            "wrist_angle",
-            "wrist_rotate",
-            "gripper",
-            "left_finger",
-            "right_finger",
-        ),
-        step_range_s=(0.02, 2.0),
-        max_observation_age_s=2.0,
-        start_state=(0.299997, 0.0, 0.150004, 0.0, 3.67e-6, 0.0, 1.0),
+@dataclass(frozen=True)
+class RobotSpec:
+    """What a robot takes and reports.
+
+    Attributes:
+        name: as in the file's name.
+        action_spaces: by name.
+        states: kind of observation → entry → unit, of what it reports.
+        start_state: the end-effector state at its named pose `start`, by entry.
+        max_observation_age_s: how old the observation behind a command may at most be [s].
+    """
+
+    name: str
+    action_spaces: Mapping[str, ActionSpace]
+    states: Mapping[str, Mapping[str, str]]
+    start_state: Mapping[str, float]
+    max_observation_age_s: float
+
+
+def robot_names() -> tuple[str, ...]:
+    """Names of the robots that come with this package, sorted."""
+    return tuple(sorted(file.stem for file in robot_directory().glob("*.yaml")))
+
+
+def robot_directory() -> Path:
+    """The directory of the robots that come with this package."""
+    return share_file(__file__, "policy_server", "config/robots")
+
+
+def load_robot(name_or_path: str) -> RobotSpec:
+    """Read a robot's file.
+
+    Args:
+        name_or_path: a name out of `robot_names()`, or the path of a YAML file.
+
+    Raises:
+        BundleError: no such robot; or the file has an unknown, missing, mistyped or contradictory
+            entry.
+    """
+    file = Path(name_or_path).expanduser()
+    if file.suffix != ".yaml":
+        known = robot_names()
+        if name_or_path not in known:
+            raise BundleError(
+                "robot",
+                "",
+                repr(name_or_path),
+                f"one of {list(known)} or the path of a .yaml file"
+                f"{did_you_mean(name_or_path, known)}",
+            )
+        file = robot_directory() / f"{name_or_path}.yaml"
+    root = Section(file, "", read_yaml_mapping(file))
+    if root.string("name") != file.stem:
+        raise root.error("name", f'"{file.stem}", the name of the file')
+    spaces, states = root.section("action_spaces"), root.section("states")
+    start = root.section("start_state") if "start_state" in root else None
+    robot = RobotSpec(
+        name=file.stem,
+        action_spaces={name: _action_space(spaces.section(name), name) for name in spaces.keys()},  # noqa: SIM118
+        states={kind: _state(states, kind) for kind in states.keys()},  # noqa: SIM118
+        start_state={name: start.number(name, -1e6, 1e6) for name in start.keys()} if start else {},  # noqa: SIM118
+        max_observation_age_s=root.number("max_observation_age_s", 0.02, 100.0),
     )
-}
+    if not robot.action_spaces:
+        raise root.error("action_spaces", "at least one")
+    if start is not None and set(robot.start_state) != set(
+        robot.states.get("end_effector_state", ())
+    ):
+        raise root.error("start_state", "the entries of states.end_effector_state")
+    root.finish()
+    return robot
 
 
-def check_robot(file: Path, deployment: Deployment, robot: str) -> RobotSpec:
+def _action_space(section: Section, name: str) -> ActionSpace:
+    entries = section.section("entries")
+    names = tuple(entries.keys())
+    if not names:
+        raise section.error("entries", "at least one")
+    units, low, high = [], [], []
+    for entry in names:
+        item = entries.section(entry)
+        units.append(item.string("unit", UNITS))
+        low.append(item.number("low", -1e6, 1e6))
+        high.append(item.number("high", -1e6, 1e6))
+        if not low[-1] < high[-1]:
+            raise item.error("high", f"more than `low`, {low[-1]:g}")
+        item.finish()
+    step_range_s = section.numbers("step_range_s")
+    if len(step_range_s) != 2 or not 0 < step_range_s[0] <= step_range_s[1]:
+        raise section.error("step_range_s", "the shortest and the longest period [s]")
+    space = ActionSpace(
+        name=name,
+        frame=section.string("frame"),
+        names=names,
+        units=tuple(units),
+        low=tuple(low),
+        high=tuple(high),
+        step_range_s=(step_range_s[0], step_range_s[1]),
+    )
+    section.finish()
+    return space
+
+
+def _state(states: Section, kind: str) -> dict[str, str]:
+    if kind not in STATE_KINDS:
+        raise states.error(
+            kind, f"kinds out of {list(STATE_KINDS)}{did_you_mean(kind, STATE_KINDS)}"
+        )
+    entries = states.section(kind)
+    return {name: entries.string(name, UNITS) for name in entries.keys()}  # noqa: SIM118
+
+
+def check_robot(file: Path, deployment: Deployment, robot: RobotSpec) -> ActionSpace:
     """Make sure that a policy's commands and inputs are ones the connected robot has.
 
     Args:
         file: the bundle's YAML, for messages.
-        deployment: the bundle's deployment section.
-        robot: name of the connected robot.
+        deployment: what the policy sees and commands.
+        robot: the connected robot.
 
     Returns:
-        The robot's specification.
+        The action space of the robot that the policy commands in.
 
     Raises:
-        BundleError: the robot is unknown or differs from the bundle's, or an action or state
-            entry, unit, frame or bound does not fit.
+        BundleError: the robot differs from the bundle's, or an action or state entry, unit, frame
+            or bound does not fit.
     """
-    if robot not in ROBOTS:
-        raise BundleError(
-            "robot", "", repr(robot), f"one of {sorted(ROBOTS)}{did_you_mean(robot, ROBOTS)}"
-        )
-    spec = ROBOTS[robot]
     action = deployment.action
 
     def require(field: str, found: object, expected: object) -> None:
         if found != expected:
             raise BundleError(
-                file, f"deployment.{field}", found, f"{expected}, which the robot {robot} has"
+                file, f"deployment.{field}", found, f"{expected}, which the robot {robot.name} has"
             )
 
-    require("robot", deployment.robot, spec.name)
-    require("action.space", action.space, spec.action_space)
-    require("action.frame", action.frame, spec.frame)
-    require("action.names", sorted(action.names), sorted(spec.action_names))
+    require("robot", deployment.robot, robot.name)
+    space = robot.action_spaces.get(action.space)
+    if space is None:
+        raise BundleError(
+            file,
+            "deployment.action.space",
+            action.space,
+            f"one of {list(robot.action_spaces)}, which the robot {robot.name} has",
+        )
+    require("action.frame", action.frame, space.frame)
+    require("action.names", sorted(action.names), sorted(space.names))
     for index, name in enumerate(action.names):
-        own = spec.action_names.index(name)
-        require(f"action.units of {name}", action.units[index], spec.action_units[own])
-        low, high = spec.action_low[own], spec.action_high[own]
+        own = space.names.index(name)
+        require(f"action.units of {name}", action.units[index], space.units[own])
+        low, high = space.low[own], space.high[own]
         # Bounds may come through float32.
         margin = 1e-6 * (high - low)
         if not (low - margin <= action.low[index] and action.high[index] <= high + margin):
@@ -119,40 +198,50 @@ def check_robot(file: Path, deployment: Deployment, robot: str) -> RobotSpec:
                 file,
                 f"deployment.action bounds of {name}",
                 f"[{action.low[index]:g}, {action.high[index]:g}]",
-                f"within [{low:g}, {high:g}], which the robot {robot} accepts",
+                f"within [{low:g}, {high:g}], which the robot {robot.name} accepts",
             )
-    if not action.max_observation_age_s <= spec.max_observation_age_s * (1 + 1e-6):
+    if not action.max_observation_age_s <= robot.max_observation_age_s * (1 + 1e-6):
         raise BundleError(
             file,
             "deployment.action.max_observation_age_s",
             f"{action.max_observation_age_s:g}",
-            f"at most {spec.max_observation_age_s:g}, which the robot {robot} accepts: execute "
-            "fewer steps of a chunk",
+            f"at most {robot.max_observation_age_s:g}, which the robot {robot.name} accepts: "
+            "execute fewer steps of a chunk",
         )
-    if "gripper" in spec.action_names:
+    if "gripper" in space.names:
         require("action.gripper", (action.gripper_closed, action.gripper_open), (0.0, 1.0))
-    units_of: dict[str, Mapping[str, str | None]] = {
-        "end_effector_state": dict(zip(spec.state_names, spec.state_units, strict=True)),
-        "joint_state": dict.fromkeys(spec.joint_names),
-        "last_action": dict(zip(action.names, action.units, strict=True)),
-    }
+    _check_states(file, deployment, robot)
+    return space
+
+
+def _check_states(file: Path, deployment: Deployment, robot: RobotSpec) -> None:
+    own_action = dict(zip(deployment.action.names, deployment.action.units, strict=True))
+    reported = {**robot.states, "last_action": own_action}
     for state in deployment.states:
-        known = units_of.get(state.kind)
+        field = f"deployment.observations {state.name}"
+        known = reported.get(state.kind)
         if known is None:
             raise BundleError(
                 file,
-                f"deployment.observations {state.name}.kind",
+                f"{field}.kind",
                 state.kind,
-                f"one of {list(units_of)}, which the robot {robot} has",
+                f"one of {list(reported)}, which the robot {robot.name} has",
             )
         for name, unit in zip(state.names, state.units, strict=True):
             if name not in known:
                 raise BundleError(
                     file,
-                    f"deployment.observations {state.name}.names",
+                    f"{field}.names",
                     name,
-                    f"names out of {list(known)}, which the robot {robot} reports",
+                    f"names out of {list(known)}, which the robot {robot.name} reports",
                 )
-            if known[name] is not None:
-                require(f"observations {state.name}.units of {name}", unit, known[name])
-    return spec
+            expected = known[name]
+            if state.quantity == "velocity":
+                expected += "/s"
+            if unit != expected and state.quantity != "effort":
+                raise BundleError(
+                    file,
+                    f"{field}.units of {name}",
+                    unit,
+                    f"{expected}, which the robot {robot.name} has",
+                )

@@ -19,7 +19,7 @@ from policy_server.bundle import find_bundle, known_bundles, model_search_path
 from policy_server.deployment import Deployment, parse_deployment
 from policy_server.engine import PROVIDER_NAMES
 from policy_server.registry import policy_kinds
-from policy_server.robots import check_robot
+from policy_server.robots import check_robot, load_robot
 
 from widowx_bringup.arm import ARM_ARGUMENTS, arm_problems, is_simulated
 
@@ -197,7 +197,7 @@ def check_combination(values: Mapping[str, Any], models: Sequence[Path]) -> tupl
     try:
         file = find_bundle(values["model"], list(models))
         deployment = _deployment(file)
-        check_robot(file, deployment, ROBOT)
+        check_robot(file, deployment, load_robot(ROBOT))
     except BundleError as error:
         problems.append(f"model is '{values['model']}': {error}")
         raise ArgumentError("\n".join(problems)) from error

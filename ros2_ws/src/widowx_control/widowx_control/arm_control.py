@@ -16,11 +16,11 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from policy_server.robots import ROBOTS
 
 from widowx_control.bridge_spaces import (
     ACTION_HIGH,
     ACTION_LOW,
+    ACTION_SPACE,
     CONTROL_PERIOD_S,
     compose_delta,
     state_from_pose,
@@ -37,9 +37,8 @@ from widowx_control.servo_stiffness import (
 
 Array = npt.NDArray[np.float64]
 
-ROBOT: Final = ROBOTS["wx250s"]
-STEP_RANGE_S: Final = ROBOT.step_range_s
-"""Shortest and longest period of commands; `ROBOT.executes` judges one."""
+STEP_RANGE_S: Final = ACTION_SPACE.step_range_s
+"""Shortest and longest period of commands; `ACTION_SPACE.executes` judges one."""
 _ARRIVAL_S: Final = 0.2
 """A quick command that the speed limit holds back has this long to arrive, which together with the
 stop is less than the 0.3 s within which the arm rests after a policy that died."""
@@ -351,7 +350,7 @@ class ArmControl:
             were, except UNREACHABLE: the gripper target is taken and the arm holds its pose.
         """
         step_s = self.config.step_s if step_s is None else step_s
-        if not ROBOT.executes(step_s):
+        if not ACTION_SPACE.executes(step_s):
             raise ValueError(f"step_s is {step_s}; it must be within {STEP_RANGE_S}")
         values = np.asarray(action, dtype=np.float64)
         if values.shape != ACTION_LOW.shape:

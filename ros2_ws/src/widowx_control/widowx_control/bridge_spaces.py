@@ -13,15 +13,18 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from policy_server.robots import load_robot
 
 Array = npt.NDArray[np.float64]
 
-ACTION_NAMES: Final = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
-ACTION_UNITS: Final = ("m", "m", "m", "rad", "rad", "rad", "opening")
-ACTION_LOW: Final = np.array([-0.05, -0.05, -0.05, -0.25, -0.25, -0.25, 0.0])
-ACTION_HIGH: Final = np.array([0.05, 0.05, 0.05, 0.25, 0.25, 0.25, 1.0])
-STATE_NAMES: Final = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
-STATE_UNITS: Final = ("m", "m", "m", "rad", "rad", "rad", "opening")
+ROBOT: Final = load_robot("wx250s")
+ACTION_SPACE: Final = ROBOT.action_spaces["end_effector_delta"]
+ACTION_NAMES: Final = ACTION_SPACE.names
+ACTION_UNITS: Final = ACTION_SPACE.units
+ACTION_LOW: Final = np.array(ACTION_SPACE.low)
+ACTION_HIGH: Final = np.array(ACTION_SPACE.high)
+STATE_NAMES: Final = tuple(ROBOT.states["end_effector_state"])
+STATE_UNITS: Final = tuple(ROBOT.states["end_effector_state"].values())
 CONTROL_PERIOD_S: Final = 0.2
 DEFAULT_ROTATION: Final = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 """Rotation of ee_gripper_link in base_link when the gripper points straight down: Ry(+90 deg)."""

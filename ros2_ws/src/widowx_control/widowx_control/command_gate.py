@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from widowx_control.arm_control import ROBOT, STEP_RANGE_S
-from widowx_control.bridge_spaces import ACTION_NAMES
+from widowx_control.bridge_spaces import ACTION_NAMES, ACTION_SPACE, ROBOT
 
 _NEW_ORDER: Final = 3
 """So many commands in a row that are in order among themselves, but before the last one that
@@ -162,8 +161,8 @@ class CommandGate:
             return GateVerdict(
                 GateCode.WRONG_FRAME, f"frame_id is {frame[:40]!r}, expected {self._frame!r}"
             )
-        if not ROBOT.executes(step_s):
-            low, high = STEP_RANGE_S
+        if not ACTION_SPACE.executes(step_s):
+            low, high = ACTION_SPACE.step_range_s
             return GateVerdict(GateCode.BAD_STEP, f"step_s is {step_s}, expected {low} .. {high} s")
         return None
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 from node_common.parameters import NodeParameter, ParameterError
 
-from widowx_control.arm_control import ROBOT, ArmControlConfig
+from widowx_control.arm_control import ArmControlConfig
+from widowx_control.bridge_spaces import ROBOT
 from widowx_control.gripper import GripperConfig
 from widowx_control.kinematics import (
     JOINT_LOWER_RAD,
