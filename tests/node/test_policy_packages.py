@@ -1,5 +1,8 @@
 """Kinds of policies of other packages: a wrapper with a second bundle, a planner of subgoals."""
 
+import re
+from pathlib import Path
+
 import bundle_builder
 import numpy as np
 import pytest
@@ -7,33 +10,8 @@ from node_rig import CLEANUP, CONFIGURE, DEACTIVATE, wait_until
 from policy_interfaces.action import RunEpisode
 from policy_rig import EMBEDDING, RobotWithTwoCameras, install_policy, rigs
 
-RERANKING = """
-from pathlib import Path
-
-import numpy as np
-from policy_server.policy import ActionChunk
-from policy_server.registry import create_policy, load_policy
-
-
-class Reranking:
-    "Executes the sample that is nearest to what another policy would do, on one axis."
-
-    def __init__(self, bundle, options, value, axis=0, samples=64):
-        self.base = create_policy(bundle, options)
-        self.value = load_policy(Path(value), options)
-        self.axis, self.samples = axis, samples
-        self.spec = self.base.spec
-
-    def reset(self, seed):
-        self.base.reset(seed)
-        self.value.reset(seed)
-
-    def infer(self, observation, num_samples=1):
-        chunk = self.base.infer(observation, max(num_samples, self.samples))
-        wanted = self.value.infer(observation).action[self.axis]
-        scores = -np.abs(chunk.actions[:, 0, self.axis] - wanted)
-        return ActionChunk(chunk.actions, int(scores.argmax()), scores)
-"""
+PAGE = Path(__file__).parents[2] / "docs" / "add_a_policy.md"
+(RERANKING,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 PLANNING = """
 import dataclasses
