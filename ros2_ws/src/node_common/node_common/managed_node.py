@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from builtin_interfaces.msg import Time
@@ -12,6 +14,7 @@ from rclpy.client import Client
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn as Transition
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.service import Service
@@ -38,9 +41,10 @@ class ManagedNode(LifecycleNode):
 
     Args:
         name: of the node.
-        table: its parameters.
+        table: its parameters, or what returns them of the node, when they depend on what is given.
         part: what the diagnostics are about, as in "arm_controller: control".
         hardware_id: of the diagnostics, if it is the same all the time.
+        read_only: no parameter can change after the start.
         node_arguments: passed on to the lifecycle node.
 
     Attributes:
@@ -61,15 +65,16 @@ class ManagedNode(LifecycleNode):
     def __init__(
         self,
         name: str,
-        table: Sequence[NodeParameter],
+        table: Sequence[NodeParameter] | Callable[[Node], Sequence[NodeParameter]],
         *,
         part: str,
         hardware_id: str = "",
+        read_only: bool = False,
         **node_arguments: Any,
     ) -> None:
         super().__init__(name, **node_arguments)
-        self._table = table
-        declare_parameters(self, table)
+        self._table = table(self) if callable(table) else table
+        declare_parameters(self, self._table, read_only=read_only)
         self._held: list[Any] = []
         self._held_while_active: list[Any] | None = None
         self.fault = ""
@@ -174,7 +179,8 @@ class ManagedNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> Transition:
         """See the class."""
         try:
-            self.configure(self.values())
+            with self._failure_told("configure"):
+                self.configure(self.values())
         except (ValueError, RuntimeError, OSError) as error:
             self._release()
             self.set_fault(f"configure refused: {error}")
@@ -189,7 +195,8 @@ class ManagedNode(LifecycleNode):
         result = super().on_activate(state)
         self._held_while_active = []
         try:
-            self.activate()
+            with self._failure_told("activate"):
+                self.activate()
         except (ValueError, RuntimeError, OSError) as error:
             self._end_activity()
             super().on_deactivate(state)
@@ -238,7 +245,19 @@ class ManagedNode(LifecycleNode):
             return
         self.active = False
         self._end_activity()
-        self.rest(reason)
+        with self._failure_told("rest"):
+            self.rest(reason)
+
+    @contextlib.contextmanager
+    def _failure_told(self, what: str) -> Iterator[None]:
+        """Log what nobody expected: rclpy turns it into an error state without a word."""
+        try:
+            yield
+        except (ValueError, RuntimeError, OSError):
+            raise
+        except Exception:
+            self.get_logger().fatal(f"{what} failed:\n{traceback.format_exc()}")
+            raise
 
     def _end_activity(self) -> None:
         held, self._held_while_active = self._held_while_active or [], None

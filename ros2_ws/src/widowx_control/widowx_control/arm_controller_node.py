@@ -6,13 +6,10 @@ alike. All decisions are made in `arm_control`, `command_gate` and `joint_state_
 
 from __future__ import annotations
 
-import functools
 import sys
 import threading
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +18,10 @@ from geometry_msgs.msg import Pose
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
 from interbotix_xs_msgs.srv import RegisterValues
 from node_common.cpu_load import CpuLoad
-from node_common.declared_parameters import declare_parameters, given_parameters
-from node_common.diagnostics import ERROR, OK, WARN, Diagnostics
+from node_common.declared_parameters import given_parameters
+from node_common.diagnostics import ERROR, OK, WARN
+from node_common.managed_node import ManagedNode
+from node_common.parameters import NodeParameter
 from node_common.running import run_node
 from node_common.topic_watch import publishers
 from policy_interfaces.action import MoveToNamedPose
@@ -30,8 +29,7 @@ from policy_interfaces.msg import EndEffectorDelta, EndEffectorState
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.subscription import MessageInfo
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
@@ -75,23 +73,6 @@ _REFUSALS = (
 
 
 _COMMAND_CODES = frozenset(code.value for code in CommandCode)
-Transition = Callable[["ArmController", LifecycleState], TransitionCallbackReturn]
-
-
-def _logged(transition: Transition) -> Transition:
-    """Log exceptions of a transition: rclpy turns them into an error state without a word."""
-
-    @functools.wraps(transition)
-    def wrapper(self: ArmController, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            return transition(self, state)
-        except Exception:
-            self.get_logger().fatal(f"{transition.__name__}:\n{traceback.format_exc()}")
-            raise
-        finally:
-            self.publish_diagnostics()
-
-    return wrapper
 
 
 @dataclass
@@ -109,7 +90,12 @@ class _Motion:
     feedback_s: float = 0.0
 
 
-class ArmController(LifecycleNode):
+def _parameters(node: Node) -> tuple[NodeParameter, ...]:
+    poses = [name for name in given_parameters(node) if name.startswith(NAMED_POSE_PREFIX)]
+    return (*PARAMETERS, *named_pose_parameters(poses))
+
+
+class ArmController(ManagedNode):
     """See the package README for topics, parameters and the behaviour in each state."""
 
     def __init__(self, interrupted: threading.Event | None = None, **kwargs: Any) -> None:
@@ -122,14 +108,19 @@ class ArmController(LifecycleNode):
         Raises:
             ParameterError: a parameter is unknown or out of range.
         """
-        super().__init__("arm_controller", **kwargs)
+        super().__init__(
+            "arm_controller",
+            _parameters,
+            part="control",
+            hardware_id="wx250s",
+            read_only=True,
+            **kwargs,
+        )
         self._created_s = time.monotonic()
-        poses = [name for name in given_parameters(self) if name.startswith(NAMED_POSE_PREFIX)]
-        table = (*PARAMETERS, *named_pose_parameters(poses))
-        self._config = config_from_values(declare_parameters(self, table, read_only=True))
+        self._config = config_from_values(self.values())
         self._control: ArmControl | None = None
-        self._active = False
-        self._fault = ""
+        self._silence = ""
+        """Why there is no usable joint state; empty: there is."""
         self._measurement: ArmMeasurement | None = None
         # On the steady clock, and on the loop's own.
         self._measured_at_s = self._measured_tick_s = float("-inf")
@@ -159,71 +150,54 @@ class ArmController(LifecycleNode):
         self._reader = JointStateReader(
             self._config.joint_states_timeout_s, self._config.future_tolerance_s
         )
-        self._entities: list[Any] = []
         self._client: XsClient | None = None
         self._interrupted = interrupted or threading.Event()
-        self._steady = self._control_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self._diagnostics = Diagnostics(self, "control", hardware_id="wx250s")
+        self._control_clock: Clock = self.steady_clock
         # On the steady clock: a simulator that dies takes the clock of use_sim_time with it.
-        self._watch_timer = self.create_timer(_WATCH_PERIOD_S, self._watch, clock=self._steady)
+        self.create_timer(_WATCH_PERIOD_S, self._watch, clock=self.steady_clock)
 
     # -- lifecycle ---------------------------------------------------------------------------
 
-    @_logged
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def configure(self, values: dict[str, Any]) -> None:
         """Check driver, robot and rivals; create topics and the action. Nothing moves."""
-        try:
-            time.sleep(max(0.0, self._created_s + self._config.discovery_s - time.monotonic()))
-            self._check_alone()
-            control = ArmControl(self._config.control, ArmKinematics())
-            self._client = XsClient(self, self._config.driver_timeout_s, self._interrupted.is_set)
-            self._client.wait()
-            self._client.check_robot()
-        except (DriverError, ValueError, FileNotFoundError) as error:
-            self._release()
-            return self._fail("configure", error)
+        time.sleep(max(0.0, self._created_s + self._config.discovery_s - time.monotonic()))
+        self._check_alone()
+        control = ArmControl(self._config.control, ArmKinematics())
+        self._client = self.hold(
+            XsClient(self, self._config.driver_timeout_s, self._interrupted.is_set)
+        )
+        self._client.wait()
+        self._client.check_robot()
         self._control = control
-        self._joint_group = self.create_lifecycle_publisher(
-            JointGroupCommand, "commands/joint_group", 10
+        self._joint_group = self.hold(
+            self.create_lifecycle_publisher(JointGroupCommand, "commands/joint_group", 10)
         )
-        self._joint_single = self.create_lifecycle_publisher(
-            JointSingleCommand, "commands/joint_single", 10
+        self._joint_single = self.hold(
+            self.create_lifecycle_publisher(JointSingleCommand, "commands/joint_single", 10)
         )
-        self._state_publisher = self.create_publisher(EndEffectorState, "end_effector_state", 10)
-        self._profile_setter: Any = self.create_client(RegisterValues, "set_motor_registers")
-        self._entities = [
-            (self.destroy_client, self._profile_setter),
-            (
-                self.destroy_subscription,
-                self.create_subscription(JointState, "joint_states", self._on_joint_states, 1),
-            ),
-            (
-                self.destroy_subscription,
-                self.create_subscription(
-                    EndEffectorDelta,
-                    "end_effector_delta",
-                    self._on_command,
-                    _COMMAND_DEPTH,
-                ),
-            ),
-            (
-                lambda server: server.destroy(),
-                ActionServer(
-                    self,
-                    MoveToNamedPose,
-                    "move_to_named_pose",
-                    execute_callback=self._execute_move,
-                    cancel_callback=lambda _: CancelResponse.ACCEPT,
-                ),
-            ),
-            (self.destroy_publisher, self._state_publisher),
-            (self.destroy_lifecycle_publisher, self._joint_group),
-            (self.destroy_lifecycle_publisher, self._joint_single),
-        ]
-        return TransitionCallbackReturn.SUCCESS
+        self._state_publisher = self.hold(
+            self.create_publisher(EndEffectorState, "end_effector_state", 10)
+        )
+        self._profile_setter: Any = self.hold(
+            self.create_client(RegisterValues, "set_motor_registers")
+        )
+        self.hold(self.create_subscription(JointState, "joint_states", self._on_joint_states, 1))
+        self.hold(
+            self.create_subscription(
+                EndEffectorDelta, "end_effector_delta", self._on_command, _COMMAND_DEPTH
+            )
+        )
+        self.hold(
+            ActionServer(
+                self,
+                MoveToNamedPose,
+                "move_to_named_pose",
+                execute_callback=self._execute_move,
+                cancel_callback=lambda _: CancelResponse.ACCEPT,
+            )
+        )
 
-    @_logged
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def activate(self) -> None:
         """Set the servo profile for streaming and hold the present measured pose."""
         assert self._client is not None and self._control is not None
         try:
@@ -233,61 +207,46 @@ class ArmController(LifecycleNode):
             self._save_and_set_profile()
             self._control.use_servo_gains(self._servo_gains())
             measurement = self._measure()
-        except (DriverError, ValueError) as error:
+        except (DriverError, ValueError):
             self._restore_profile()
-            return self._fail("activate", error)
-        super().on_activate(state)
+            raise
         # Under use_sim_time the loop keeps the simulator's time; else no clock step may stop it.
         sim_time = self.get_parameter("use_sim_time").value
-        self._control_clock = self.get_clock() if sim_time else self._steady
+        self._control_clock = self.get_clock() if sim_time else self.steady_clock
         self._take(measurement)
         self._control.reset(measurement.joint_positions_rad, measurement.finger_m)
         self._gate.reset()
-        self._fault = ""
+        self._silence = ""
         self._last_refusal = ""
         self._refused_at_s = float("-inf")
         self._refusing_since_s = None
         self._commanders = Commanders()
         self._rival_nodes = []
         self._gripper_sent = (float("nan"), float("-inf"))
-        self._active = True
         self._last_tick_s = self._control_now_s()
-        self._control_timer = self.create_timer(
-            1.0 / self._config.rate_hz,
-            self._tick,
-            clock=self._control_clock,
+        self.hold(
+            self.create_timer(1.0 / self._config.rate_hz, self._tick, clock=self._control_clock)
         )
-        return TransitionCallbackReturn.SUCCESS
 
-    @_logged
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def rest(self, reason: str) -> None:
         """Stop the stream: the servos hold the last position, a closed gripper stays closed."""
-        self._stop()
-        return super().on_deactivate(state)
+        assert self._control is not None
+        if not self._silence:
+            self._control.hold("deactivated")
+            self._publish_arm(self._control.servo_goals_rad.tolist())
+        # A closed gripper would drop what it holds at PWM 0. A small PWM keeps it, and is
+        # far below what heats the servo.
+        gripping = self._gripper_sent[0] < 0
+        self._publish_gripper(-self._config.gripper_inactive_pwm if gripping else 0.0)
+        self._finish_motion(MoveToNamedPose.Result.CODE_NOT_ACTIVE, "deactivated")
+        self._restore_profile()
 
-    @_logged
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give everything back that configure made."""
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Like deactivate and cleanup."""
-        self._stop()
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """After an exception in a transition: stop, give everything back, be unconfigured."""
-        self._stop()
-        self._release()
-        return TransitionCallbackReturn.SUCCESS
-
-    def _fail(self, transition: str, error: Exception) -> TransitionCallbackReturn:
-        message = f"cannot {transition}: {error}"
-        self.get_logger().error(message)
-        self._last_refusal = message
-        return TransitionCallbackReturn.FAILURE
+    def release(self) -> None:
+        """Forget driver and arm."""
+        self._client = None
+        self._control = None
+        self._measurement = None
+        self._measured_at_s = self._measured_tick_s = float("-inf")
 
     def _check_alone(self) -> None:
         """Raise DriverError when another node commands, or could command, the same arm."""
@@ -404,34 +363,6 @@ class ArmController(LifecycleNode):
         except DriverError as error:
             self.get_logger().error(f"the servos' time profile was not restored: {error}")
 
-    def _stop(self) -> None:
-        """Leave the active state: the arm rests where it is commanded now."""
-        if not self._active:
-            return
-        self._active = False
-        self.destroy_timer(self._control_timer)
-        assert self._control is not None
-        if not self._fault:
-            self._control.hold("deactivated")
-            self._publish_arm(self._control.servo_goals_rad.tolist())
-        # A closed gripper would drop what it holds at PWM 0. A small PWM keeps it, and is
-        # far below what heats the servo.
-        gripping = self._gripper_sent[0] < 0
-        self._publish_gripper(-self._config.gripper_inactive_pwm if gripping else 0.0)
-        self._finish_motion(MoveToNamedPose.Result.CODE_NOT_ACTIVE, "deactivated")
-        self._restore_profile()
-
-    def _release(self) -> None:
-        for destroy, entity in self._entities:
-            destroy(entity)
-        self._entities = []
-        if self._client is not None:
-            self._client.destroy()
-            self._client = None
-        self._control = None
-        self._measurement = None
-        self._measured_at_s = self._measured_tick_s = float("-inf")
-
     # -- stream ------------------------------------------------------------------------------
 
     def _take(self, measurement: ArmMeasurement) -> None:
@@ -445,12 +376,12 @@ class ArmController(LifecycleNode):
         self._take(measurement)
         q, finger_m = measurement.joint_positions_rad, measurement.finger_m
         self._control.observe(q, finger_m)
-        if self._active and self._fault and self._profile_is_set():
+        if self.active and self._silence and self._profile_is_set():
             self._control.reset(q, finger_m, keep_gripper=True)
-            self._fault = ""
+            self._silence = ""
             self.get_logger().warning("joint_states are back: holding the measured pose")
         measured, state = self._control.measured_pose, self._control.state
-        commanded = self._control.commanded_pose if self._active else measured
+        commanded = self._control.commanded_pose if self.active else measured
         output = EndEffectorState()
         output.header.stamp = message.header.stamp
         output.header.frame_id = self._config.base_frame
@@ -467,11 +398,11 @@ class ArmController(LifecycleNode):
         self._counts["lost"] += self._commanders.heard(
             gid, number, message.step_s, time.monotonic()
         )
-        if not self._active or self._control is None:
+        if not self.active or self._control is None:
             self._refuse("not_active", "the arm controller is not active")
             return
-        if self._fault:
-            self._refuse("joint_states", self._fault)
+        if self._silence:
+            self._refuse("joint_states", self._silence)
             return
         if self._rival_nodes:
             self._refuse("rival", self._rivalry())
@@ -563,7 +494,7 @@ class ArmController(LifecycleNode):
             # This process was kept waiting, and what arrived meanwhile is worked off after timers.
             return
         self._last_tick_s = now_s
-        if not self._active or dt_s <= 0:
+        if not self.active or dt_s <= 0:
             return
         # On the loop's own clock: the arm of a slow simulation moves no faster than its time.
         if self._check_stale(now_s - self._measured_tick_s):
@@ -582,18 +513,18 @@ class ArmController(LifecycleNode):
 
     def _check_stale(self, age_s: float) -> bool:
         """Stop commanding when joint_states stopped; recovery is in `_on_joint_states`."""
-        if age_s > self._config.joint_states_timeout_s and not self._fault:
+        if age_s > self._config.joint_states_timeout_s and not self._silence:
             assert self._control is not None
-            self._fault = f"no usable joint_states for {age_s:.2f} s"
+            self._silence = f"no usable joint_states for {age_s:.2f} s"
             self._profile_answers = []
             if self._reader.reason:
-                self._fault += f": {self._reader.reason}"
-            self._fault += self._load.note
+                self._silence += f": {self._reader.reason}"
+            self._silence += self._load.note
             self._counts["joint_states_fault"] += 1
-            self._control.hold(self._fault)
-            self._finish_motion(MoveToNamedPose.Result.CODE_STALE_JOINT_STATES, self._fault)
-            self.get_logger().error(f"{self._fault}; commanding stopped")
-        return bool(self._fault)
+            self._control.hold(self._silence)
+            self._finish_motion(MoveToNamedPose.Result.CODE_STALE_JOINT_STATES, self._silence)
+            self.get_logger().error(f"{self._silence}; commanding stopped")
+        return bool(self._silence)
 
     def _publish_arm(self, positions_rad: list[float]) -> None:
         self._joint_group.publish(JointGroupCommand(name=ARM_GROUP, cmd=positions_rad))
@@ -633,10 +564,10 @@ class ArmController(LifecycleNode):
     def _start_motion(self, goal: ServerGoalHandle) -> _Motion | tuple[int, str]:
         result = MoveToNamedPose.Result
         request = goal.request
-        if not self._active or self._control is None:
+        if not self.active or self._control is None:
             return result.CODE_NOT_ACTIVE, "the arm controller is not active"
-        if self._fault:
-            return result.CODE_STALE_JOINT_STATES, self._fault
+        if self._silence:
+            return result.CODE_STALE_JOINT_STATES, self._silence
         if self._motion is not None:
             return result.CODE_BUSY, "another named-pose motion is running"
         poses = self._config.named_poses
@@ -720,8 +651,8 @@ class ArmController(LifecycleNode):
 
     def _watch(self) -> None:
         self._load.sample()
-        self._rival_nodes = self._rivals() if self._active else []
-        if self._active:
+        self._rival_nodes = self._rivals() if self.active else []
+        if self.active:
             silent_s = time.monotonic() - self._measured_at_s
             if silent_s > _STANDSTILL_S:
                 # Simulated time may stand, and the control loop with it.
@@ -730,20 +661,20 @@ class ArmController(LifecycleNode):
             if self._rival_nodes and self._control is not None:
                 self._control.hold(self._rivalry())
                 self._finish_motion(MoveToNamedPose.Result.CODE_BUSY, self._rivalry())
-        self.publish_diagnostics()
+        self.report()
 
     def _report_change(self) -> None:
         """Publish diagnostics at once when the health changed, at most every 0.1 s."""
         if self._health() != self._reported and time.monotonic() - self._reported_at_s > 0.1:
-            self.publish_diagnostics()
+            self.report()
 
-    def publish_diagnostics(self) -> None:
+    def report(self) -> None:
         """Publish the health and the counters."""
         self._reported = self._health()
         self._reported_at_s = time.monotonic()
         level, text = self._reported
         values: dict[str, Any] = {
-            "mode": self._control.mode.value if self._active and self._control else "off",
+            "mode": self._control.mode.value if self.active and self._control else "off",
             "reason": self._control.reason if self._control else "",
             "commands": self._counts["commands"],
             "accepted": self._counts["accepted"],
@@ -758,15 +689,15 @@ class ArmController(LifecycleNode):
         if self._control is not None:
             limits = self._control.counters
             values |= {k: v for k, v in limits.items() if k not in _COMMAND_CODES}
-        self._diagnostics.publish(level, text, values)
+        self.publish_health(level, text, values)
 
     def _health(self) -> tuple[bytes, str]:
         if self._control is None:
             return WARN, self._last_refusal or "not configured"
-        if not self._active:
+        if not self.active:
             return OK, self._last_refusal or "inactive"
-        if self._fault:
-            return ERROR, self._fault
+        if self._silence:
+            return ERROR, self._silence
         if self._rival_nodes:
             return ERROR, self._rivalry()
         if time.monotonic() - self._refused_at_s < silence_s(self._step_s):
