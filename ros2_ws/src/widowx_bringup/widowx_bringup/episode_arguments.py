@@ -16,7 +16,7 @@ from graph_launch.devices import tcp_port_problem
 from graph_launch.launch_arguments import ArgumentError, LaunchArgument
 from node_common.strict_yaml import BundleError, Section, did_you_mean, read_yaml_mapping
 from policy_server.bundle import find_bundle, known_bundles, model_search_path
-from policy_server.deployment import Deployment, parse_deployment
+from policy_server.deployment import INFERENCE, Deployment, parse_deployment
 from policy_server.engine import PROVIDER_NAMES
 from policy_server.registry import policy_kinds
 from policy_server.robots import check_robot, load_robot
@@ -102,6 +102,24 @@ def episode_arguments(launch_file: str) -> tuple[LaunchArgument, ...]:
             "policy_parameters",
             "",
             'parameters of that kind as YAML, e.g. "{beta: 1.0}"',
+            optional=True,
+        ),
+        LaunchArgument(
+            "inference",
+            "",
+            "when the next chunk of actions is computed: while the robot waits, or while it executes "
+            "this one; empty: as the bundle says",
+            "choice",
+            choices=INFERENCE,
+            optional=True,
+        ),
+        LaunchArgument(
+            "execute_steps",
+            "",
+            "steps of a chunk after which the next one is computed; empty: the bundle's",
+            "integer",
+            1,
+            1000,
             optional=True,
         ),
         LaunchArgument(
