@@ -54,11 +54,12 @@ def start_graph(context: LaunchContext) -> list:
         "image_transport": text(values["image_transport"]),
         **clock,
     }
-    for name in ("policy", "provider"):
+    for name in ("policy", "policy_parameters", "inference", "provider"):
         if values[name] is not None:
             policy_parameters[name] = text(values[name])
-    if values["rate_hz"] is not None:
-        policy_parameters["rate_hz"] = values["rate_hz"]
+    for name in ("execute_steps", "rate_hz"):
+        if values[name] is not None:
+            policy_parameters[name] = values[name]
     policy = LifecycleNode(
         package="policy_server",
         executable="policy_node",

@@ -107,8 +107,8 @@ def episode_arguments(launch_file: str) -> tuple[LaunchArgument, ...]:
         LaunchArgument(
             "inference",
             "",
-            "when the next chunk of actions is computed: while the robot waits, or while it executes "
-            "this one; empty: as the bundle says",
+            "when the next chunk of actions is computed: between_steps, while the robot waits, or "
+            "background, while it executes this one; empty: as the bundle says",
             "choice",
             choices=INFERENCE,
             optional=True,
