@@ -277,16 +277,24 @@ class PolicyNode(ManagedNode):
 
     def release(self) -> None:
         """Release the models."""
-        close = getattr(self._loaded.policy, "close", None) if self._loaded else None
-        self._loaded = None
+        loaded, self._loaded = self._loaded, None
         self._state_subscriptions = {}
-        if close is not None:
-            close()
+        if loaded is not None:
+            _close(loaded.policy)
 
     def _load(self) -> _Loaded:
         file = find_bundle(self._parameter("model"), model_search_path(os.environ, [Path.cwd()]))
         bundle = load_bundle(file)
         policy = self._create_policy(bundle)
+        try:
+            return self._fit(bundle, policy)
+        except Exception:
+            _close(policy)
+            raise
+
+    def _fit(self, bundle: Bundle, policy: Policy) -> _Loaded:
+        """Make sure that a policy fits robot and parameters, and warm it up."""
+        file = bundle.file
         # A wrapper sees and needs other things than the bundle's own kind.
         spec = policy.spec
         robot = load_robot(self._parameter("robot"))
@@ -780,6 +788,12 @@ def _ask_for_priority(priority: int) -> None:
     if priority > 0:
         with contextlib.suppress(PermissionError):
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+
+
+def _close(policy: Policy) -> None:
+    close = getattr(policy, "close", None)
+    if close is not None:
+        close()
 
 
 def _mapping(text: str) -> dict[str, Any]:
