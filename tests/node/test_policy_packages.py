@@ -117,3 +117,12 @@ def test_a_planner_that_finds_its_own_subgoals(start, tmp_path, monkeypatch):
     assert subgoals == sorted(subgoals) and len(set(subgoals)) >= 4
     assert rig.transition(DEACTIVATE) and rig.transition(CLEANUP)
     assert "the planner has ended" in rig.output()
+
+
+def test_a_policy_that_does_not_fit_is_closed(start, tmp_path, monkeypatch):
+    install_policy(tmp_path / "site", monkeypatch, "planning", PLANNING, "Planning")
+    file = bundle_builder.write_all_kinds_bundle(tmp_path / "all")
+    rig = start(model=file.parent, policy="planning", robot="wx205s")
+    assert not rig.transition(CONFIGURE)
+    output = rig.output()
+    assert 'did you mean "wx250s"' in output and "the planner has ended" in output
