@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -54,6 +55,11 @@ class CallingThread(Executor):
         return future
 
 
+def _take_normal_priority() -> None:
+    """A thread inherits the priority of the one that ticks, and would hold up all others."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 class Inferences:
     """The inferences of one episode; a context manager, which waits at its end for the last one.
 
@@ -67,7 +73,9 @@ class Inferences:
         self._policy = policy
         self._num_samples = num_samples
         self._executor: Executor = (
-            ThreadPoolExecutor(1, "inference") if in_background else CallingThread()
+            ThreadPoolExecutor(1, "inference", _take_normal_priority)
+            if in_background
+            else CallingThread()
         )
         self._running: Future[InferredChunk] | None = None
         self._is_wanted = False
