@@ -34,6 +34,7 @@ class Robot(Node):
         self.camera_offset_s = 0.0
         self.state_on = True
         self.z_m = 0.1
+        self.refused_commands = 0
         self.clock_offset_s = 0.0
         self.diagnostics = []
         self.commands = []  # (receive time [s], message)
@@ -80,6 +81,7 @@ class Robot(Node):
         if self.state_on:
             message = self._stamp(EndEffectorState())
             message.state = [0.2, 0.0, self.z_m, 0.0, 0.0, 0.0, 1.0]
+            message.refused_commands = self.refused_commands
             self.states.publish(message)
 
     def _send_clock(self):

@@ -118,3 +118,18 @@ def test_a_camera_that_dies_stops_a_chunk_while_the_next_one_is_computed(make_sl
     result = rig.wait_for(future).result
     assert result.termination_reason == RunEpisode.Result.REASON_STALE_CAMERA
     assert rig.robot.commands[-1][0] - died_s <= 2 * PERIOD_S
+
+
+@pytest.mark.alone
+def test_a_refused_step_makes_the_rest_of_its_chunk_void(make_slow_rig):
+    rig = make_slow_rig("between_steps", work_s=0.02)
+    _, future = rig.start_episode(max_steps=12)
+    # The second of the four steps that are executed of each chunk.
+    assert wait_until(lambda: len(rig.robot.commands) == 6)
+    rig.robot.refused_commands += 1
+    assert rig.wait_for(future).result.steps == 12
+    assert wait_until(lambda: len(rig.robot.commands) == 12)
+    stamps_s = [seconds(message.header.stamp) for _, message in rig.robot.commands]
+    begins = [0, *(np.flatnonzero(np.diff(stamps_s)) + 1)]
+    assert begins == [0, 4, 6, 10]
+    assert wait_until(lambda: rig.robot.statuses[-1].dropped_steps == 2)

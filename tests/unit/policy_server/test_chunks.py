@@ -334,6 +334,31 @@ def test_a_gap_in_the_observations_ends_the_chunk(monkeypatch, ptr_file, in_back
 
 
 @pytest.mark.parametrize("in_background", [False, True])
+def test_what_the_robot_does_not_follow_is_not_gone_on_with(monkeypatch, ptr_file, in_background):
+    original = Episode.run
+
+    def run_and_refuse(self, settings):
+        publish = self._publish
+
+        def published(action, stamp_ns):
+            publish(action, stamp_ns)
+            if self._steps == 2:  # the third one is refused
+                self.void_chunks()
+
+        self._publish = published
+        return original(self, settings)
+
+    monkeypatch.setattr(Episode, "run", run_and_refuse)
+    outcome, world, _, _, episode = run(
+        monkeypatch, ptr_file, ChunkSpec(7, in_background), horizon=8, max_steps=10
+    )
+    assert outcome.reason is Reason.HORIZON
+    stamps = [stamp_s for _, _, stamp_s in world.commands]
+    assert len(set(stamps[:3])) == 1 and stamps[3] > world.commands[2][0]
+    assert episode.dropped_steps == (5 if in_background else 4)
+
+
+@pytest.mark.parametrize("in_background", [False, True])
 def test_stopping_ends_a_chunk(monkeypatch, ptr_file, in_background):
     def task(world):
         if len(world.commands) == 3:

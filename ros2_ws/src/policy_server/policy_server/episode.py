@@ -162,6 +162,7 @@ class Episode:
         self._ready_s = self._sent_s = -math.inf
         self._has_inferred = False
         self._is_waiting = False
+        self._is_void = threading.Event()
         self._stale_ticks = 0
         self._ticks_without_step = 0
         self._steps = 0
@@ -180,6 +181,10 @@ class Episode:
     def rate_hz(self) -> float:
         """Rate achieved over the last seconds, NaN before two ticks."""
         return self._pacer.report().rate_hz if self._pacer else float("nan")
+
+    def void_chunks(self) -> None:
+        """Have the next tick drop what is planned: the robot does not follow. From any thread."""
+        self._is_void.set()
 
     def run(self, settings: EpisodeSettings) -> EpisodeOutcome:
         """Run until the horizon, a fault, or `stop`; never raises for a fault of the policy."""
@@ -239,8 +244,11 @@ class Episode:
                 started_s, began_s = time.perf_counter(), self._clock.now()
                 task_before, task = task, self._task()
                 found = self._observe()
-                if task is not task_before or isinstance(found, Problem):
-                    # What was computed for another task, or for a world that was not seen since.
+                is_void = self._is_void.is_set()
+                if is_void or task is not task_before or isinstance(found, Problem):
+                    # It was computed for another task, for a world that was not seen since, or for
+                    # a robot that follows.
+                    self._is_void.clear()
                     inferences.discard()
                     self.dropped_steps += self._player.clear()
                 if isinstance(found, Problem):

@@ -236,6 +236,7 @@ class PolicyNode(ManagedNode):
         self._idle = threading.Event()
         self._idle.set()
         self._state_subscriptions: dict[str, PolledSubscription] = {}
+        self._refused_commands = 0
         self._commands = self.create_lifecycle_publisher(
             EndEffectorDelta, "end_effector_delta", _COMMAND_QOS
         )
@@ -502,6 +503,8 @@ class PolicyNode(ManagedNode):
             message = subscription.take()
             if message is None:
                 continue
+            if kind == END_EFFECTOR_STATE:
+                self._follow_refusals(message.refused_commands)
             try:
                 values = {name: read(message) for name, read in loaded.readers[kind].items()}
                 bad = [value.tolist() for value in values.values() if not np.isfinite(value).all()]
@@ -517,6 +520,13 @@ class PolicyNode(ManagedNode):
             if refusal:
                 self._statistics.bad_states += 1
                 self.get_logger().error(f"state refused: {refusal}", throttle_duration_sec=5.0)
+
+    def _follow_refusals(self, refused_commands: int) -> None:
+        """Give up a plan of which the arm controller has refused a step."""
+        before, self._refused_commands = self._refused_commands, refused_commands
+        episode = self._episode
+        if refused_commands != before and episode is not None:
+            episode.void_chunks()
 
     def _observe(self, loaded: _Loaded) -> Snapshot | Problem:
         if not loaded.policy.spec.cameras:

@@ -130,6 +130,7 @@ class ArmController(ManagedNode):
         self._profile_answers: list[Future[RegisterValues.Response]] = []
         self._profile_asked_s = float("-inf")
         self._counts: Counter[str] = Counter()
+        self._refused = 0
         self._refused_at_s = float("-inf")
         self._refusing_since_s: float | None = None
         self._last_refusal = ""
@@ -388,6 +389,7 @@ class ArmController(ManagedNode):
         output.pose = _pose_message(measured)
         output.state = state
         output.commanded_pose = _pose_message(commanded)
+        output.refused_commands = self._refused
         self._state_publisher.publish(output)
 
     def _on_command(self, message: EndEffectorDelta, info: MessageInfo) -> None:
@@ -464,6 +466,7 @@ class ArmController(ManagedNode):
 
     def _refuse(self, code: str, reason: str) -> None:
         self._counts[f"refused_{code}"] += 1
+        self._refused += 1
         self._last_refusal = f"command refused ({code}): {reason}"
         self._refused_at_s = time.monotonic()
         if self._refusing_since_s is None:
@@ -478,9 +481,6 @@ class ArmController(ManagedNode):
             self._refusing_since_s = None
             return 0.0
         return self._refused_at_s - self._refusing_since_s
-
-    def _refused(self) -> int:
-        return sum(n for name, n in self._counts.items() if name.startswith("refused_"))
 
     def _control_now_s(self) -> float:
         return self._control_clock.now().nanoseconds * 1e-9
@@ -679,7 +679,7 @@ class ArmController(ManagedNode):
             "commands": self._counts["commands"],
             "accepted": self._counts["accepted"],
             "lost": self._counts["lost"],
-            "refused": self._refused(),
+            "refused": self._refused,
             "refusing_s": f"{self._refusing_s():.2f}",
             **{f"refused_{c}": self._counts[f"refused_{c}"] for c in _REFUSALS},
             "last_refusal": self._last_refusal,
