@@ -168,9 +168,17 @@ class Operator(Node):
     def _on_diagnostics(self, message):
         self.status = message.status[0]
 
-    def send(self, values, *, names=ACTION_NAMES, age_s=0.0, step_s=0.2, frame="base_link"):
+    def send(
+        self, values, *, names=ACTION_NAMES, age_s=0.0, step_s=0.2, frame="base_link", **times
+    ):
+        """Send a command; `late_s` after its time, and with `max_observation_age_s`, if given."""
         message = EndEffectorDelta(names=list(names), values=list(values), step_s=step_s)
         now = self.get_clock().now()
+        if "late_s" in times:
+            late = rclpy.duration.Duration(seconds=times.pop("late_s"))
+            message.execute_at = (now - late).to_msg()
+        message.max_observation_age_s = times.pop("max_observation_age_s", 0.0)
+        assert not times
         message.header.stamp = (now - rclpy.duration.Duration(seconds=age_s)).to_msg()
         message.header.frame_id = frame
         self._delta.publish(message)
@@ -300,6 +308,7 @@ def test_activation_holds_the_measured_pose_and_lends_the_servo_profile(graph):
     sent = len(driver.commands)
     graph.operator.send([0.05, 0, 0, 0, 0, 0, 1])
     until(lambda: graph.operator.counter("refused_not_active") == 1)
+    until(lambda: graph.operator.states[-1].refused_commands == 1)
     assert len(driver.commands) == sent
     assert graph.operator.activate()
     assert graph.operator.deactivate()
@@ -434,6 +443,11 @@ def test_a_later_publisher_of_joint_commands_makes_the_arm_hold(graph, topic, ki
     [
         ("stale", {"age_s": 0.6}),
         ("stale", {"age_s": 1e6}),
+        ("stale", {"age_s": 0.3, "max_observation_age_s": 0.2}),
+        ("stale", {"age_s": 2.2, "max_observation_age_s": 60.0}),
+        ("stale", {"age_s": 0.0, "max_observation_age_s": math.nan}),
+        ("late", {"late_s": 0.4}),
+        ("future_stamp", {"late_s": -0.5}),
         ("future_stamp", {"age_s": -1.0}),
         ("wrong_names", {"names": ["dx", "dy", "dz", "dyaw", "dpitch", "dyaw", "gripper"]}),
         ("wrong_names", {"names": []}),
