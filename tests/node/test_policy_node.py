@@ -209,33 +209,12 @@ def test_a_corrupt_bundle_is_refused_and_a_repaired_one_accepted(make_rig, bundl
     assert wait_until(lambda: rig.robot.statuses[-1].reason == "")
 
 
-@pytest.mark.parametrize(
-    ("parameters", "part"),
-    [
-        ({"model": "nowhere"}, "no such bundle"),
-        ({"task": "fly"}, "push_left"),
-        ({"rate_hz": 15.0}, "the bundle was made for 5"),
-        ({"rate_hz": 60.0, "bundle_rate_hz": 60.0}, "60 Hz, expected 0.5 to 50"),
-        ({"bundle_rate_hz": 0.4}, "0.4 Hz, expected 0.5 to 50"),
-        ({"policy": "rando"}, 'did you mean "random"'),
-        ({"execute_steps": 2}, "found 2 steps to execute of a chunk of 1, expected at most 1"),
-        ({"inference": "background"}, "at most 0 with inference in the background"),
-        ({"execute_steps": 4}, "0.4 s, the bundle's max_observation_age_s, after their observ"),
-    ],
-)
-def test_bad_parameters_refuse_the_configuration(make_rig, bundle, tmp_path, parameters, part):
-    parameters = dict(parameters)
-    if rate_hz := parameters.pop("bundle_rate_hz", None):
-        folder = shutil.copytree(bundle, tmp_path / "other" / bundle.name)
-        file = next(folder.glob("*.yaml"))
-        file.write_text(file.read_text().replace("rate_hz: 5.0", f"rate_hz: {rate_hz}"))
-        parameters["model"] = folder
-    rig = make_rig(**parameters)
+def test_what_does_not_fit_refuses_the_configuration(make_rig):
+    rig = make_rig(rate_hz=15.0)
     assert not rig.transition(CONFIGURE)
     assert rig.state() == State.PRIMARY_STATE_UNCONFIGURED
     output = rig.output()
-    assert "configure refused" in output
-    assert part in output
+    assert "configure refused: found rate_hz 15" in output
     assert "Traceback" not in output
 
 
@@ -376,12 +355,3 @@ def test_the_random_baseline_runs_from_a_parameter(make_rig):
         actions.append([tuple(message.values) for _, message in rig.robot.commands])
         rig.robot.commands.clear()
     assert actions[0] == actions[1] != actions[2]
-
-
-def test_a_bundle_whose_observations_may_be_older_than_the_robot_allows_is_refused(
-    make_rig, tmp_path
-):
-    file = bundle_builder.write_ptr_bundle(tmp_path / "patient")
-    rig = make_rig(model=bundle_builder.with_chunks(file, max_observation_age_s=2.1).parent)
-    assert not rig.transition(CONFIGURE)
-    assert "max_observation_age_s: found 2.1, expected at most 2" in rig.output()

@@ -80,25 +80,13 @@ def test_a_wrapper_with_a_second_bundle(start, tmp_path, monkeypatch, axis):
     assert spread[axis] < 0.3 * np.median(np.delete(spread, axis))
 
 
-@pytest.mark.parametrize(
-    ("parameters", "said"),
-    [
-        ("{vaule: x, axis: 1}", 'did you mean "value"'),
-        ("{axis: 1}", "value: found nothing, expected a value"),
-        ("[1, 2]", "expected a mapping"),
-        ("{a: ", "expected YAML"),
-        ("{value: nowhere.yaml}", "nowhere.yaml"),
-    ],
-)
-def test_wrong_parameters_of_a_kind_refuse_the_configuration(
-    start, tmp_path, monkeypatch, parameters, said
-):
+def test_wrong_parameters_of_a_kind_refuse_the_configuration(start, tmp_path, monkeypatch):
     install_policy(tmp_path / "site", monkeypatch, "reranking", RERANKING, "Reranking")
     base = bundle_builder.write_ptr_bundle(tmp_path / "base")
-    rig = start(model=base.parent, policy="reranking", policy_parameters=f"'{parameters}'")
+    rig = start(model=base.parent, policy="reranking", policy_parameters="'{vaule: x, axis: 1}'")
     assert not rig.transition(CONFIGURE)
     output = rig.output()
-    assert "configure refused" in output and said in output
+    assert "configure refused" in output and 'did you mean "value"' in output
     assert "Traceback" not in output
 
 
