@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from robot_sim.servo_model import GripperDrive, ProfileGenerator
+from servo_bus_emulator.profile import time_profile, velocity_profile
 from widowx_control.gripper import finger_distance_m, servo_angle_rad
+from widowx_control.xs_driver.control_table import RAD_PER_S2_PER_UNIT, RAD_PER_S_PER_UNIT
 
 DT_S = 0.005
 ONE = np.array([0])
@@ -42,10 +44,36 @@ def test_velocity_profile_obeys_speed_and_acceleration():
     assert path[-1] == 2.0
 
 
-def test_profile_registers_of_zero_step_to_the_goal():
-    profiles = generator(velocity=0, acceleration=0)
-    profiles.set_goal(ONE, [0.7])
-    assert profiles.advance(1, DT_S)[0, 0] == 0.7
+@pytest.mark.parametrize("time_based", [True, False])
+@pytest.mark.parametrize("acceleration", [0, 40, 300])
+def test_a_profile_velocity_of_zero_steps_to_the_goal(time_based, acceleration):
+    """Whatever the acceleration is (e-manual of the X series, "Profile Velocity")."""
+    profiles = generator(time_based, velocity=0, acceleration=acceleration)
+    profiles.set_goal(ONE, [1.0])
+    assert not profiles.moving
+    assert profiles.advance(1, DT_S)[0, 0] == 1.0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_simulated_servo_follows_the_emulated_one_s_profile(seed):
+    random = np.random.default_rng(seed)
+    time_based = bool(seed % 2)
+    velocity, acceleration = int(random.integers(20, 600)), int(random.integers(0, 400))
+    profiles = generator(time_based, velocity, acceleration)
+    start, speed = 0.0, 0.0
+    for _ in range(4):
+        goal = float(random.uniform(-1.5, 1.5))
+        profiles.set_goal(ONE, [goal])
+        if time_based:
+            profile = time_profile(start, speed, goal, 1e-3 * velocity, 1e-3 * acceleration)
+        else:
+            limits = velocity * RAD_PER_S_PER_UNIT, acceleration * RAD_PER_S2_PER_UNIT
+            profile = velocity_profile(start, speed, goal, *limits)
+        steps = int(random.integers(1, 60))
+        expected = [profile.at(DT_S * (k + 1))[0] for k in range(steps)]
+        np.testing.assert_allclose(profiles.advance(steps, DT_S)[:, 0], expected, atol=1e-9)
+        start, speed = profile.at(DT_S * steps)
+        assert profiles.reference()[1][0] == pytest.approx(speed, abs=1e-9)
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from servo_bus_emulator.profile import time_profile, velocity_profile
 from widowx_control.gripper import ARM_LENGTH_M, HORN_RADIUS_M
 from widowx_control.xs_driver.control_table import (
     FULL_PWM,
@@ -34,10 +35,9 @@ def quantised_position_rad(position_rad: ArrayLike) -> _Array:
 
 
 class ProfileGenerator:
-    """Trajectory generators of `n` servos (Dynamixel X series, e-manual, "Profile Velocity").
+    """Trajectory generators of `n` servos, with the profiles of `servo_bus_emulator.profile`.
 
-    A new goal starts a new profile from the present reference position and speed. Every profile
-    is three phases: a change from that speed to the cruise speed, cruise, and a ramp to rest.
+    A new goal starts a new profile from the present reference position and speed.
     """
 
     def __init__(self, positions_rad: ArrayLike) -> None:
@@ -121,38 +121,24 @@ class ProfileGenerator:
         position, speed = self.reference()
         goals = np.asarray(goals_rad, dtype=np.float64)
         for i, goal in zip(index.tolist(), goals.tolist(), strict=True):
-            phases = _phases(
-                goal - position[i],
-                float(speed[i]),
-                bool(self.time_based[i]),
-                int(self.profile_velocity[i]),
-                int(self.profile_acceleration[i]),
-            )
-            self._t1[i], self._t2[i], self._t3[i], self._cruise[i] = phases
-            self._start[i], self._v0[i], self._clock_s[i] = position[i], speed[i], 0.0
+            velocity, acceleration = self.profile_velocity[i], self.profile_acceleration[i]
+            if self.time_based[i]:
+                profile = time_profile(
+                    position[i], speed[i], goal, 1e-3 * velocity, 1e-3 * acceleration
+                )
+            else:
+                profile = velocity_profile(
+                    position[i],
+                    speed[i],
+                    goal,
+                    velocity * RAD_PER_S_PER_UNIT,
+                    acceleration * RAD_PER_S2_PER_UNIT,
+                )
+            self._t1[i], self._t2[i], self._t3[i] = profile.durations_s
+            self._cruise[i] = profile.cruise_velocity
+            self._start[i], self._v0[i] = profile.start, profile.start_velocity
+            self._clock_s[i] = 0.0
             self.goal_rad[i] = goal
-
-
-def _phases(
-    distance: float, v0: float, time_based: bool, velocity: int, acceleration: int
-) -> tuple[float, float, float, float]:
-    """Durations of the three phases [s] and the cruise speed [rad/s] of one profile."""
-    if velocity <= 0 and (time_based or acceleration <= 0):
-        return 0.0, 0.0, 0.0, 0.0
-    if time_based:
-        total = velocity / 1000.0
-        ramp = min(max(acceleration, 0) / 1000.0, total / 2)
-        return ramp, total - 2 * ramp, ramp, (distance - v0 * ramp / 2) / (total - ramp)
-    limit = velocity * RAD_PER_S_PER_UNIT if velocity > 0 else math.inf
-    if acceleration <= 0:
-        return 0.0, abs(distance) / limit, 0.0, math.copysign(limit, distance)
-    rate = acceleration * RAD_PER_S2_PER_UNIT
-    direction = 1.0 if distance - v0 * abs(v0) / (2 * rate) >= 0 else -1.0
-    along, speed = direction * distance, direction * v0
-    peak = min(limit, math.sqrt(max(rate * along + speed * speed / 2, 0.0)))
-    t1, t3 = abs(peak - speed) / rate, peak / rate
-    rest = along - (speed + peak) / 2 * t1 - peak / 2 * t3
-    return t1, max(rest, 0.0) / peak if peak > 0 else 0.0, t3, direction * peak
 
 
 class GripperDrive:
