@@ -23,7 +23,7 @@ import safetensors
 import safetensors.numpy
 from node_common.image_conversion import ImageConverter, ImageError
 from numpy.typing import NDArray
-from policy_server.safetensors_writer import write_safetensors
+from policy_server.safetensors_file import write_safetensors
 
 from gnm_nav.topological_map import (
     EDGE_DTYPE,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from policy_server.deployment import Deployment, parse_deployment
 from policy_server.git_lfs import FETCH_ADVICE, is_pointer
-from policy_server.initial_values import parse_safetensors
+from policy_server.safetensors_file import parse_safetensors
 
 MODEL_PATH_VARIABLE = "COXSWAIN_MODEL_PATH"
 """Environment variable with directories of bundles, separated as in PATH; it replaces the rest."""

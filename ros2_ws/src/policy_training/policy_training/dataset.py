@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from policy_server.git_lfs import FETCH_ADVICE, is_pointer
-from policy_server.safetensors_writer import write_safetensors
+from policy_server.safetensors_file import write_safetensors
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 

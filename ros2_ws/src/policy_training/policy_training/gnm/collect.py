@@ -38,7 +38,7 @@ def _collect_world(job: dict[str, Any]) -> list[dict[str, Any]]:
     """Drive all robots through one world; writes their shards and returns their descriptions."""
     from base_drivers.robot_config import load_robot
     from policy_server.preprocessing import crop_bicubic
-    from policy_server.safetensors_writer import write_safetensors
+    from policy_server.safetensors_file import write_safetensors
     from robot_sim.navigation import BaseSimulation, make_world
     from robot_sim.navigation.driving import drive
     from robot_sim.navigation.route import NoRoute, sample_route

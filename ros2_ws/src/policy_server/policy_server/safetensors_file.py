@@ -1,4 +1,4 @@
-"""NumPy arrays as a safetensors file, whatever lies behind them in memory."""
+"""NumPy arrays in safetensors files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
+from node_common.strict_yaml import BundleError
 from numpy.typing import NDArray
 
 
@@ -29,3 +30,25 @@ def write_safetensors(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         array = np.asarray(value)
         plain[name] = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
     safetensors.numpy.save_file(plain, file)
+
+
+def parse_safetensors(file: Path, content: bytes) -> dict[str, NDArray[Any]]:
+    """Read the tensors of a safetensors file.
+
+    Args:
+        file: the file's path, for messages.
+        content: its bytes.
+
+    Returns:
+        Tensor name → array (a copy, row-major).
+
+    Raises:
+        BundleError: the bytes are not a well-formed safetensors file, or of a dtype that NumPy lacks.
+    """
+    try:
+        tensors = safetensors.numpy.load(content)
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise BundleError(
+            file, "", f"what cannot be read ({error})", "a safetensors file"
+        ) from None
+    return {name: array.copy() for name, array in tensors.items()}

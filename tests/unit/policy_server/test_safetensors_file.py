@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from policy_server.safetensors_writer import write_safetensors
+from policy_server.safetensors_file import write_safetensors
 from safetensors.numpy import load_file
 
 SOURCES = Path(__file__).resolve().parents[3] / "ros2_ws" / "src"
@@ -50,4 +50,4 @@ def test_numpy_scalars_are_written(tmp_path):
 def test_nothing_else_writes_numpy_arrays_with_safetensors():
     writes = re.compile(r"safetensors\.numpy import .*\bsave|safetensors\.numpy\.save")
     found = {path.name for path in SOURCES.rglob("*.py") if writes.search(path.read_text())}
-    assert found == {"safetensors_writer.py"}
+    assert found == {"safetensors_file.py"}
