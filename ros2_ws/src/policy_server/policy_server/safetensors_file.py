@@ -43,12 +43,10 @@ def parse_safetensors(file: Path, content: bytes) -> dict[str, NDArray[Any]]:
         Tensor name → array (a copy, row-major).
 
     Raises:
-        BundleError: the bytes are not a well-formed safetensors file, or of a dtype that NumPy lacks.
+        BundleError: the bytes are no well-formed safetensors file, or of a dtype that NumPy lacks.
     """
     try:
         tensors = safetensors.numpy.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise BundleError(
-            file, "", f"what cannot be read ({error})", "a safetensors file"
-        ) from None
+        raise BundleError(file, "", f"bytes ({error})", "a safetensors file") from None
     return {name: array.copy() for name, array in tensors.items()}
