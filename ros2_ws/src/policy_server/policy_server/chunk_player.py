@@ -94,10 +94,13 @@ class ChunkPlayer:
         if self._remaining() == 0:
             return None
         self._chunks = [c for c in self._chunks if self._position - c.begin < len(c.steps)]
-        actions = np.array([c.steps[self._position - c.begin] for c in self._chunks])
-        weights = np.exp(-(self._ensemble_decay or 0.0) * np.arange(len(actions)))
+        actions = [c.steps[self._position - c.begin] for c in self._chunks]
+        action = actions[0]
+        if self._ensemble_decay is not None:
+            weights = np.exp(-self._ensemble_decay * np.arange(len(actions)))
+            action = np.average(actions, axis=0, weights=weights)
         step = PlannedStep(
-            action=weights @ actions / weights.sum(),
+            action=action,
             stamp_ns=self._chunks[-1].stamp_ns,
             index=self._position - self._chunks[-1].begin,
             is_first=self._is_first,
