@@ -44,7 +44,7 @@ class Scripted:
 @pytest.fixture(autouse=True)
 def scripted_kind(monkeypatch):
     monkeypatch.setattr(Scripted, "closed", 0)
-    monkeypatch.setitem(registry._factories, "scripted", Scripted)
+    monkeypatch.setitem(registry.POLICIES._factories, "scripted", Scripted)
 
 
 def prepare(file, tell=lambda text: None, warn=lambda text: None, **settings):

@@ -50,7 +50,7 @@ OBSERVATION_KINDS: Mapping[int, tuple[str, ...]] = {
 }
 """Kinds of observations of each schema."""
 NAVIGATION_KINDS = ("gnm", "vint", "nomad")
-"""Kinds of policy that drive to a goal image; they have a `navigation` section."""
+"""Our kinds that drive to a goal image; like those of other packages they need `navigation`."""
 RESIZE_FILTERS = {"squash": "area", "crop_4_3": "bicubic"}
 """Each rule of fitting an image to the network's size has its one filter."""
 MAX_HISTORY = 64
@@ -258,7 +258,7 @@ class Deployment:
         files: file name → SHA-256, hexadecimal.
         validation_passes: how many inputs the exported files were compared on with the original.
         validation_max_abs_error: largest difference seen.
-        navigation: exactly for the kinds in `NAVIGATION_KINDS`.
+        navigation: of what drives to a goal image.
     """
 
     policy: PolicyRecord
@@ -309,9 +309,9 @@ def parse_deployment(section: Section) -> Deployment:
     tasks, instructions = _parse_tasks(section)
     validation = section.section("validation")
     policy = _parse_policy(section.section("policy"))
-    navigates = policy.kind in NAVIGATION_KINDS
-    if navigates != ("navigation" in section):
-        raise section.error("navigation", f"a mapping exactly for the kinds {NAVIGATION_KINDS}")
+    navigates = "navigation" in section
+    if policy.kind in NAVIGATION_KINDS and not navigates:
+        raise section.error("navigation", f"a mapping, which the kinds {NAVIGATION_KINDS} need")
     deployment = Deployment(
         policy=policy,
         rate_hz=rate_hz,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from policy_server.bundle import Bundle, TensorSpec
 from policy_server.engine import EngineOptions, Pipeline, check_finite
 from policy_server.navigation_model import (
+    NAVIGATION_MODELS,
     Match,
     NavigationSpec,
     NotSupportedError,
@@ -34,6 +35,7 @@ from policy_server.navigation_model import (
 _ROLES = ("observe", "match")
 
 
+@NAVIGATION_MODELS.register("gnm")
 class GnmModel:
     """A GNM bundle; see `NavigationModel`.
 

@@ -9,8 +9,7 @@ the newest image.
 from __future__ import annotations
 
 import hashlib
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -20,15 +19,10 @@ from node_common.strict_yaml import BundleError
 from numpy.typing import NDArray
 
 from policy_server.bundle import Bundle, load_bundle
-from policy_server.deployment import NAVIGATION_KINDS, CameraObservation
+from policy_server.deployment import CameraObservation
 from policy_server.engine import EngineOptions, InferenceError, Pipeline, check_finite
-from policy_server.preprocessing import crop_bicubic, squash
-
-_CLASSES = {
-    "gnm": ("gnm", "GnmModel"),
-    "vint": ("vint", "VintModel"),
-    "nomad": ("nomad", "NomadModel"),
-}
+from policy_server.kinds import Kinds
+from policy_server.preprocessing import RESIZE_RULES
 
 
 class NotSupportedError(RuntimeError):
@@ -141,6 +135,11 @@ class NavigationModel(Protocol):
         """
 
 
+NAVIGATION_MODELS: Kinds[NavigationModel] = Kinds(
+    "navigation model", "coxswain.navigation_models", ("gnm", "vint", "nomad")
+)
+
+
 def load_navigation_model(
     bundle_dir: str | Path, threads: int = 1, provider: str = "auto"
 ) -> NavigationModel:
@@ -166,18 +165,9 @@ def create_navigation_model(bundle: Bundle, options: EngineOptions) -> Navigatio
     """Make the network that a verified bundle holds, and warm it up.
 
     Raises:
-        BundleError: as above, or what it computes from images cannot be used.
+        BundleError: its kind is unknown, or what it computes from images cannot be used.
     """
-    kind = bundle.deployment.policy.kind
-    if kind not in _CLASSES:
-        raise BundleError(
-            bundle.file, "deployment.policy.kind", kind, f"one of {list(NAVIGATION_KINDS)}"
-        )
-    module, name = _CLASSES[kind]
-    factory: Callable[[Bundle, EngineOptions], NavigationModel] = getattr(
-        importlib.import_module(f"policy_server.{module}"), name
-    )
-    model = factory(bundle, options)
+    model = NAVIGATION_MODELS.create(bundle, options)
     try:
         _warm_up(model)
     except InferenceError as error:
@@ -281,8 +271,7 @@ def check_index(match: Match, index: int) -> None:
 
 def fit_image(camera: CameraObservation, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Fit a camera image to the network's size by the rule that the bundle names."""
-    rule = squash if camera.resize == "squash" else crop_bicubic
-    return rule(image, camera.size)
+    return RESIZE_RULES[camera.resize](image, camera.size)
 
 
 def with_path_heading(positions: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from policy_server.bundle import Bundle
 from policy_server.engine import EngineOptions, check_finite
 from policy_server.navigation_model import (
+    NAVIGATION_MODELS,
     Match,
     ObservationCode,
     check_index,
@@ -18,6 +19,7 @@ from policy_server.navigation_model import (
 from policy_server.vint import TOKENS, VintModel
 
 
+@NAVIGATION_MODELS.register("nomad")
 class NomadModel(VintModel):
     """A NoMaD bundle; see `NavigationModel`, and `VintModel` for `observe`, `goal` and `match`.
 

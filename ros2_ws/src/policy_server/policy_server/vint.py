@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from policy_server.bundle import Bundle
 from policy_server.engine import EngineOptions, Pipeline, check_finite
 from policy_server.navigation_model import (
+    NAVIGATION_MODELS,
     Match,
     NavigationSpec,
     NotSupportedError,
@@ -32,6 +33,7 @@ CURRENT = "current"
 _CACHED_GOALS = 256
 
 
+@NAVIGATION_MODELS.register("vint")
 class VintModel:
     """A ViNT bundle; see `NavigationModel`.
 
