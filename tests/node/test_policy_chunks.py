@@ -78,7 +78,7 @@ def test_steps_of_a_slow_policy_are_played_by_time(make_slow_rig, inference):
         # Each chunk joins where the one before has got to, and nobody waits for it.
         assert result.overruns == 0
         assert intervals_s.max() < 1.25 * PERIOD_S
-        assert [steps[k] for k in begins] == [3] * len(begins)
+        assert all(3 <= steps[k] <= 5 for k in begins), steps
     else:
         assert result.overruns == len(begins) == 4
         assert steps == [0, 1, 2, 3] * 5
@@ -102,9 +102,10 @@ def test_a_new_task_makes_the_chunk_of_the_old_one_void(make_slow_rig, inference
     assert rig.call(SetTask, "policy_node/set_task", SetTask.Request(task="push_right")).success
     changed_s = time.monotonic()
     assert rig.wait_for(future).result.steps == 20
-    after = [(t, m.values[1]) for t, m in rig.robot.commands if t > changed_s + 0.05]
+    # A tick that had begun before may still send what it was computing.
+    after = [(t, m.values[1]) for t, m in rig.robot.commands if t > changed_s + 0.75 * PERIOD_S]
     assert after and all(dy > 0 for _, dy in after)
-    assert after[0][0] - changed_s < 3 * PERIOD_S
+    assert after[0][0] - changed_s < 4 * PERIOD_S
     assert wait_until(lambda: rig.robot.statuses[-1].dropped_steps > 0)
 
 
@@ -131,5 +132,9 @@ def test_a_refused_step_makes_the_rest_of_its_chunk_void(make_slow_rig):
     assert wait_until(lambda: len(rig.robot.commands) == 12)
     stamps_s = [seconds(message.header.stamp) for _, message in rig.robot.commands]
     begins = [0, *(np.flatnonzero(np.diff(stamps_s)) + 1)]
-    assert begins == [0, 4, 6, 10]
-    assert wait_until(lambda: rig.robot.statuses[-1].dropped_steps == 2)
+    lengths = np.diff(begins)
+    # The chunk in which it was refused, and no other, ends before its four steps.
+    assert sorted(lengths)[1:] == [4] * (len(lengths) - 1)
+    dropped = 4 - min(lengths)
+    assert dropped in (1, 2)
+    assert wait_until(lambda: rig.robot.statuses[-1].dropped_steps == dropped)
