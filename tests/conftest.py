@@ -57,6 +57,17 @@ def _is_unused(domain):
     return True
 
 
+def _remove_leftovers(domain):
+    """Remove what killed processes left in shared memory: a new one would lose its first messages,
+    and be discovered only by those that it repeats every three seconds."""
+    first = _FIRST_PARTICIPANT_PORT - 10 + _PORTS_PER_DOMAIN * domain
+    shared_memory = Path("/dev/shm")
+    for port in range(first, first + _PORTS_PER_DOMAIN):
+        for pattern in (f"fastdds_port{port}", f"fastdds_port{port}_el"):
+            (shared_memory / pattern).unlink(missing_ok=True)
+        (shared_memory / f"sem.fastdds_port{port}_mutex").unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def _claimed_domain():
     """A domain without processes, kept for a test whose processes bind its ports only later."""
@@ -69,6 +80,7 @@ def _claimed_domain():
             except BlockingIOError:
                 continue
             if _is_unused(domain):
+                _remove_leftovers(domain)
                 yield domain
                 return
     pytest.fail("every ROS domain is in use on this machine")

@@ -7,14 +7,29 @@ ARGUMENTS = (
     LaunchArgument("sim", "true", "", "boolean"),
     LaunchArgument("viewer", "none", "", "choice", choices=("none", "web")),
     LaunchArgument("task", "all", ""),
+    LaunchArgument("filter", "", "", "choice", choices=("fast", "exact"), optional=True),
 )
 
 
 def test_defaults_and_types():
     given = {"rate_hz": "2.5", "sim": "False", "viewer": "web", "sigterm_timeout": "3"}
     values = check_arguments(ARGUMENTS, given)
-    assert values == {"episodes": 5, "rate_hz": 2.5, "sim": False, "viewer": "web", "task": "all"}
+    assert values == {
+        "episodes": 5,
+        "rate_hz": 2.5,
+        "sim": False,
+        "viewer": "web",
+        "task": "all",
+        "filter": None,
+    }
     assert check_arguments(ARGUMENTS, {})["rate_hz"] is None
+    assert check_arguments(ARGUMENTS, {"filter": "exact"})["filter"] == "exact"
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS, ids=lambda argument: argument.name)
+def test_launch_accepts_every_default(argument):
+    """`DeclareLaunchArgument` refuses a default that is not among the choices."""
+    assert argument.allowed_texts is None or argument.default in argument.allowed_texts
 
 
 @pytest.mark.parametrize(
@@ -29,6 +44,7 @@ def test_defaults_and_types():
         ("rate_hz", "five", "a number"),
         ("sim", "maybe", "true, false"),
         ("viewer", "windows", "none, web"),
+        ("filter", "slow", "one of fast, exact$"),
         ("task", " ", "empty"),
     ],
 )

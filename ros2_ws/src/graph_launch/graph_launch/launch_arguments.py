@@ -59,9 +59,10 @@ class LaunchArgument:
     @property
     def allowed_texts(self) -> tuple[str, ...] | None:
         """The texts that the value must be one of, or None when there is no such list."""
-        if self.kind == "boolean":
-            return ("true", "false")
-        return self.choices if self.kind == "choice" else None
+        if self.kind not in ("boolean", "choice"):
+            return None
+        texts = ("true", "false") if self.kind == "boolean" else self.choices
+        return (*texts, "") if self.optional else texts
 
     def read(self, text: str) -> Value:
         """Value of a text.
@@ -94,7 +95,7 @@ class LaunchArgument:
         """What a value must be, in words."""
         allowed = self.allowed_texts
         if allowed is not None:
-            return "one of " + ", ".join(allowed)
+            return "one of " + ", ".join(filter(None, allowed))
         if self.kind == "text":
             return "a text"
         noun = "a whole number" if self.kind == "integer" else "a number"
