@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -71,6 +72,16 @@ def test_other_domains_and_other_names_are_no_concern(start):
     assert find_processes({"/left/arm"}, DOMAIN) == []
 
 
+def find_left_arm():
+    """The one process; a shell prints its child's number before the child has become Python."""
+    deadline_s = time.monotonic() + 20.0
+    while not (found := find_processes({"/left/arm"}, DOMAIN)):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    (one,) = found
+    return one
+
+
 def test_what_started_it_is_named(start, tmp_path):
     ros2 = tmp_path / "ros2"
     ros2.write_text(
@@ -83,7 +94,7 @@ def test_what_started_it_is_named(start, tmp_path):
     launch = start("arm", "/left", launcher=[sys.executable, ros2, "launch", "my.launch.py"])
     pid = int(launch.stdout.readline())
     try:
-        (found,) = find_processes({"/left/arm"}, DOMAIN)
+        found = find_left_arm()
         assert found.pid == pid
         assert found.launch.startswith("ros2 launch my.launch.py ")
     finally:
@@ -96,7 +107,7 @@ def test_an_orphan_is_left_over_and_says_how_to_end_it(start):
     pid = int(shell.stdout.readline())
     shell.wait()
     try:
-        (found,) = find_processes({"/left/arm"}, DOMAIN)
+        found = find_left_arm()
         assert (found.pid, found.launch) == (pid, "")
         assert "left over" in found.describe() and f"kill {pid}" in found.describe()
     finally:
