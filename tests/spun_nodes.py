@@ -5,6 +5,7 @@ import time
 import weakref
 
 import rclpy
+from rclpy.action import ActionClient
 from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
@@ -71,5 +72,10 @@ def _spin(executor):
             return
         except InvalidHandle:
             # A test destroyed a publisher while its events were waited for here.
+            continue
+        except AttributeError as error:
+            # rclpy lets an action client be waited for before its constructor has made its lock.
+            if not isinstance(error.obj, ActionClient):
+                raise
             continue
         return
