@@ -228,8 +228,7 @@ class ObservationBuffer:
                 problem = self._problem(source, entry, then_ns)
                 if problem is not None:
                     return problem
-            stamp_ns = min(image.stamp_ns for image in images) if images else 0
-            stamp_ns = stamp_ns if images else newest[self._sources[0]].stamp_ns
+            stamp_ns = min(entry.stamp_ns for entry in images or [newest[self._sources[0]]])
             values: dict[str, NDArray[Any]] = {}
             for source, entries in self._entries.items():
                 entry = min(entries, key=lambda kept: abs(kept.stamp_ns - stamp_ns))

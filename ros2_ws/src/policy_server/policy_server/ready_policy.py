@@ -18,9 +18,9 @@ from node_common.strict_yaml import BundleError
 from policy_server.bundle import Bundle, find_bundle, load_bundle
 from policy_server.deployment import ChunkSpec, Deployment
 from policy_server.engine import EngineOptions, InferenceError, ProviderWarning
-from policy_server.policy import Policy, UnknownTaskError, example_observation
+from policy_server.policy import Observation, Policy, UnknownTaskError, example_observation
 from policy_server.registry import create_policy
-from policy_server.robots import ActionSpace, RobotSpec, check_robot, load_robot
+from policy_server.robots import ActionSpace, check_robot, load_robot
 
 WARM_UP_RUNS = 5
 RATE_FACTOR = 2.0
@@ -138,10 +138,11 @@ def _fit(
     if rate_hz != spec.rate_hz:
         warn(f"running at {rate_hz:g} Hz; the bundle was made for {spec.rate_hz:g} Hz")
     chunk = _chunk(settings, spec, rate_hz)
-    duration_s = _warm_up(settings, bundle, policy, robot, chunk)
+    observation = example_observation(spec, robot)
+    duration_s = _warm_up(settings, bundle, policy, observation, chunk)
     sampling_problem = ""
     try:
-        policy.infer(example_observation(spec, robot), 2)
+        policy.infer(observation, 2)
     except InferenceError as error:
         sampling_problem = str(error)
     policy.reset(0)
@@ -187,10 +188,13 @@ def _chunk(settings: PolicySettings, spec: Deployment, rate_hz: float) -> ChunkS
 
 
 def _warm_up(
-    settings: PolicySettings, bundle: Bundle, policy: Policy, robot: RobotSpec, chunk: ChunkSpec
+    settings: PolicySettings,
+    bundle: Bundle,
+    policy: Policy,
+    observation: Observation,
+    chunk: ChunkSpec,
 ) -> float:
     """Use every model; return the duration of the last inference [s]."""
-    observation = example_observation(policy.spec, robot)
     policy.reset(0)
     for _ in range(WARM_UP_RUNS):
         start_s = time.perf_counter()
